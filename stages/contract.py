@@ -1,0 +1,130 @@
+"""The contract between a stage and whatever runs it.
+
+A stage declares what it sees (frames, audio), the columns it reads and the columns and arrays it
+writes, and is a pure function of those. It never drops a row, never opens a file and never looks a
+model up: the decoded clip and the models are handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from stages.clip import Clip
+
+ColumnType = Literal["float", "int", "bool", "string", "strings", "floats"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the manifest: its type, its unit or range, and what it means."""
+
+    type: ColumnType
+    unit: str
+    meaning: str
+
+
+def Score(unit: str, meaning: str) -> Column:
+    """A float column; null when it could not be measured."""
+    return Column("float", unit, meaning)
+
+
+@dataclass(frozen=True)
+class Array:
+    """A per-clip array, stored in a `.npz` beside the manifest rather than in it."""
+
+    shape: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Frames:
+    """RGB frames a stage wants: `fps` a second (None: every frame), shorter side `short_side` pixels.
+
+    Frames are never enlarged. Stages that ask for the same rate and size share the same pictures.
+    """
+
+    fps: float | None
+    short_side: int
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The sound track a stage wants: mono float32 in [-1, 1] at `rate` samples a second."""
+
+    rate: int = 16000
+
+
+class Model(Protocol):
+    """What every backend offers, whatever its role."""
+
+    @property
+    def id(self) -> str:
+        """Names implementation, version and settings; part of the fingerprint of each stage that uses it."""
+        ...
+
+    def setup(self) -> None:
+        """Load the weights, once, in the process that will use them. Calling it again does nothing."""
+        ...
+
+
+class StageConfig(BaseModel):
+    """Settings of one stage; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(ABC):
+    """One step of a pipeline.
+
+    `version` is raised by hand when the code of a stage changes what it computes: with the
+    configuration, the model ids and the fingerprints of what it reads it makes the fingerprint that
+    decides whether a sample has to be computed again.
+    """
+
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ()
+    writes: ClassVar[Mapping[str, Column | Array]] = {}
+    Config: ClassVar[type[StageConfig]] = StageConfig
+
+    def __init__(self, *models: Model, config: StageConfig | None = None) -> None:
+        self.models = models
+        self.config: Any = config if config is not None else self.Config()
+
+    @property
+    def name(self) -> str:
+        """The class name in snake_case: `LipSync` is `lip_sync`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def sees(self) -> tuple[Frames | Audio, ...]:
+        """What must be decoded before `score`; empty for a stage that only reads columns."""
+        return ()
+
+    @property
+    def needs_constant_rate(self) -> bool:
+        """True when a clip of variable or unknown frame rate must be re-encoded before this stage."""
+        return False
+
+    def setup(self) -> None:
+        """Load the models, in the process that runs the stage."""
+        for model in self.models:
+            model.setup()
+
+    @abstractmethod
+    def score(self, clip: Clip) -> dict[str, Any]:
+        """Compute every name in `writes` for one clip; None where it cannot be measured.
+
+        Any exception becomes the `error` of that sample alone.
+        """
+
+    def stop(self, row: Mapping[str, Any]) -> str | None:
+        """A reason to compute nothing more for this sample (a cheap hard gate), or None."""
+        return None

@@ -1,0 +1,363 @@
+"""Decode a media file once, in order, for everything that several stages want of it (PyAV)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import av
+import fsspec
+import numpy as np
+import numpy.typing as npt
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
+
+from stages.contract import Audio, Frames
+
+REMOTE = "://"
+# Raised by hand when a change here alters frames or samples: every stage that sees them is computed again.
+MEDIA_VERSION = 1
+# A file that claims to be a playlist could make the demuxer open other files or addresses.
+_NO_OTHER_FILES = {"protocol_whitelist": "none"}
+
+
+class MediaError(Exception):
+    """A file that cannot be used as a clip; the message says what is wrong with it."""
+
+
+@dataclass
+class Decoded:
+    """What one pass over a file gave. Times are seconds on the clip's clock.
+
+    header_fps and header_seconds are the container's claims, null where it makes none; frame_times are
+    measured. content_hash is the SHA-256 of the compressed packets that were read, so the same media in
+    another file has the same hash.
+    """
+
+    format: str = ""
+    video_codec: str = ""
+    pixel_format: str = ""
+    width: int = 0
+    height: int = 0
+    coded_width: int = 0
+    coded_height: int = 0
+    rotation: int = 0
+    header_fps: float | None = None
+    header_seconds: float | None = None
+    frame_times: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    video_bytes: int = 0
+    content_hash: str = ""
+    decode_errors: int = 0
+    color_transfer: int = 2
+    video_start_s: float = 0.0
+    audio_start_s: float | None = None
+    audio_codec: str | None = None
+    audio_rate: int | None = None
+    audio_channels: int | None = None
+    frames: dict[Frames, tuple[list[float], list[npt.NDArray[np.uint8]]]] = field(default_factory=dict)
+    audio: dict[Audio, npt.NDArray[np.float32] | None] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """A local path for `uri`: the file itself, or a download that is deleted afterwards (any fsspec URL)."""
+    if not uri:
+        raise MediaError("the input list gives no uri for this row")
+    if REMOTE not in uri:
+        yield Path(uri)
+        return
+    if uri.startswith("file://"):
+        yield Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
+        return
+    with tempfile.TemporaryDirectory(prefix="interavatar-") as folder:
+        target = Path(folder) / "media"
+        with fsspec.open(uri, "rb") as source, target.open("wb") as sink:
+            while chunk := source.read(1 << 20):
+                sink.write(chunk)
+        yield target
+
+
+def _short_side_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    scale = min(1.0, short_side / min(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _upright_size(frame: VideoFrame, aspect: float, rotation: int) -> tuple[int, int]:
+    width, height = max(1, round(frame.width * aspect)), frame.height
+    return (height, width) if rotation % 180 else (width, height)
+
+
+def _to_rgb(frame: VideoFrame, size: tuple[int, int], rotation: int) -> npt.NDArray[np.uint8]:
+    """The frame as upright RGB of `size` (width, height)."""
+    width, height = (size[1], size[0]) if rotation % 180 else size
+    rgb = frame.reformat(width, height, format="rgb24", interpolation=Interpolation.AREA)
+    image = np.asarray(rgb.to_ndarray(), np.uint8)
+    turns = (rotation // 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+class _Sampler:
+    """Picks the frames of one request out of a sequential decode."""
+
+    def __init__(self, request: Frames) -> None:
+        self.request = request
+        self.next_tick = -math.inf
+        self.times: list[float] = []
+        self.images: list[npt.NDArray[np.uint8]] = []
+
+    def wants(self, time: float) -> bool:
+        if self.request.fps is None:
+            return True
+        if time + 1e-6 < self.next_tick:
+            return False
+        step = 1 / self.request.fps
+        self.next_tick = time + step if self.next_tick == -math.inf else self.next_tick + step
+        if self.next_tick <= time:  # the source is slower than the request, or has a gap
+            self.next_tick = time + step
+        return True
+
+
+class _Mono:
+    """Resamples audio frames to one request and lays them on the clip's clock."""
+
+    def __init__(self, request: Audio) -> None:
+        self.request = request
+        self.resampler = av.AudioResampler(format="flt", layout="mono", rate=request.rate)
+        self.parts: list[npt.NDArray[np.float32]] = []
+
+    def feed(self, frame: Any) -> None:
+        self.parts += [
+            np.asarray(out.to_ndarray(), np.float32).reshape(-1) for out in self.resampler.resample(frame)
+        ]
+
+    def finish(self, first: float, seconds: float) -> npt.NDArray[np.float32]:
+        """Samples from clip time 0 on, `first` being the time of the first decoded one."""
+        self.feed(None)
+        samples = np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
+        shift = round(first * self.request.rate)
+        samples = samples[-shift:] if shift < 0 else np.pad(samples, (shift, 0))
+        return samples[: max(0, round(seconds * self.request.rate))].clip(-1, 1)
+
+
+def decode(
+    path: Path,
+    requests: Iterable[Frames | Audio],
+    start_s: float | None = None,
+    end_s: float | None = None,
+    max_seconds: float = math.inf,
+) -> Decoded:
+    """Read `path` once, from `start_s` to `end_s`, and keep what `requests` ask for.
+
+    The clip's clock starts at `start_s` after the earliest of the file's video and audio.
+
+    Raises:
+        MediaError: not a media file, no video stream, no decodable frame, or longer than `max_seconds`.
+        OSError: the file cannot be opened.
+    """
+    requests = list(dict.fromkeys(requests))
+    with _open_regular(path) as file:
+        try:
+            container = av.open(file, container_options=_NO_OTHER_FILES, buffer_size=1 << 20)
+        except (av.FFmpegError, ValueError) as error:
+            raise MediaError(f"not a readable media file: {_reason(error)}") from error
+        with container:
+            return _decode(container, requests, start_s or 0.0, end_s, max_seconds)
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file that may be anything.
+
+    Raises:
+        MediaError: it is no regular file, or empty.
+        OSError: it cannot be opened.
+    """
+    if path.is_dir():
+        raise MediaError("is a directory, not a media file")
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+        raise MediaError("is a pipe, socket or device, not a media file")
+    if path.stat().st_size == 0:
+        raise MediaError("file is empty (0 bytes)")
+    return path.open("rb")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _decode(
+    container: Any, requests: list[Frames | Audio], start_s: float, end_s: float | None, max_seconds: float
+) -> Decoded:
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not pictures:
+        raise MediaError("no video stream" + (" (audio only)" if container.streams.audio else ""))
+    best = container.streams.best("video")
+    video = best if best in pictures else pictures[0]
+    if video.codec_context is None:
+        raise MediaError("no decoder for the video stream")
+    sound = container.streams.best("audio")
+    if sound is not None and sound.codec_context is None:
+        sound = None
+    video.codec_context.thread_count = 1  # one process a core: the pipeline is parallel over clips
+
+    out = Decoded(format=container.format.name)
+    _describe(out, container, video, sound)
+    length = (end_s - start_s) if end_s is not None else math.inf
+    expected = min(length, (out.header_seconds or 0.0) - start_s)
+    if expected > max_seconds:
+        raise _too_long(f"{expected:.0f} s", max_seconds)
+
+    origin = min(out.video_start_s, math.inf if out.audio_start_s is None else out.audio_start_s)
+    if start_s > 0:
+        container.seek(int((origin + start_s) * av.time_base), backward=True)
+    pass_ = _Pass(out, requests, video, sound, zero=origin + start_s, length=length)
+    pass_.read(container, max_seconds)
+    return out
+
+
+def _too_long(seconds: str, limit: float) -> MediaError:
+    return MediaError(
+        f"too long to score as one clip: {seconds}, at most {limit:.0f} s; cut it with --set split=true"
+    )
+
+
+def _describe(out: Decoded, container: Any, video: Any, sound: Any) -> None:
+    context = video.codec_context
+    out.video_codec = context.name
+    out.pixel_format = context.pix_fmt or ""
+    out.color_transfer = int(context.color_trc or 2)
+    out.coded_width, out.coded_height = context.width, context.height
+    out.header_fps = float(video.average_rate) if video.average_rate else None
+    if video.duration is not None:
+        out.header_seconds = float(video.duration * video.time_base)
+    elif container.duration is not None:
+        out.header_seconds = container.duration / av.time_base
+    out.video_start_s = float((video.start_time or 0) * video.time_base)
+    if sound is not None:
+        out.audio_start_s = float((sound.start_time or 0) * sound.time_base)
+        out.audio_codec = sound.codec_context.name
+        out.audio_rate = sound.codec_context.sample_rate
+        out.audio_channels = sound.codec_context.channels
+
+
+class _Pass:
+    """The one pass over a file: demux in file order, hand each decoded frame to whoever wants it."""
+
+    def __init__(
+        self, out: Decoded, requests: list[Frames | Audio], video: Any, sound: Any, zero: float, length: float
+    ) -> None:
+        self.out, self.video, self.zero, self.length = out, video, zero, length
+        self.samplers = [_Sampler(r) for r in requests if isinstance(r, Frames)]
+        wanted = [r for r in requests if isinstance(r, Audio)]
+        out.audio = dict.fromkeys(wanted)
+        self.tracks = [_Mono(r) for r in wanted] if sound is not None else []
+        self.sound = sound if self.tracks else None
+        self.times: list[float] = []
+        self.digest = hashlib.sha256()
+        self.sound_start: float | None = None
+        self.sound_end = 0.0
+
+    def read(self, container: Any, max_seconds: float) -> None:
+        waiting = {s.index for s in (self.video, self.sound) if s is not None}
+        packets = container.demux(*[s for s in (self.video, self.sound) if s is not None])
+        while waiting:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except av.FFmpegError:
+                self.out.decode_errors += 1
+                break
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                self.out.decode_errors += 1
+                continue
+            if packet.size and packet.stream.index in waiting:
+                self.digest.update(bytes(packet))
+            is_video = packet.stream.index == self.video.index
+            for frame in frames:
+                if frame.pts is None:
+                    continue
+                time = float(frame.pts * frame.time_base) - self.zero
+                if time >= self.length - 1e-6:
+                    waiting.discard(packet.stream.index)
+                elif is_video:
+                    self._see(frame, time)
+                else:
+                    self._hear(frame, time)
+            if is_video and packet.size and self.times and packet.stream.index in waiting:
+                self.out.video_bytes += packet.size
+            if self.times and self.times[-1] > max_seconds:
+                raise _too_long(f"over {max_seconds:.0f} s", max_seconds)
+        self._finish()
+
+    def _see(self, frame: VideoFrame, time: float) -> None:
+        if time < -1e-6:
+            return  # between the key frame that the seek landed on and the start
+        out = self.out
+        if not self.times:
+            out.rotation = round(frame.rotation) % 360
+            aspect = float(self.video.sample_aspect_ratio or 1)
+            out.width, out.height = _upright_size(frame, aspect, out.rotation)
+        self.times.append(time)
+        made: dict[tuple[int, int], npt.NDArray[np.uint8]] = {}
+        for sampler in self.samplers:
+            if not sampler.wants(time):
+                continue
+            target = _short_side_size(out.width, out.height, sampler.request.short_side)
+            if target not in made:
+                made[target] = _to_rgb(frame, target, out.rotation)
+            sampler.times.append(time)
+            sampler.images.append(made[target])
+
+    def _hear(self, frame: Any, time: float) -> None:
+        if self.sound_start is None:
+            self.sound_start = time
+        self.sound_end = time + frame.samples / frame.sample_rate
+        for track in self.tracks:
+            track.feed(frame)
+
+    def _finish(self) -> None:
+        out = self.out
+        if not self.times:
+            corrupt = f"{out.decode_errors} packets are corrupt"
+            why = corrupt if out.decode_errors else "the stream holds no frames"
+            raise MediaError(f"no video frame can be decoded: {why}")
+        out.content_hash = self.digest.hexdigest()
+        out.frame_times = np.asarray(self.times)
+        for sampler in self.samplers:
+            out.frames[sampler.request] = (sampler.times, sampler.images)
+        for track in self.tracks:
+            seconds = min(self.length, max(self.sound_end, 0.0))
+            out.audio[track.request] = track.finish(self.sound_start or 0.0, seconds)
+
+
+def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
+    """One upright RGB frame near `at_s` of the file, found by seeking; for previews only.
+
+    Raises:
+        MediaError: no frame can be decoded there.
+        OSError: the file cannot be opened.
+    """
+    with _open_regular(path) as file:
+        try:
+            with av.open(file, "r", container_options=_NO_OTHER_FILES) as container:
+                video = container.streams.video[0]
+                start = float((video.start_time or 0) * (video.time_base or 0))
+                container.seek(int((start + at_s) * av.time_base), backward=True)
+                frame = next(container.decode(video))
+        except (av.FFmpegError, ValueError, IndexError, StopIteration) as error:
+            raise MediaError(f"no frame at {at_s:.2f} s") from error
+    rotation = round(frame.rotation) % 360
+    size = _upright_size(frame, float(video.sample_aspect_ratio or 1), rotation)
+    return _to_rgb(frame, _short_side_size(*size, short_side), rotation)

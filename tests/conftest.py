@@ -1,0 +1,42 @@
+"""Fixtures: the folder of real media, and clips decoded for a stage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.clip import Clip
+from stages.contract import Stage
+from stages.media import decode
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real media for development; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("INTERAVATAR_SAMPLES", ROOT.parent / "shared" / "samples"))
+    if not folder.is_dir():
+        pytest.skip(f"no real media at {folder}; set INTERAVATAR_SAMPLES")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def decode_clip() -> Callable[..., Clip]:
+    """`decode_clip(path, *stages, row=None, arrays=None)`: a clip holding all that the stages see."""
+
+    def make(
+        path: Path,
+        *stages: Stage,
+        row: Mapping[str, Any] | None = None,
+        arrays: dict[str, np.ndarray] | None = None,
+    ) -> Clip:
+        requests = [request for stage in stages for request in stage.sees]
+        return Clip(row=dict(row or {}), decoded=decode(path, requests), arrays=dict(arrays or {}), seed=0)
+
+    return make
