@@ -1,0 +1,157 @@
+"""The columns of a manifest: names, Arrow types, units and meanings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+ERROR = pa.struct(
+    [
+        ("stage", pa.string()),
+        ("kind", pa.string()),
+        ("message", pa.string()),
+        ("traceback", pa.string()),
+        ("fingerprint", pa.string()),
+    ]
+)
+STAGES = pa.map_(pa.string(), pa.string())
+
+ARROW_TYPES: Mapping[str, pa.DataType] = {
+    "float": pa.float64(),
+    "int": pa.int64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "strings": pa.list_(pa.string()),
+    "floats": pa.list_(pa.float64()),
+    "error": ERROR,
+    "stages": STAGES,
+}
+
+
+class Described(Protocol):
+    """Anything with a column's type, unit and meaning."""
+
+    @property
+    def type(self) -> str:
+        """A key of `ARROW_TYPES`."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Unit or range."""
+        ...
+
+    @property
+    def meaning(self) -> str:
+        """One sentence."""
+        ...
+
+
+@dataclass(frozen=True)
+class Field:
+    """One shared column."""
+
+    type: str
+    unit: str
+    meaning: str
+
+
+# Where a sample comes from: written when the input is listed.
+SOURCE_COLUMNS: Mapping[str, Field] = {
+    "sample_id": Field(
+        "string", "", "Stable name of the sample: from source name, path inside it and time range."
+    ),
+    "pipeline": Field("string", "", "Pipeline that made the row."),
+    "source": Field("string", "", "Name of the data set the sample comes from."),
+    "source_uri": Field("string", "path or URL", "The file as it was listed."),
+    "media_uri": Field("string", "path or URL", "The file that holds the sample's media now."),
+    "start_s": Field("float", "s", "Start of the sample inside the file; null: its beginning."),
+    "end_s": Field("float", "s", "End of the sample inside the file; null: its end."),
+    "parent_id": Field("string", "", "Id of the longer video this clip was cut from; null otherwise."),
+    "source_size": Field("int", "bytes", "Size of the file when it was listed; null if unknown."),
+    "licence": Field("string", "", "Licence of the media as given by the input list; null if not given."),
+}
+
+# What every pipeline fills by one of its stages or leaves null.
+COMMON_COLUMNS: Mapping[str, Field] = {
+    "fps": Field("float", "frames/s", "Mean frame rate, measured on the decoded frames."),
+    "num_frames": Field("int", "frames", "Frames that decode."),
+    "width": Field("int", "px", "Width as displayed (after rotation and pixel aspect)."),
+    "height": Field("int", "px", "Height as displayed (after rotation and pixel aspect)."),
+    "has_audio": Field("bool", "", "The file has an audio track."),
+    "caption": Field("string", "", "What is seen, in one or two sentences."),
+    "caption_by": Field("string", "", "Who wrote the caption: a model's name, `composed`, or `source`."),
+    "num_people": Field("int", "people", "Typical number of people in view (median over frames)."),
+    "interaction_type": Field("string", "", "Kind of touch, one of 11; null: none."),
+    "interaction_group": Field("string", "", "affectionate, gentle, neutral or aggressive."),
+    "interaction_region": Field("string", "", "Body region touched; left and right are the subject's own."),
+    "interaction_x": Field("float", "0-1", "Point touched, share of the first frame's width from the left."),
+    "interaction_y": Field("float", "0-1", "Point touched, share of the first frame's height from the top."),
+    "interaction_by": Field("string", "", "Who found or chose the interaction."),
+}
+
+# What happened to the sample: written by the engine and the screen.
+OUTCOME_COLUMNS: Mapping[str, Field] = {
+    "keep": Field("bool", "", "The screen's verdict."),
+    "drop_reasons": Field("strings", "", "Names of the screen's rules that the sample breaks."),
+    "stopped": Field(
+        "string", "", "`stage: reason` when a cheap gate ended the work early; later columns are null."
+    ),
+    "error": Field(
+        "error", "", "Stage, kind, message, traceback of what failed; null: nothing. Later columns are null."
+    ),
+    "stages": Field(
+        "stages", "stage -> fingerprint", "What was computed, by which version; see run.json for each."
+    ),
+    "run_id": Field("string", "", "The run that last computed something of this row."),
+    "schema_version": Field("int", "", "Version of this schema."),
+}
+
+
+def arrow_field(name: str, column: Described) -> pa.Field:
+    """An Arrow field with unit and meaning as metadata."""
+    metadata = {"unit": column.unit, "meaning": column.meaning}
+    return pa.field(name, ARROW_TYPES[column.type], metadata=metadata)
+
+
+def manifest_schema(
+    stage_columns: Mapping[str, Described], input_fields: Iterable[pa.Field] = ()
+) -> pa.Schema:
+    """The schema of a run: source, common, stage, input-list and outcome columns, in that order.
+
+    Args:
+        stage_columns: what the pipeline's stages write, in order; a common column written by a stage
+            keeps its place and the shared meaning.
+        input_fields: further columns of the input list.
+    """
+    fields = [arrow_field(name, column) for name, column in SOURCE_COLUMNS.items()]
+    fields += [arrow_field(name, column) for name, column in COMMON_COLUMNS.items()]
+    fields += [arrow_field(n, c) for n, c in stage_columns.items() if n not in COMMON_COLUMNS]
+    fields += list(input_fields)
+    fields += [arrow_field(name, column) for name, column in OUTCOME_COLUMNS.items()]
+    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
+
+
+def input_column_name(name: str, taken: Iterable[str]) -> str:
+    """The manifest's name for a column of the input list: `input_<name>` where we own the name."""
+    owned = {*SOURCE_COLUMNS, *COMMON_COLUMNS, *OUTCOME_COLUMNS, *taken}
+    return f"input_{name}" if name in owned else name
+
+
+def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of exactly this schema; absent columns are null, unknown ones are left out."""
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as plain dicts; `stages` is a dict."""
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for row in rows:
+        if "stages" in row:
+            row["stages"] = dict(row["stages"] or ())
+    return rows

@@ -1,0 +1,134 @@
+"""Screens: thresholds that turn stored scores into keep or drop, with the reasons.
+
+A screen is a pure function of columns; it decodes nothing and can be applied again at any time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from manifests import store
+
+
+class Rule(BaseModel):
+    """One threshold: the sample is dropped with `reason` unless the column satisfies every bound given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Short name that appears in drop_reasons.")
+    column: str = Field(description="Column of the manifest.")
+    min: float | None = Field(None, description="Smallest value that is kept.")
+    max: float | None = Field(None, description="Largest value that is kept.")
+    equals: bool | str | None = Field(None, description="The value that is kept.")
+    none_of: list[str] | None = Field(None, description="Values that are dropped.")
+    missing: str = Field("drop", pattern="^(drop|pass)$", description="What a null means.")
+    source: str = Field(min_length=1, description="Public source of the threshold, or the reason for it.")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Rule:
+        if self.min is None and self.max is None and self.equals is None and self.none_of is None:
+            raise ValueError(f"rule {self.reason} has no bound: give min, max, equals or none_of")
+        return self
+
+
+class Screen(BaseModel):
+    """A named list of rules."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    description: str = ""
+    rules: list[Rule]
+
+    def verdicts(self, table: pa.Table) -> tuple[npt.NDArray[np.bool_], list[list[str]]]:
+        """For each row: keep, and the reasons why not.
+
+        A sample with an error is dropped as `error:<stage>`, one that a gate stopped as
+        `stopped:<stage>`; for these, columns that were not computed are not judged. Otherwise a null
+        is `missing:<column>` unless the rule says `missing: pass`.
+
+        Raises:
+            ValueError: a rule names a column that the table does not have.
+        """
+        count = table.num_rows
+        reasons: list[list[str]] = [[] for _ in range(count)]
+        error = pc.struct_field(table["error"], "stage").to_pylist()
+        stopped = table["stopped"].to_pylist()
+        unfinished = np.zeros(count, bool)
+        for i in range(count):
+            if error[i] is not None:
+                reasons[i].append(f"error:{error[i]}")
+            if stopped[i] is not None:
+                reasons[i].append(f"stopped:{stopped[i].partition(':')[0]}")
+            unfinished[i] = bool(reasons[i])
+        for rule in self.rules:
+            if rule.column not in table.column_names:
+                raise ValueError(
+                    f"screen {self.name}: rule {rule.reason} reads {rule.column}, no such column"
+                )
+            column = table[rule.column]
+            null = np.asarray(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)))
+            broken = _breaks(rule, column) & ~null
+            for i in np.flatnonzero(broken).tolist():
+                reasons[i].append(rule.reason)
+            if rule.missing == "drop":
+                for i in np.flatnonzero(null & ~unfinished).tolist():
+                    reasons[i].append(f"missing:{rule.column}")
+        return np.asarray([not r for r in reasons], dtype=bool), reasons
+
+    def apply(self, table: pa.Table) -> pa.Table:
+        """The table with `keep` and `drop_reasons` filled in."""
+        keep, reasons = self.verdicts(table)
+        for name, values in (("keep", keep), ("drop_reasons", reasons)):
+            index = table.schema.get_field_index(name)
+            field = table.schema.field(index)
+            table = table.set_column(index, field, pa.array(values, field.type))
+        return table
+
+
+def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Which values break the rule; nulls are False."""
+    broken = np.zeros(len(column), bool)
+    if rule.min is not None or rule.max is not None:
+        values = column.cast(pa.float64()).to_numpy()
+        with np.errstate(invalid="ignore"):
+            if rule.min is not None:
+                broken |= values < rule.min
+            if rule.max is not None:
+                broken |= values > rule.max
+    if rule.equals is not None:
+        broken |= np.asarray([v is not None and v != rule.equals for v in column.to_pylist()], bool)
+    if rule.none_of is not None:
+        broken |= np.asarray([v in rule.none_of for v in column.to_pylist()], bool)
+    return broken
+
+
+def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
+    """Apply a screen to a finished manifest; only files whose verdicts change are rewritten.
+
+    Returns:
+        Counts: rows, kept, dropped, changed.
+    """
+    counts = {"rows": 0, "kept": 0, "dropped": 0, "changed": 0}
+    tables = [(file, pq.read_table(file)) for file in store.manifest_files(manifest)]
+    judged = [(file, table, screen.apply(table)) for file, table in tables]
+    for file, before, after in judged:
+        was = list(zip(before["keep"].to_pylist(), before["drop_reasons"].to_pylist(), strict=True))
+        now = list(zip(after["keep"].to_pylist(), after["drop_reasons"].to_pylist(), strict=True))
+        changed = sum(a != b for a, b in zip(was, now, strict=True))
+        if changed:
+            store.write_table(file, after)
+        kept = sum(bool(k) for k, _ in now)
+        counts["rows"] += len(now)
+        counts["kept"] += kept
+        counts["dropped"] += len(now) - kept
+        counts["changed"] += changed
+    return counts

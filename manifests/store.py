@@ -1,0 +1,217 @@
+"""Reading and writing a manifest so that it is right at every moment.
+
+Finished samples are committed as small part files under `manifest/_parts/` (readers ignore names
+that begin with `_`): written under a temporary name, then renamed. `merge` folds parts into the
+manifest's files. A row never moves from one file to another and each file is replaced by one
+rename, so a reader sees every row once, and a merge that is killed can simply be done again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from manifests.schema import to_rows
+
+ROWS_PER_FILE = 50_000
+PARTS = "_parts"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step: all of it is there, or nothing changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Replace a Parquet file in one step."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_bytes(path, sink.getvalue())
+
+
+def manifest_files(manifest: Path) -> list[Path]:
+    """The manifest's own files, in order."""
+    return sorted(p for p in manifest.glob("*.parquet") if not p.name.startswith(("_", ".")))
+
+
+def part_files(manifest: Path) -> list[Path]:
+    """Committed parts that are not merged yet, oldest first."""
+    return sorted(p for p in (manifest / PARTS).glob("*.parquet") if not p.name.startswith("_"))
+
+
+def commit(manifest: Path, table: pa.Table) -> str:
+    """Commit finished rows as one part; returns its name. After this the rows survive any crash."""
+    name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
+    write_table(manifest / PARTS / name, table)
+    return name
+
+
+def read(manifest: Path, columns: list[str] | None = None) -> pa.Table:
+    """The merged rows (what pandas shows), as one table.
+
+    Raises:
+        FileNotFoundError: there is no manifest here.
+    """
+    files = manifest_files(manifest)
+    if not files:
+        raise FileNotFoundError(f"no manifest in {manifest}")
+    schema = pa.unify_schemas([pq.read_schema(f) for f in files])
+    return ds.dataset([str(f) for f in files], schema=schema, format="parquet").to_table(columns=columns)
+
+
+def _newest_parts(parts: list[Path], schema: pa.Schema) -> pa.Table:
+    """All rows of the parts, the newest for each sample."""
+    tables = [conform(pq.read_table(p), schema) for p in parts]
+    table = pa.concat_tables(tables)
+    ids = np.asarray(table.column("sample_id").to_pylist(), dtype=object)
+    _, last = np.unique(ids[::-1], return_index=True)
+    return table.take(np.sort(len(ids) - 1 - last))
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the columns of `schema`, missing ones null.
+
+    A column whose type changed between versions is cast, and refused with its name where it cannot.
+    """
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        try:
+            columns.append(table.column(field.name).cast(field.type))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"column {field.name} cannot become {field.type}: {error}") from error
+    return pa.table(columns, schema=schema)
+
+
+def prepare(manifest: Path, schema: pa.Schema) -> pa.Schema:
+    """Make the manifest readable from the first moment and give every file the same columns.
+
+    Columns of an earlier run that this one does not know (another input list's) are kept.
+
+    Returns:
+        The schema that the files have now.
+    """
+    (manifest / PARTS).mkdir(parents=True, exist_ok=True)
+    for leftover in [*manifest.glob("_*.tmp"), *(manifest / PARTS).glob("_*.tmp")]:
+        leftover.unlink(missing_ok=True)
+    files = manifest_files(manifest)
+    schema = merged_schema(manifest, schema)
+    if not files:
+        write_table(manifest / "manifest-00000.parquet", schema.empty_table())
+    for file in files:
+        if not pq.read_schema(file).equals(schema, check_metadata=True):
+            write_table(file, conform(pq.read_table(file), schema))
+    return schema
+
+
+def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
+    """`schema` and, after it, columns that earlier runs took from other input lists."""
+    known = set(schema.names)
+    for file in manifest_files(manifest):
+        for field in pq.read_schema(file):
+            if field.name not in known and (field.metadata or {}).get(b"from") == b"input list":
+                known.add(field.name)
+                schema = schema.insert(len(schema), field)
+    return schema
+
+
+def num_rows(part: Path) -> int:
+    """Rows of one Parquet file; 0 if a merge has just deleted it."""
+    try:
+        return int(pq.read_metadata(part).num_rows)
+    except FileNotFoundError:
+        return 0
+
+
+def merge(
+    manifest: Path,
+    schema: pa.Schema,
+    remove: Collection[str] = (),
+    on_replaced: Callable[[dict[str, Any], dict[str, Any] | None], None] | None = None,
+) -> int:
+    """Fold committed parts into the manifest's files and delete them; doing it twice changes nothing.
+
+    Args:
+        manifest: the manifest's folder, already prepared.
+        schema: the columns of every file.
+        remove: ids of rows that have been superseded (clips of a video that was cut anew).
+        on_replaced: called with the old `sample_id` and `stages` of each replaced or removed row and
+            the new ones (None when removed).
+
+    Returns:
+        The number of rows that were merged.
+    """
+    parts = part_files(manifest)
+    if not parts and not remove:
+        return 0
+    fresh = _newest_parts(parts, schema) if parts else schema.empty_table()
+    gone = pa.array(sorted(remove), pa.string())
+    if len(gone):
+        fresh = fresh.filter(pc.invert(pc.is_in(fresh["sample_id"], value_set=gone)))
+    waiting = fresh
+    sizes: dict[Path, int] = {}
+    for file in manifest_files(manifest):
+        ids = pq.read_table(file, columns=["sample_id"])["sample_id"]
+        sizes[file] = len(ids)
+        here = pc.is_in(waiting["sample_id"], value_set=ids.combine_chunks())
+        mine = waiting.filter(here)
+        waiting = waiting.filter(pc.invert(here))
+        replaced = pc.is_in(ids, value_set=pa.concat_arrays([mine["sample_id"].combine_chunks(), gone]))
+        if not pc.any(replaced).as_py():
+            continue
+        old = conform(pq.read_table(file), schema)
+        write_table(file, _sorted(pa.concat_tables([old.filter(pc.invert(replaced)), mine])))
+        sizes[file] -= pc.sum(replaced).as_py() - mine.num_rows
+        if on_replaced:
+            _tell(on_replaced, old.filter(replaced), mine)
+    _append(manifest, waiting, sizes)
+    for part in parts:
+        part.unlink(missing_ok=True)
+    return fresh.num_rows
+
+
+def _append(manifest: Path, rows: pa.Table, sizes: dict[Path, int]) -> None:
+    """Put new rows into the last file while it has room, then into further files."""
+    while rows.num_rows:
+        last = max(sizes)
+        if sizes[last] >= ROWS_PER_FILE:
+            last = manifest / f"manifest-{len(sizes):05d}.parquet"
+            sizes[last] = 0
+        room = ROWS_PER_FILE - sizes[last]
+        old = [conform(pq.read_table(last), rows.schema)] if sizes[last] else []
+        write_table(last, _sorted(pa.concat_tables([*old, rows.slice(0, room)])))
+        sizes[last] += min(room, rows.num_rows)
+        rows = rows.slice(room)
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    return table.sort_by("sample_id")
+
+
+def _tell(
+    on_replaced: Callable[[dict[str, Any], dict[str, Any] | None], None], old: pa.Table, new: pa.Table
+) -> None:
+    after = {row["sample_id"]: row for row in to_rows(new.select(["sample_id", "stages"]))}
+    for row in to_rows(old.select(["sample_id", "stages"])):
+        on_replaced(row, after.get(row["sample_id"]))
