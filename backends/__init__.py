@@ -1,0 +1,1 @@
+"""One file per role: a Protocol and its implementations."""

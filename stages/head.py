@@ -1,0 +1,176 @@
+"""Head pose, head motion, mouth and eyes of the main face, from its mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from backends.face_mesh import FaceMesh
+from stages.clip import Clip
+from stages.contract import Array, Column, Frames, Score, Stage, StageConfig
+from stages.faces import boxes_at
+
+# Points that hold still when a face talks: vertex, its mirror image on the subject's left, and the
+# vertex's place in centimetres (x to the subject's left, y up, z out of the face). Ten of the points on
+# which MediaPipe itself aligns a face, from its canonical face model (Apache-2.0), rounded.
+_STABLE = (
+    (4, 4, (0.00, -0.46, 7.59)),  # nose tip
+    (6, 6, (0.00, 2.47, 5.79)),  # nose bridge
+    (10, 10, (0.00, 8.26, 4.48)),  # top of the forehead
+    (33, 263, (-4.45, 2.66, 3.17)),  # outer corner of the eye
+    (133, 362, (-1.86, 2.59, 3.76)),  # inner corner of the eye
+    (129, 358, (-1.79, -0.98, 4.85)),  # wing of the nose
+    (117, 346, (-5.26, 0.95, 2.97)),  # cheek bone
+    (127, 356, (-7.74, 2.36, -2.01)),  # temple
+    (54, 284, (-6.28, 6.62, 1.43)),  # side of the forehead
+    (67, 297, (-3.52, 8.01, 3.73)),  # hair line
+)
+_POINTS = [a for a, _, _ in _STABLE] + [b for a, b, _ in _STABLE if a != b]
+_MODEL = np.array([p for _, _, p in _STABLE] + [(-x, y, z) for a, b, (x, y, z) in _STABLE if a != b])
+
+_FOREHEAD, _CHIN, _UPPER_LIP, _LOWER_LIP = 10, 152, 13, 14
+# How far the camera is taken to be, in face heights: about 1.3 m from a face of 22 cm.
+_DISTANCE = 6.0
+# Outer and inner corner, then two pairs of points on the lids (upper, lower).
+_EYES = ((33, 133, 160, 144, 158, 153), (263, 362, 387, 373, 385, 380))
+
+
+class Head(Stage):
+    """Head pose and its motion from dense landmarks.
+
+    Signs: yaw is positive when the subject turns to their own left, pitch when they look up, roll when
+    they tilt towards their own left shoulder; all zero when the face looks straight along the line of
+    sight (so that a crop changes nothing).
+    """
+
+    class Config(StageConfig):
+        """Settings of `Head`."""
+
+        fps: float = Field(12.5, gt=0, description="sampled frames a second")
+        short_side: int = Field(540, ge=64, description="shorter side of the frames, pixels")
+        max_gap_s: float = Field(
+            0.75, gt=0, description="a face box holds for so long without another, seconds"
+        )
+        smooth_s: float = Field(
+            0.25, ge=0, description="pose is averaged over so long before speeds, seconds"
+        )
+
+    reads = ("face_times", "face_boxes")
+    writes: ClassVar[Mapping[str, Column | Array]] = {
+        "head_yaw": Score("degrees", "median yaw, positive to the subject's own left"),
+        "head_pitch": Score("degrees", "median pitch, positive up"),
+        "head_roll": Score("degrees", "median roll, positive towards the subject's own left shoulder"),
+        "head_yaw_range": Score("degrees", "5th to 95th percentile of yaw"),
+        "head_pitch_range": Score("degrees", "5th to 95th percentile of pitch"),
+        "head_roll_range": Score("degrees", "5th to 95th percentile of roll"),
+        "head_yaw_max_abs": Score("degrees", "95th percentile of the absolute yaw"),
+        "head_motion": Score("degrees per second", "median speed of head rotation"),
+        "head_translation": Score("face heights per second", "median speed of the face across the frame"),
+        "face_mesh_share": Score("0-1", "share of frames with a face mesh"),
+        "mouth_motion": Score("share of face height", "standard deviation of the mouth's opening"),
+        "eyes_open": Score("ratio", "median eye aspect ratio: lid distance over eye width, both eyes"),
+        "mouth_times": Array("[T]", "seconds", "times of mouth_opening and head_pose"),
+        "mouth_opening": Array("[T]", "share of face height", "inner-lip distance, NaN where no mesh"),
+        "head_pose": Array("[T, 3]", "degrees", "yaw, pitch, roll, NaN where no mesh"),
+    }
+
+    def __init__(self, face_mesh: FaceMesh, config: Config | None = None) -> None:
+        super().__init__(face_mesh, config=config)
+        self.face_mesh = face_mesh
+
+    @property
+    def sees(self) -> tuple[Frames, ...]:
+        """Frames at `fps`."""
+        return (Frames(self.config.fps, self.config.short_side),)
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        """Pose, motion, mouth and eyes; None for all but the share and the arrays when there is no mesh."""
+        frames = clip.frames(self.sees[0])
+        boxes = np.full((len(frames), 4), np.nan, np.float32)
+        if clip["face_boxes"] is not None:
+            boxes = boxes_at(frames.times, clip["face_times"], clip["face_boxes"], self.config.max_gap_s)
+        height, width = frames.images[0].shape[:2]
+        mesh = self.face_mesh.track(frames.images, boxes).astype(np.float64)
+        mesh *= (width, height)  # pixels: both axes alike
+
+        pose = head_pose(mesh)
+        opening = _distance(mesh, _UPPER_LIP, _LOWER_LIP) / _distance(mesh, _FOREHEAD, _CHIN)
+        seen = np.isfinite(opening)
+        out: dict[str, Any] = dict.fromkeys(self.writes)
+        out |= {
+            "mouth_times": frames.times,
+            "mouth_opening": opening.astype(np.float32),
+            "head_pose": pose.astype(np.float32),
+            "face_mesh_share": float(seen.mean()),
+        }
+        if not seen.any():
+            return out
+        for i, axis in enumerate(("yaw", "pitch", "roll")):
+            low, middle, high = np.percentile(pose[seen, i], (5, 50, 95))
+            out |= {f"head_{axis}": float(middle), f"head_{axis}_range": float(high - low)}
+        size = np.median(_distance(mesh, _FOREHEAD, _CHIN)[seen])
+        out |= {
+            "head_yaw_max_abs": float(np.percentile(np.abs(pose[seen, 0]), 95)),
+            "head_motion": self._speed(frames.times, pose),
+            "head_translation": self._speed(frames.times, mesh[:, _POINTS].mean(1) / size),
+            "mouth_motion": float(opening[seen].std()),
+            "eyes_open": float(np.median(eye_aspect_ratio(mesh[seen]))),
+        }
+        return out
+
+    def _speed(self, times: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> float | None:
+        """Median length of the change of `values` [T, D] a second, after averaging over `smooth_s`.
+
+        Unsmoothed, a landmark's jitter from frame to frame would read as motion of a head that is still.
+        """
+        step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        span = max(1, round(self.config.smooth_s / step)) if step > 0 else 1
+        if len(values) < span + 1:
+            return None
+        windows = np.lib.stride_tricks.sliding_window_view(values, span, axis=0)
+        smooth, middle = windows.mean(-1), np.convolve(times, np.ones(span) / span, "valid")
+        speed = np.linalg.norm(np.diff(smooth, axis=0), axis=1) / np.diff(middle)
+        return float(np.nanmedian(speed)) if np.isfinite(speed).any() else None
+
+
+def head_pose(mesh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Yaw, pitch and roll in degrees, [T, 3], of meshes [T, 468, 2] in pixels; NaN where the mesh is.
+
+    OpenCV's solvePnP (SQPnP). The lens is not known, so the camera is taken to look straight at the face
+    from `_DISTANCE` face heights away: a crop or a face off centre then changes nothing.
+    """
+    pose = np.full((len(mesh), 3), np.nan)
+    for i in np.flatnonzero(np.isfinite(mesh).all((1, 2))):
+        points = mesh[i, _POINTS]
+        focal = _DISTANCE * float(np.linalg.norm(mesh[i, _FOREHEAD] - mesh[i, _CHIN]))
+        x, y = points.mean(0)
+        camera = np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]])
+        found, turn, _ = cv2.solvePnP(_MODEL, points, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        if not found:
+            continue
+        # Where the picture's right (the subject's left), its up, and the way to the camera lie in the head.
+        right, down, away = cv2.Rodrigues(turn)[0]
+        up, out = -down, -away
+        yaw = np.arctan2(right[2], out[2])
+        pitch = np.arcsin(np.clip(up[2], -1, 1))
+        roll = -np.arctan2(up[0], up[1])
+        pose[i] = np.degrees([yaw, pitch, roll])
+    return pose
+
+
+def eye_aspect_ratio(mesh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean over both eyes of lid distance over eye width, [T] (Soukupova and Cech, 2016; shut is near 0)."""
+    ratios = [
+        (_distance(mesh, a, b) + _distance(mesh, c, d)) / (2 * _distance(mesh, outer, inner))
+        for outer, inner, a, b, c, d in _EYES
+    ]
+    return np.mean(ratios, axis=0)
+
+
+def _distance(mesh: npt.NDArray[np.float64], a: int, b: int) -> npt.NDArray[np.float64]:
+    return np.linalg.norm(mesh[:, a] - mesh[:, b], axis=1)

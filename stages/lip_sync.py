@@ -1,0 +1,105 @@
+"""Whether the main face's mouth moves with the sound track."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from backends.lip_sync import LipSyncScorer, MouthTrack
+from stages.clip import Clip
+from stages.contract import Array, Audio, Column, Frames, Score, Stage, StageConfig
+from stages.faces import boxes_at
+
+
+class LipSync(Stage):
+    """Lip synchrony (InterAvatar B.2: Chung & Zisserman 2016, SyncNet).
+
+    `lip_sync_by` names the scorer, and so the scale of the confidence: SyncNet's is its own, the mouth
+    envelope's is in standard deviations above chance (see the scorer for what it can tell). Without
+    speech or without a mouth there is nothing to compare, and all but the name is null.
+    """
+
+    class Config(StageConfig):
+        """Settings of `LipSync`."""
+
+        rate: int = Field(16000, ge=8000, le=48000, description="samples of sound a second")
+        min_speech_s: float = Field(1.0, ge=0, description="less speech than this is not scored, seconds")
+        short_side: int = Field(
+            720,
+            ge=64,
+            description="shorter side of the frames, pixels; only for a scorer that wants pictures",
+        )
+        max_gap_s: float = Field(
+            0.75, gt=0, description="a face box holds for so long without another, seconds; as short_side"
+        )
+
+    reads = ("mouth_times", "mouth_opening", "speech_times", "face_times", "face_boxes")
+    writes: ClassVar[Mapping[str, Column | Array]] = {
+        "av_offset_s": Score("seconds", "how much later the sound is than the picture, at the best match"),
+        "lip_sync_confidence": Score(
+            "see lip_sync_by",
+            "how surely mouth and sound belong together; mouth_envelope_correlation: standard deviations of "
+            "the correlation above that of shifted sound",
+        ),
+        "lip_sync_correlation": Score("-1 to 1", "correlation of mouth and sound at av_offset_s"),
+        "mouth_moves_in_speech": Score(
+            "share of face height", "standard deviation of the mouth's opening during speech"
+        ),
+        "lip_sync_by": Column("string", "", "the method that gave offset and confidence"),
+    }
+
+    def __init__(self, lip_sync: LipSyncScorer, config: Config | None = None) -> None:
+        super().__init__(lip_sync, config=config)
+        self.lip_sync = lip_sync
+
+    @property
+    def sees(self) -> tuple[Frames | Audio, ...]:
+        """The sound track, and frames if the scorer wants them."""
+        sound = Audio(self.config.rate)
+        fps = self.lip_sync.picture_fps
+        return (sound,) if fps is None else (sound, Frames(fps, self.config.short_side))
+
+    @property
+    def needs_constant_rate(self) -> bool:
+        """Wrong times of frames would read as a wrong offset."""
+        return True
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        """Offset, confidence, correlation and mouth motion; None where there is too little to compare."""
+        out: dict[str, Any] = dict.fromkeys(self.writes)
+        out["lip_sync_by"] = self.lip_sync.method
+        samples = clip.audio(Audio(self.config.rate))
+        times, opening, speech = clip["mouth_times"], clip["mouth_opening"], clip["speech_times"]
+        if samples is None or times is None or opening is None or speech is None:
+            return out
+        if not np.isfinite(opening).any() or np.diff(speech, axis=1).sum() < self.config.min_speech_s:
+            return out
+        speaking = np.any([(times >= start) & (times <= end) for start, end in speech], axis=0)
+        spoken = opening[speaking & np.isfinite(opening)]
+        if len(spoken) > 1:
+            out["mouth_moves_in_speech"] = float(np.std(spoken))
+        found = self.lip_sync.score(self._track(clip, times, opening), samples, self.config.rate)
+        if found is not None:
+            out |= {
+                "av_offset_s": found.offset_s,
+                "lip_sync_confidence": found.confidence,
+                "lip_sync_correlation": found.correlation,
+            }
+        return out
+
+    def _track(
+        self, clip: Clip, times: npt.NDArray[np.float64], opening: npt.NDArray[np.float32]
+    ) -> MouthTrack:
+        """The mouth at its own times, or at those of the frames the scorer wants."""
+        if self.lip_sync.picture_fps is None:
+            return MouthTrack(times, opening)
+        frames = clip.frames(Frames(self.lip_sync.picture_fps, self.config.short_side))
+        boxes = np.full((len(frames), 4), np.nan, np.float32)
+        if clip["face_boxes"] is not None:
+            boxes = boxes_at(frames.times, clip["face_times"], clip["face_boxes"], self.config.max_gap_s)
+        at = np.interp(frames.times, times, opening).astype(np.float32)  # NaN beside a NaN
+        return MouthTrack(frames.times, at, frames.images, boxes)
