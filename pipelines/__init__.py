@@ -1,0 +1,1 @@
+"""One file per pipeline, the engine that runs them, and the command line."""

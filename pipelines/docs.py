@@ -1,0 +1,140 @@
+"""Writes the documentation that follows from the code: `python -m pipelines.docs` (or `make docs`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from backends.roles import build_roles
+from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
+from pipelines.pipeline import Pipeline
+from pipelines.settings import load_profile, load_screen
+from pipelines.talking_head import TalkingHeadSettings, talking_head
+from stages.contract import Array, Column, Frames, Stage
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def _pipeline() -> Pipeline:
+    profile = load_profile("laptop")
+    roles = build_roles({name: choice.model_dump() for name, choice in profile.roles.items()})
+    return talking_head(roles, TalkingHeadSettings())
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]) + "\n"
+
+
+def manifest_page() -> str:
+    """docs/manifest.md: every column with type, unit, meaning and the stage that writes it."""
+    stages = _pipeline().stages
+    writer = {n: s.name for s in stages for n, what in s.writes.items() if isinstance(what, Column)}
+    head = ("column", "type", "unit or range", "meaning")
+    parts = [
+        "# The manifest\n",
+        "Made from the schema by `make docs`; do not edit.\n",
+        f"Schema version {SCHEMA_VERSION}. One row is one sample. Open it with "
+        '`pandas.read_parquet("RUN/manifest")`; units and meanings are also in the Arrow field metadata. '
+        "Left and right are the subject's own. Coordinates are shares of the first frame, origin top left. "
+        "A null score was not measured: because of `error`, because a gate `stopped` the sample, or because "
+        "there was nothing to measure it on.\n",
+        "## Where a sample comes from\n",
+        _table(head, [(f"`{n}`", f.type, f.unit, f.meaning) for n, f in SOURCE_COLUMNS.items()]),
+        "Further columns of an input list follow the scores under their own names (`input_<name>` where the "
+        "name is one of the manifest's).\n",
+        "## Columns every pipeline shares\n",
+        _table(
+            (*head, "written by"),
+            [(f"`{n}`", f.type, f.unit, f.meaning, writer.get(n, "-")) for n, f in COMMON_COLUMNS.items()],
+        ),
+        "## What happened to it\n",
+        _table(head, [(f"`{n}`", f.type, f.unit, f.meaning) for n, f in OUTCOME_COLUMNS.items()]),
+        "## Scores of talking_head\n",
+    ]
+    for stage in stages:
+        own = {n: w for n, w in stage.writes.items() if n not in COMMON_COLUMNS and n not in SOURCE_COLUMNS}
+        columns = [(f"`{n}`", w.type, w.unit, w.meaning) for n, w in own.items() if isinstance(w, Column)]
+        arrays = [(f"`{n}`", w.shape, w.unit, w.meaning) for n, w in own.items() if isinstance(w, Array)]
+        if not columns and not arrays:
+            continue
+        parts.append(f"### {stage.name}\n")
+        if columns:
+            parts.append(_table(head, columns))
+        if arrays:
+            parts.append("Beside the manifest, in `features/`:\n")
+            parts.append(_table(("array", "shape", "unit", "meaning"), arrays))
+    return "\n".join(parts)
+
+
+def settings_page() -> str:
+    """docs/settings.md: every `--set` key, what each stage sees, and the screens."""
+    pipeline = _pipeline()
+    parts = [
+        "# Settings\n",
+        "Made from the code by `make docs`; do not edit.\n",
+        "Give one with `--set key=value` or under `settings:` in a profile.\n",
+        "## The run\n",
+        _settings_table(TalkingHeadSettings, ""),
+    ]
+    for stage in pipeline.stages:
+        parts += [
+            f"## {stage.name}\n",
+            f"{_sees(stage)}\n",
+            _settings_table(type(stage.config), f"{stage.name}."),
+        ]
+    folder = resources.files("configs") / "screens"
+    for file in sorted(p.name for p in folder.iterdir() if p.name.endswith(".yaml")):
+        screen = load_screen(file)
+        rows = []
+        for r in screen.rules:
+            bounds = {"≥": r.min, "≤": r.max, "is": r.equals, "none of": r.none_of}
+            said = ", ".join(f"{k} {v}" for k, v in bounds.items() if v is not None)
+            rows.append((f"`{r.reason}`", f"`{r.column}`", said, r.missing, r.source))
+        parts += [
+            f"## Screen {screen.name}\n",
+            f"{screen.description}\n",
+            _table(("drop reason", "column", "kept if", "null", "source"), rows),
+        ]
+    return "\n".join(parts)
+
+
+def _sees(stage: Stage) -> str:
+    models = ", ".join(f"`{m.id}`" for m in stage.models)
+    seen = [
+        f"frames at {'every frame' if s.fps is None else f'{s.fps:g}/s'}, short side {s.short_side} px"
+        if isinstance(s, Frames)
+        else f"mono sound at {s.rate} Hz"
+        for s in stage.sees
+    ]
+    return f"Sees {'; '.join(seen) or 'columns only'}." + (f" Laptop models: {models}." if models else "")
+
+
+def _settings_table(model: type[BaseModel], prefix: str) -> str:
+    rows = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            continue
+        rows.append((f"`{prefix}{name}`", field.default, field.description or ""))
+    return _table(("key", "default", "meaning"), rows) if rows else "No settings.\n"
+
+
+PAGES = {"manifest.md": manifest_page, "settings.md": settings_page}
+
+
+def main() -> None:
+    """Write every generated page."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+        print(f"docs/{name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Runs a pipeline in this process, one sample after the other: for tests and debugging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from manifests.schema import to_rows
+from manifests.screen import Screen
+from pipelines.pipeline import Program
+from pipelines.worker import Summary, Worker
+
+
+def run_inline(
+    program: Program, plan: Path, folder: Path, screen: Screen, run_id: str, rows_per_part: int
+) -> Iterator[Summary]:
+    """Compute every row of the plan; yields one summary for each committed part."""
+    worker = Worker(program, program.steps, folder, screen, run_id)
+    for batch in pq.ParquetFile(plan).iter_batches(batch_size=rows_per_part):
+        yield worker.commit(worker.run(to_rows(batch)))

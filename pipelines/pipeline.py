@@ -1,0 +1,185 @@
+"""A pipeline as a plain ordered list of stages, and the fingerprints that decide what is computed again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.schema import OUTCOME_COLUMNS, SOURCE_COLUMNS, manifest_schema
+from stages.contract import Array, Column, Stage
+from stages.media import MEDIA_VERSION
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Split:
+    """How long videos become clips: first `stages` run on the whole video, then `ranges` reads its row.
+
+    ranges: row of the video -> time ranges of its clips, s; empty keeps the video as it is.
+    max_seconds: longest video that is read, s.
+    """
+
+    stages: Sequence[Stage]
+    ranges: Callable[[Mapping[str, Any]], list[Span]]
+    max_seconds: float
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What a run does to every sample.
+
+    Attributes:
+        name: as on the command line.
+        stages: in order; each reads what an earlier one (or the input) gives.
+        screen: the default screen's name in `configs/screens`.
+        max_seconds: longest sample that is decoded, s.
+        split: how long videos are cut first; None: every file is one sample.
+    """
+
+    name: str
+    stages: Sequence[Stage]
+    screen: str
+    max_seconds: float
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage with its fingerprint in this pipeline."""
+
+    stage: Stage
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+
+@dataclass(frozen=True)
+class Program:
+    """A pipeline made ready to run: checked, fingerprinted, with its manifest's schema.
+
+    Attributes:
+        name: the pipeline's name.
+        steps: stages in order, with fingerprints.
+        schema: the manifest's columns.
+        array_owner: array name -> the stage that stores it.
+        max_seconds: longest sample that is decoded, s.
+        seed: of the run.
+    """
+
+    name: str
+    steps: Sequence[Step]
+    schema: pa.Schema
+    array_owner: Mapping[str, str]
+    max_seconds: float
+    seed: int
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """For run.json: what each fingerprint stands for."""
+        return {
+            step.name: {
+                "fingerprint": step.fingerprint,
+                "version": step.stage.version,
+                "config": step.stage.config.model_dump(mode="json"),
+                "models": [m.id for m in step.stage.models],
+            }
+            for step in self.steps
+        }
+
+
+def fingerprint(stage: Stage, upstream: Mapping[str, str], seed: int) -> str:
+    """16 hex digits over everything that decides what the stage computes for a given file.
+
+    Args:
+        stage: with its configuration and models.
+        upstream: for each name in `reads`, the fingerprint of the stage that writes it ("" for the input).
+        seed: the run's seed.
+    """
+    said = {
+        "stage": stage.name,
+        "version": stage.version,
+        "media": MEDIA_VERSION,
+        "config": stage.config.model_dump(mode="json"),
+        "models": [m.id for m in stage.models],
+        "reads": dict(sorted(upstream.items())),
+        "seed": seed,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stage_columns(stages: Sequence[Stage]) -> dict[str, Column]:
+    """All columns that the stages write, in order.
+
+    Raises:
+        ValueError: two stages write one name, or a stage writes a name that the engine owns.
+    """
+    columns: dict[str, Column] = {}
+    writer: dict[str, str] = {}
+    for stage in stages:
+        for name, what in stage.writes.items():
+            if name in writer:
+                raise ValueError(f"{stage.name} and {writer[name]} both write {name}")
+            if name in OUTCOME_COLUMNS or (name in SOURCE_COLUMNS and name != "media_uri"):
+                raise ValueError(f"{stage.name} writes {name}, which belongs to the engine")
+            writer[name] = stage.name
+            if isinstance(what, Column):
+                columns[name] = what
+    return columns
+
+
+def compile_pipeline(
+    name: str, stages: Sequence[Stage], max_seconds: float, seed: int, input_fields: Sequence[pa.Field] = ()
+) -> Program:
+    """Check the stages' contract against their order and fingerprint each.
+
+    Raises:
+        ValueError: a stage reads what no earlier stage and no input column gives, or two share a name.
+    """
+    columns = stage_columns(stages)
+    schema = manifest_schema({k: v for k, v in columns.items() if k not in SOURCE_COLUMNS}, input_fields)
+    written: dict[str, str] = {n: "" for n in schema.names if n not in columns}
+    owner: dict[str, str] = {}
+    steps: list[Step] = []
+    for stage in stages:
+        if any(stage.name == step.name for step in steps):
+            raise ValueError(f"two stages are named {stage.name}")
+        for read in stage.reads:
+            if read not in written and not read.startswith("input_"):
+                raise ValueError(f"{stage.name} reads {read}, which no earlier stage writes")
+        step = Step(stage, fingerprint(stage, {r: written.get(r, "") for r in stage.reads}, seed))
+        steps.append(step)
+        for output, what in stage.writes.items():
+            written[output] = step.fingerprint
+            if isinstance(what, Array):
+                owner[output] = stage.name
+    prints = {s.name: s.fingerprint for s in steps}
+    return Program(name, steps, schema, owner, max_seconds, seed, prints)
+
+
+def due(row: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Step], bool]:
+    """Which steps a sample still needs, in order, and whether its recorded error or gate still stands.
+
+    A step is done when the row carries its current fingerprint. A recorded error of a step whose
+    fingerprint has not changed ends the list, and so does a recorded stop of a step that is done.
+    """
+    todo: list[Step] = []
+    have = row.get("stages") or {}
+    error = row.get("error") or {}
+    for step in steps:
+        if have.get(step.name) == step.fingerprint:
+            if (row.get("stopped") or "").startswith(f"{step.name}:"):
+                return todo, True
+            continue
+        if error.get("stage") == step.name and error.get("fingerprint") == step.fingerprint:
+            return todo, True
+        todo.append(step)
+    return todo, False

@@ -1,0 +1,29 @@
+"""A small picture of a clip for the report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+from stages.media import MediaError, local_copy, still
+
+SHORT_SIDE = 96
+
+
+def preview(row: Mapping[str, Any]) -> bytes | None:
+    """A JPEG of the middle of the clip; None where nothing can be shown."""
+    uri = row["media_uri"] or ""
+    if "://" in uri and not uri.startswith("file://"):
+        return None  # a report must not download the data set
+    start = (row["start_s"] or 0.0) if uri == row["source_uri"] else 0.0
+    try:
+        with local_copy(uri) as path:
+            image = still(path, start + (row.get("duration_s") or 0.0) / 2, SHORT_SIDE)
+    except (MediaError, OSError):
+        return None
+    sink = io.BytesIO()
+    Image.fromarray(image).save(sink, "JPEG", quality=70)
+    return sink.getvalue()

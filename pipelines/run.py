@@ -1,0 +1,349 @@
+"""One run from input to manifest: plan, compute, merge, audit, screen, report."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from manifests import features, store
+from manifests.report import write_report
+from manifests.schema import SCHEMA_VERSION, to_rows
+from manifests.screen import Screen, rescreen
+from pipelines.inline_runner import run_inline
+from pipelines.pipeline import Pipeline, Program, Step, compile_pipeline
+from pipelines.plan import Plan, fan_out, make_plan, outdated_clips
+from pipelines.preview import preview
+from pipelines.progress import Progress
+from pipelines.settings import Profile, Settings
+from pipelines.source import InputError, Listing
+from pipelines.worker import ATTEMPTS, Summary
+
+Engine = Literal["ray", "inline"]
+MERGE_EVERY = 500  # parts; bounds the number of small files and shows results while a run is going on
+PACKAGES = (
+    "ray",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "av",
+    "torch",
+    "mediapipe",
+    "opencv-python-headless",
+    "rapidocr",
+)
+
+
+class RunError(Exception):
+    """The run cannot start or finish; the message says how to go on."""
+
+
+@dataclass
+class Run:
+    """Everything one run needs, resolved.
+
+    folder: the output; holds manifest/, features/, media/, run.json, screen.yaml, report.html.
+    """
+
+    pipeline: Pipeline
+    listing: Listing
+    folder: Path
+    profile: Profile
+    settings: Settings
+    screen: Screen
+    engine: Engine
+    retry_errors: bool = False
+    input: str = ""
+    run_id: str = field(default_factory=lambda: time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
+
+    def execute(self, progress: Progress) -> dict[str, Any]:
+        """Run to the end; returns what run.json holds.
+
+        Raises:
+            RunError: another run uses the folder, or ids in and out differ.
+            EngineError: the engine could not place the work or gave up.
+            KeyboardInterrupt: after what was finished has been made safe.
+        """
+        with lock(self.folder):
+            listing, record = self.listing, self._record()
+            head_start: dict[str, Any] = {}
+            write_run(self.folder, record)
+            try:
+                parents: set[str] = set()
+                if self.pipeline.split is not None:
+                    listing, head_start = self._cut(progress, record)
+                    parents = {row["sample_id"] for row in self.listing.rows}
+                program = self.program()
+                done = self._manifest(
+                    program, self.folder, listing, head_start, parents, progress, self.screen
+                )
+                record |= done | {"status": "finished", "finished": _now()}
+            except BaseException as error:
+                kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                record |= {"status": kind, "finished": _now(), "message": str(error)[:1000]}
+                raise
+            finally:
+                write_run(self.folder, record)
+            (self.folder / "screen.yaml").write_text(
+                yaml.safe_dump(self.screen.model_dump(exclude_none=True), sort_keys=False)
+            )
+            progress.say("writing the report")
+            write_report(self.folder, preview)
+            return record
+
+    def program(self) -> Program:
+        """The pipeline, checked and fingerprinted.
+
+        Raises:
+            ValueError: its stages do not fit together, or the screen reads a column they do not write.
+        """
+        p = self.pipeline
+        program = compile_pipeline(
+            p.name, p.stages, p.max_seconds, self.settings.seed, self.listing.input_fields
+        )
+        self.screen.verdicts(program.schema.empty_table())
+        return program
+
+    def _cut(self, progress: Progress, record: dict[str, Any]) -> tuple[Listing, dict[str, Any]]:
+        """Probe whole videos and fan them out into clips; their own manifest lies in `videos/`."""
+        assert self.pipeline.split is not None
+        split = self.pipeline.split
+        program = compile_pipeline(
+            f"{self.pipeline.name}_videos",
+            split.stages,
+            split.max_seconds,
+            self.settings.seed,
+            self.listing.input_fields,
+        )
+        everything = Screen(name="everything", rules=[])
+        folder = self.folder / "videos"
+        record["videos"] = self._manifest(program, folder, self.listing, {}, set(), progress, everything)
+        wanted = {row["sample_id"] for row in self.listing.rows}
+        videos = [row for row in to_rows(store.read(folder / "manifest")) if row["sample_id"] in wanted]
+        listing = fan_out(videos, split.ranges, self.listing.rows)
+        listing.input_fields = self.listing.input_fields
+        carried = [n for stage in split.stages for n in stage.writes] + ["stages"]
+        whole = {v["sample_id"]: {n: v[n] for n in carried if n in v} for v in videos if not v["error"]}
+        record["videos"]["clips"] = len(listing.rows)
+        progress.say(f"{len(videos)} videos became {len(listing.rows)} clips")
+        return listing, whole
+
+    def _manifest(
+        self,
+        program: Program,
+        folder: Path,
+        listing: Listing,
+        head_start: Mapping[str, Any],
+        parents: set[str],
+        progress: Progress,
+        screen: Screen,
+    ) -> dict[str, Any]:
+        """Bring one manifest up to date with a listing."""
+        manifest = folder / "manifest"
+        schema = store.prepare(manifest, program.schema)
+        program = Program(**{**vars(program), "schema": schema})
+        shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
+        forget = _feature_remover(folder)
+        store.merge(manifest, schema, on_replaced=forget)
+        plan = make_plan(listing, program, manifest, schema, self.retry_errors, head_start)
+        if plan.updated.num_rows:
+            store.commit(manifest, plan.updated)
+        plan_file = folder / "_plan.parquet"
+        store.write_table(plan_file, plan.todo)
+        progress.start(program.name, plan.todo.num_rows, plan.reused)
+        total = Summary()
+        started = time.perf_counter()
+        try:
+            if plan.todo.num_rows:
+                for number, part in enumerate(self._compute(program, plan_file, plan, folder, screen), 1):
+                    total.add(part)
+                    progress.update(part)
+                    if number % MERGE_EVERY == 0:
+                        store.merge(manifest, schema, on_replaced=forget)
+        finally:
+            progress.stop()
+            # Whatever was committed is folded in, also when the run is cut short here.
+            gone = outdated_clips(manifest, parents, set(plan.ids)) if parents else set()
+            store.merge(manifest, schema, gone, on_replaced=forget)
+        plan_file.unlink(missing_ok=True)
+        shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
+        counts = rescreen(manifest, screen)
+        return {
+            "seconds": round(time.perf_counter() - started, 3),
+            "counts": _counts(plan, total, manifest)
+            | {"superseded": len(gone), "manifest_rows": counts["rows"]},
+            "stages": _stage_figures(program, plan, total),
+            "decode_seconds": round(total.seconds["decode"], 3),
+        }
+
+    def _compute(
+        self, program: Program, plan_file: Path, plan: Plan, folder: Path, screen: Screen
+    ) -> Iterator[Summary]:
+        rows_per_part = self.settings.rows_per_part
+        if self.engine == "inline":
+            return run_inline(program, plan_file, folder, screen, self.run_id, rows_per_part)
+        from pipelines.ray_runner import run_ray
+
+        groups = self._groups(program)
+        return run_ray(
+            program, plan_file, plan.todo.num_rows, folder, screen, self.run_id, groups, rows_per_part
+        )
+
+    def _groups(self, program: Program) -> list[tuple[list[Step], Any]]:
+        """Neighbouring stages with the same resources share an actor, and so one decode."""
+        from pipelines.ray_runner import Resources
+
+        given = self.profile.resources
+
+        def resources(step: Step) -> Resources:
+            said = given.get(step.name) or given.get("default")
+            own = Resources() if said is None else Resources(said.cpus, said.gpus, said.workers)
+            return own if own.workers else Resources(own.cpus, own.gpus, self.settings.workers)
+
+        return [(list(steps), key) for key, steps in groupby(program.steps, resources)]
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "status": "running",
+            "started": _now(),
+            "pipeline": self.pipeline.name,
+            "input": self.input,
+            "ignored_files": dict(self.listing.ignored),
+            "engine": self.engine,
+            "settings": self.settings.model_dump(mode="json"),
+            "profile": self.profile.model_dump(mode="json"),
+            "screen": self.screen.model_dump(mode="json", exclude_none=True),
+            "schema_version": SCHEMA_VERSION,
+            "versions": versions(),
+        }
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def versions() -> dict[str, str]:
+    """Versions that numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("interavatar", *PACKAGES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_run(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write run.json, and the same under `runs/` so that earlier runs' figures stay."""
+    data = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "replace")
+    store.write_bytes(folder / "runs" / f"{record['run_id']}.json", data)
+    store.write_bytes(folder / "run.json", data)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the folder for one run; the system lets go when the process dies.
+
+    Raises:
+        RunError: another run holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise RunError(
+                f"another run is writing to {folder} (process {owner}); wait for it, "
+                "or choose another --output"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a run is writing to the folder now."""
+    try:
+        with (folder / ".lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _feature_remover(folder: Path) -> Callable[[dict[str, Any], dict[str, Any] | None], None]:
+    """Deletes arrays of stage versions that a row no longer carries."""
+
+    def remove(old: dict[str, Any], new: dict[str, Any] | None) -> None:
+        kept = (new or {}).get("stages") or {}
+        for stage, fingerprint in old["stages"].items():
+            if kept.get(stage) != fingerprint:
+                features.feature_path(folder, old["sample_id"], stage, fingerprint).unlink(missing_ok=True)
+
+    return remove
+
+
+def _counts(plan: Plan, total: Summary, manifest: Path) -> dict[str, int]:
+    """Ids in against ids out, and the outcome of the input's samples.
+
+    Raises:
+        RunError: a sample is missing or doubled.
+    """
+    table = store.read(manifest, ["sample_id", "keep", "stopped", "error"])
+    out = table["sample_id"].to_pylist()
+    missing, doubled = set(plan.ids) - set(out), len(out) - len(set(out))
+    if missing or doubled:
+        raise RunError(
+            f"audit failed: of {len(plan.ids)} samples {len(missing)} are missing from the manifest and "
+            f"{doubled} are doubled (first: {sorted(missing)[:3]}); run the same command again"
+        )
+    mine = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(plan.ids, pa.string())))
+    kept = sum(bool(k) for k in mine["keep"].to_pylist())
+    return {
+        "ids_in": len(plan.ids),
+        "ids_out": mine.num_rows,
+        "computed": total.rows,
+        "reused": plan.reused,
+        "kept": kept,
+        "dropped": mine.num_rows - kept,
+        "errors": mine.num_rows - mine["error"].null_count,
+        "stopped": mine.num_rows - mine["stopped"].null_count,
+    }
+
+
+def _stage_figures(program: Program, plan: Plan, total: Summary) -> dict[str, Any]:
+    return {
+        name: what
+        | {
+            "computed": total.computed[name],
+            "errors": total.failed[name],
+            "reused": plan.reused_stages[name],
+            "seconds": round(total.seconds[name], 3),
+        }
+        for name, what in program.describe().items()
+    }

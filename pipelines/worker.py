@@ -1,0 +1,307 @@
+"""Running stages on rows: one decode for all of them, every failure kept as data.
+
+This is the whole of a run's inner loop, in one process. Runners only decide where it happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manifests import features, store
+from manifests.schema import SCHEMA_VERSION, to_table
+from manifests.screen import Screen
+from pipelines.pipeline import Program, Step, due
+from stages.clip import Clip
+from stages.contract import Array, Column
+from stages.media import decode, local_copy
+
+ATTEMPTS = "_attempts"
+# A sample whose worker process died this often in one run is given up as an error.
+MAX_ATTEMPTS = 3
+MEDIA = "media_uri"
+
+
+@dataclass
+class Summary:
+    """What one committed part did; small, because it travels to the driver."""
+
+    rows: int = 0
+    kept: int = 0
+    errors: int = 0
+    stopped: int = 0
+    computed: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, other: Summary) -> None:
+        """Add another part's figures."""
+        self.rows += other.rows
+        self.kept += other.kept
+        self.errors += other.errors
+        self.stopped += other.stopped
+        self.computed.update(other.computed)
+        self.failed.update(other.failed)
+        for name, seconds in other.seconds.items():
+            self.seconds[name] += seconds
+
+    def to_json(self) -> str:
+        """As one line of text."""
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Summary:
+        """From that line."""
+        said = json.loads(text)
+        said |= {"computed": Counter(said["computed"]), "failed": Counter(said["failed"])}
+        said["seconds"] = defaultdict(float, said["seconds"])
+        return cls(**said)
+
+
+class Worker:
+    """Runs a group of steps on rows and commits the finished ones.
+
+    Args:
+        program: the whole pipeline.
+        steps: the group of it that runs here.
+        folder: the run's folder.
+        screen: judges finished rows.
+        run_id: written into rows that are computed.
+    """
+
+    def __init__(
+        self, program: Program, steps: Sequence[Step], folder: Path, screen: Screen, run_id: str
+    ) -> None:
+        self.program, self.steps, self.folder = program, list(steps), folder
+        self.screen, self.run_id = screen, run_id
+        self.summary = Summary()
+        self.is_ready = False
+
+    def setup(self) -> None:
+        """Load the models of this group once."""
+        if not self.is_ready:
+            for step in self.steps:
+                step.stage.setup()
+            self.is_ready = True
+
+    def run(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Compute what each row still needs of this group; as many rows come back, in the same order."""
+        self.setup()
+        return [self._sample(row) for row in rows]
+
+    def commit(self, rows: Sequence[dict[str, Any]]) -> Summary:
+        """Judge finished rows and commit them as one part; returns what was done since the last commit."""
+        for row in rows:
+            clear_outdated(row, self.program)
+        table = self.screen.apply(to_table(list(rows), self.program.schema))
+        store.commit(self.folder / "manifest", table)
+        summary, self.summary = self.summary, Summary()
+        summary.rows = len(rows)
+        summary.kept = sum(table["keep"].to_pylist())
+        summary.errors = sum(row["error"] is not None for row in rows)
+        summary.stopped = sum(row["stopped"] is not None for row in rows)
+        return summary
+
+    def _sample(self, row: dict[str, Any]) -> dict[str, Any]:
+        todo, ended = due(row, self.steps)
+        if not todo:
+            return row
+        row = {**row, "run_id": self.run_id, "schema_version": SCHEMA_VERSION}
+        if not ended:
+            row["error"] = row["stopped"] = None
+        row["stages"] = dict(row["stages"] or {})
+        if any(MEDIA in step.stage.writes for step in todo):
+            row[MEDIA] = row["source_uri"]
+        with attempt(self.folder, row["sample_id"]) as note:
+            if note.is_hopeless:
+                last = next((s for s in todo if s.name == note.deaths[-1]), todo[0])
+                message = (
+                    f"the worker process died {len(note.deaths)} times on this sample, last in {last.name} "
+                    "(a crash inside a library, or out of memory); try again with --retry-errors"
+                )
+                _fail(row, last, "WorkerDied", message, "")
+                self.summary.failed[last.name] += 1
+                return row
+            with ExitStack() as stack:
+                self._steps(row, todo, stack, note)
+        return row
+
+    def _steps(self, row: dict[str, Any], todo: list[Step], stack: ExitStack, note: Attempt) -> None:
+        clip = Clip(row=row, seed=_seed(self.program.seed, row["sample_id"]), folder=self.folder)
+        done = dict(row["stages"])
+        for position, step in enumerate(todo):
+            note.stage(step.name)
+            started = time.perf_counter()
+            decoding = 0.0
+            try:
+                clip.fingerprint = step.fingerprint
+                self._load_arrays(clip, step, done)
+                if clip.local_path is None and (step.stage.sees or MEDIA in step.stage.writes):
+                    clip.local_path = stack.enter_context(local_copy(row[MEDIA]))
+                if step.stage.sees and clip.decoded is None:
+                    self._decode(clip, todo[position:])
+                    decoding = time.perf_counter() - started
+                written = checked(step.stage.score(clip), step)
+                arrays = {k: v for k, v in written.items() if isinstance(step.stage.writes[k], Array)}
+                if arrays:
+                    path = features.feature_path(self.folder, row["sample_id"], step.name, step.fingerprint)
+                    features.save(path, arrays)
+                    clip.arrays.update(arrays)
+            except Exception as error:
+                _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
+                self.summary.failed[step.name] += 1
+                return
+            finally:
+                self.summary.seconds[step.name] += time.perf_counter() - started - decoding
+                self.summary.seconds["decode"] += decoding
+            columns = {k: v for k, v in written.items() if k not in arrays}
+            if MEDIA in columns and columns[MEDIA] != row[MEDIA]:
+                clip.decoded = clip.local_path = None  # later stages see the new file
+            row.update(columns)
+            row["stages"][step.name] = done[step.name] = step.fingerprint
+            self.summary.computed[step.name] += 1
+            reason = step.stage.stop(row)
+            if reason is not None:
+                row["stopped"] = f"{step.name}: {reason}"
+                return
+
+    def _decode(self, clip: Clip, todo: list[Step]) -> None:
+        """One sequential pass for everything that this and the later steps want."""
+        row = clip.row
+        requests = [request for step in todo for request in step.stage.sees]
+        own_file = row[MEDIA] != row["source_uri"]  # made for this sample alone
+        start, end = (None, None) if own_file else (row["start_s"], row["end_s"])
+        assert clip.local_path is not None
+        clip.decoded = decode(clip.local_path, requests, start, end, self.program.max_seconds)
+
+    def _load_arrays(self, clip: Clip, step: Step, done: dict[str, str]) -> None:
+        """Arrays that the step reads and an earlier run stored."""
+        for name in step.stage.reads:
+            owner = self.program.array_owner.get(name)
+            if owner is not None and name not in clip.arrays:
+                path = features.feature_path(self.folder, clip.row["sample_id"], owner, done[owner])
+                clip.arrays.update(features.load(path))
+
+
+def _seed(seed: int, sample_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:8], "big")
+
+
+def _fail(row: dict[str, Any], step: Step, kind: str, message: str, trace: str) -> None:
+    row["error"] = {
+        "stage": step.name,
+        "kind": kind,
+        "message": clean_text(message)[:1000],
+        "traceback": clean_text(trace)[-4000:],
+        "fingerprint": step.fingerprint,
+    }
+
+
+def clean_text(text: str) -> str:
+    """Text that UTF-8 can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def clear_outdated(row: dict[str, Any], program: Program) -> None:
+    """Forget columns of stages that this row does not carry in their current version.
+
+    So every value in the manifest belongs to the fingerprint that `stages` names.
+    """
+    have = row.get("stages") or {}
+    row["stages"] = {n: fp for n, fp in have.items() if program.fingerprints.get(n) == fp}
+    for step in program.steps:
+        if step.name not in row["stages"]:
+            for name in step.stage.writes:
+                row[name] = row["source_uri"] if name == MEDIA else None
+
+
+class ContractError(Exception):
+    """A stage did not return what it declares."""
+
+
+def checked(written: dict[str, Any], step: Step) -> dict[str, Any]:
+    """The stage's output with plain Python values.
+
+    Raises:
+        ContractError: a name is missing or unknown, or a value has the wrong type.
+    """
+    declared = step.stage.writes
+    if set(written) != set(declared):
+        missing, unknown = sorted(set(declared) - set(written)), sorted(set(written) - set(declared))
+        raise ContractError(f"{step.name} must return what it declares; missing {missing}, unknown {unknown}")
+    return {name: _plain(value, declared[name], name) for name, value in written.items()}
+
+
+_PYTHON_TYPES = {"float": float, "int": int, "bool": bool, "string": str}
+
+
+def _plain(value: Any, what: Column | Array, name: str) -> Any:
+    if isinstance(what, Array):
+        value = np.asarray(value)
+        if value.dtype == object:
+            raise ContractError(f"array {name} holds Python objects")
+        return value
+    if value is None:
+        return None
+    if what.type == "strings":
+        return [clean_text(str(v)) for v in value]
+    if what.type == "floats":
+        return [float(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    wanted = _PYTHON_TYPES[what.type]
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        raise ContractError(f"column {name} must be {what.type}, got {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return clean_text(value) if isinstance(value, str) else value
+
+
+class Attempt:
+    """Notes on disk which stage a sample is in, so that a process that dies leaves a trace.
+
+    deaths: for each earlier attempt of this run that did not end, the stage it died in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # One line for each attempt: the stages it began.
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.deaths = [(line.split() or ["start-up"])[-1] for line in lines]
+        if not self.is_hopeless:
+            self._write("begun" if not lines else "\nbegun")
+
+    @property
+    def is_hopeless(self) -> bool:
+        """The process has died on this sample too often to try again."""
+        return len(self.deaths) >= MAX_ATTEMPTS
+
+    def stage(self, name: str) -> None:
+        """The sample enters a stage."""
+        self._write(f" {name}")
+
+    def _write(self, text: str) -> None:
+        with self.path.open("a") as file:
+            file.write(text)
+
+
+@contextmanager
+def attempt(folder: Path, sample_id: str) -> Iterator[Attempt]:
+    """Count this attempt at a sample; forgotten when it ends in any way but the death of the process."""
+    path = folder / ATTEMPTS / sample_id
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield Attempt(path)
+    path.unlink(missing_ok=True)
