@@ -14,7 +14,7 @@ import jinja2
 
 from manifests import store
 from manifests.schema import to_rows
-from manifests.screen import Rule, Screen
+from manifests.screen import Screen
 
 # At most this many clips of each outcome are shown, so that a report of a million clips still opens.
 SHOWN = {"kept": 100, "dropped": 200, "error": 100}
@@ -44,7 +44,6 @@ def write_report(run: Path, preview: Callable[[Mapping[str, Any]], bytes | None]
         funnel=_funnel(light, screen),
         reasons=Counter(reason for row in light for reason in row["drop_reasons"] or []).most_common(),
         rules={rule.reason: rule for rule in screen.rules},
-        columns=list(dict.fromkeys(rule.column for rule in screen.rules)),
         clips=[_clip(row, screen, preview) for row in rows],
         total=len(light),
     )
@@ -106,12 +105,17 @@ def _clip(
         "error": row["error"],
         "caption": row["caption"],
         "picture": base64.b64encode(picture).decode() if picture else None,
-        "scores": [_score(row, rule, reasons) for rule in screen.rules],
+        "scores": _scores(row, screen, reasons),
     }
 
 
-def _score(row: Mapping[str, Any], rule: Rule, reasons: set[str]) -> dict[str, Any]:
-    value = row.get(rule.column)
-    text = "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-    bad = rule.reason in reasons or (value is None and f"missing:{rule.column}" in reasons)
-    return {"name": rule.column, "text": text, "bad": bad}
+def _scores(row: Mapping[str, Any], screen: Screen, reasons: set[str]) -> list[dict[str, Any]]:
+    """Each column that the screen reads, once; `bad` if one of its rules dropped the sample."""
+    scores: dict[str, dict[str, Any]] = {}
+    for rule in screen.rules:
+        value = row.get(rule.column)
+        text = "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+        bad = rule.reason in reasons or (value is None and f"missing:{rule.column}" in reasons)
+        score = scores.setdefault(rule.column, {"name": rule.column, "text": text, "bad": False})
+        score["bad"] = score["bad"] or bad
+    return list(scores.values())

@@ -25,6 +25,7 @@ class Progress:
         self.bar: Bar | None = None
         self.total = self.done = self.kept = self.errors = 0
         self.started = self.last_line = 0.0
+        self.said = -1
 
     def say(self, text: str) -> None:
         """One line."""
@@ -32,7 +33,7 @@ class Progress:
 
     def start(self, name: str, total: int, reused: int) -> None:
         """Begin counting `total` samples."""
-        self.total, self.done, self.kept, self.errors = total, 0, 0, 0
+        self.total, self.done, self.kept, self.errors, self.said = total, 0, 0, 0, -1
         self.started = self.last_line = time.monotonic()
         self.say(f"{name}: {total} samples to compute, {reused} reused")
         if self.console.is_terminal and total:
@@ -49,7 +50,7 @@ class Progress:
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.done, said=self.line())
         elif time.monotonic() - self.last_line >= PLAIN_EVERY_S:
-            self.last_line = time.monotonic()
+            self.last_line, self.said = time.monotonic(), self.done
             self.say(self.line())
 
     def line(self) -> str:
@@ -68,7 +69,7 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-        if self.total:
+        if self.total and self.said != self.done:
             self.say(self.line())
 
 

@@ -57,7 +57,8 @@ def ray_session() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     common: dict[str, Any] = {"logging_level": logging.WARNING, "runtime_env": {"env_vars": SINGLE_THREAD}}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**common)
+        with _quiet_stderr():
+            ray.init(**common)
         try:
             yield
         finally:
@@ -66,17 +67,31 @@ def ray_session() -> Iterator[None]:
     _clear_dead_sessions()
     folder = tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-")
     try:
-        ray.init(
-            num_cpus=(os.cpu_count() or 1) + 1,
-            include_dashboard=False,
-            log_to_driver=False,
-            _temp_dir=folder,
-            **common,
-        )
+        with _quiet_stderr():
+            ray.init(
+                num_cpus=(os.cpu_count() or 1) + 1,
+                include_dashboard=False,
+                log_to_driver=False,
+                _temp_dir=folder,
+                **common,
+            )
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Ray's C++ side announces its log level on standard error; what goes wrong is raised anyway."""
+    saved = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _clear_dead_sessions() -> None:

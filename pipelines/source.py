@@ -169,7 +169,7 @@ def _walk_local(
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if not exists:
         raise InputError(f"no such file or folder: {path}")
-    root = root.absolute()
+    root = Path(os.path.normpath(root.absolute()))  # without resolving links
     if not is_dir:
         yield root.resolve().parent.name, root.name, local_uri(root), _size(root)
         return

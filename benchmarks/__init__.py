@@ -1,0 +1,1 @@
+"""Performance, as ratios inside one run; see docs/performance.md."""

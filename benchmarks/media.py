@@ -1,0 +1,59 @@
+"""Clips for the benchmarks: copies of a folder of real ones, transcoded to 720p once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import ffmpeg
+import imageio_ffmpeg
+
+from pipelines.source import VIDEO_SUFFIXES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def real_clips() -> list[Path]:
+    """The real videos in `INTERAVATAR_SAMPLES` (default: ../shared/samples), sorted."""
+    folder = Path(os.environ.get("INTERAVATAR_SAMPLES", ROOT.parent / "shared" / "samples")) / "videos"
+    clips = sorted(p for p in folder.glob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if not clips:
+        sys.exit(f"no videos in {folder}; set INTERAVATAR_SAMPLES to a folder that holds videos/")
+    return clips
+
+
+def to_720p(clips: list[Path], folder: Path, seconds: float) -> list[Path]:
+    """The first seconds of each clip at 1280 x 720 or 720 x 1280; unreadable ones are left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for clip in clips:
+        target = folder / f"{clip.stem}.mp4"
+        try:
+            (
+                ffmpeg.input(str(clip), t=seconds)
+                .output(
+                    str(target),
+                    vf="scale='if(gte(iw,ih),1280,720)':'if(gte(iw,ih),720,1280)',setsar=1",
+                    vcodec="libx264",
+                    preset="veryfast",
+                    crf=20,
+                    r=25,
+                    pix_fmt="yuv420p",
+                )
+                .run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True, overwrite_output=True)
+            )
+            made.append(target)
+        except ffmpeg.Error:
+            target.unlink(missing_ok=True)
+    return made
+
+
+def copies(clips: list[Path], folder: Path, count: int) -> Path:
+    """A folder with `count` copies, taken from the clips in turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        clip = clips[i % len(clips)]
+        shutil.copyfile(clip, folder / f"{i:04d}-{clip.name}")
+    return folder
