@@ -97,7 +97,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clips", type=int, nargs="+", default=[40, 160])
-    parser.add_argument("--rounds", type=int, default=2, help="each way is timed so often, in turn")
+    parser.add_argument("--rounds", type=int, default=1, help="each way is timed so often, in turn")
     arguments = parser.parse_args()
     os.environ |= SINGLE_THREAD
     view = Table("clips", "way", "s (best)", "throughput against the pool")
@@ -105,7 +105,7 @@ def main() -> None:
     with ray_session():
         start_up = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as name:
-            clips = to_720p(real_clips(), Path(name) / "720p", 8)
+            clips = to_720p(real_clips(), Path(name) / "720p", 4)
             ways = {"multiprocessing": by_pool, "inline": by_engine("inline"), "ray": by_engine("ray")}
             ways["ray"](copies(clips, Path(name) / "warm", 2), Path(name) / "warm-out")
             for count in arguments.clips:

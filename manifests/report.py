@@ -32,10 +32,8 @@ def write_report(run: Path, preview: Callable[[Mapping[str, Any]], bytes | None]
     """
     record = json.loads((run / "run.json").read_text())
     screen = Screen.model_validate(record["screen"])
-    table = store.read(run / "manifest")
-    light = to_rows(table.select(["sample_id", "keep", "drop_reasons", "stopped", "error"]))
-    chosen = _choose(light)
-    rows = to_rows(table.take(chosen)) if chosen else []
+    light = to_rows(store.read(run / "manifest", ["keep", "drop_reasons", "stopped", "error"]))
+    rows = to_rows(store.take(run / "manifest", _choose(light)))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((resources.files("manifests") / "report.html").read_text())
     html = template.render(

@@ -56,7 +56,7 @@ class Screen(BaseModel):
         is `missing:<column>` unless the rule says `missing: pass`.
 
         Raises:
-            ValueError: a rule names a column that the table does not have.
+            ValueError: a rule names a column that the table does not have, or bounds one without numbers.
         """
         count = table.num_rows
         reasons: list[list[str]] = [[] for _ in range(count)]
@@ -75,6 +75,12 @@ class Screen(BaseModel):
                     f"screen {self.name}: rule {rule.reason} reads {rule.column}, no such column"
                 )
             column = table[rule.column]
+            has_number = rule.min is not None or rule.max is not None
+            if has_number and not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+                raise ValueError(
+                    f"screen {self.name}: rule {rule.reason} bounds {rule.column}, which holds no numbers "
+                    f"but {column.type}"
+                )
             null = np.asarray(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)))
             broken = _breaks(rule, column) & ~null
             for i in np.flatnonzero(broken).tolist():
@@ -118,15 +124,18 @@ def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
         Counts: rows, kept, dropped, changed.
     """
     counts = {"rows": 0, "kept": 0, "dropped": 0, "changed": 0}
-    tables = [(file, pq.read_table(file)) for file in store.manifest_files(manifest)]
-    judged = [(file, table, screen.apply(table)) for file, table in tables]
-    for file, before, after in judged:
-        was = list(zip(before["keep"].to_pylist(), before["drop_reasons"].to_pylist(), strict=True))
+    files = store.manifest_files(manifest)
+    for file in files:
+        screen.verdicts(pq.read_schema(file).empty_table())  # a wrong rule changes no file
+    for file in files:
+        before = pq.read_table(file)
+        after = screen.apply(before)
+        was = zip(before["keep"].to_pylist(), before["drop_reasons"].to_pylist(), strict=True)
         now = list(zip(after["keep"].to_pylist(), after["drop_reasons"].to_pylist(), strict=True))
         changed = sum(a != b for a, b in zip(was, now, strict=True))
         if changed:
             store.write_table(file, after)
-        kept = sum(bool(k) for k, _ in now)
+        kept = sum(bool(keep) for keep, _ in now)
         counts["rows"] += len(now)
         counts["kept"] += kept
         counts["dropped"] += len(now) - kept

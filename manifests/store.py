@@ -41,10 +41,10 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: pa.Table, row_group_size: int | None = None) -> None:
     """Replace a Parquet file in one step."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, row_group_size=row_group_size)
     write_bytes(path, sink.getvalue())
 
 
@@ -58,9 +58,9 @@ def part_files(manifest: Path) -> list[Path]:
     return sorted(p for p in (manifest / PARTS).glob("*.parquet") if not p.name.startswith("_"))
 
 
-def commit(manifest: Path, table: pa.Table) -> str:
+def commit(manifest: Path, table: pa.Table, run_id: str = "") -> str:
     """Commit finished rows as one part; returns its name. After this the rows survive any crash."""
-    name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
+    name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}-{run_id}.parquet"
     write_table(manifest / PARTS / name, table)
     return name
 
@@ -71,11 +71,33 @@ def read(manifest: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         FileNotFoundError: there is no manifest here.
     """
+    return _dataset(manifest).to_table(columns=columns)
+
+
+def column_names(manifest: Path) -> list[str]:
+    """The columns that the manifest has.
+
+    Raises:
+        FileNotFoundError: there is no manifest here.
+    """
+    return list(_dataset(manifest).schema.names)
+
+
+def take(manifest: Path, positions: list[int]) -> pa.Table:
+    """Whole rows by their position in `read`, without loading the others.
+
+    Raises:
+        FileNotFoundError: there is no manifest here.
+    """
+    return _dataset(manifest).take(pa.array(positions, pa.int64()))
+
+
+def _dataset(manifest: Path) -> ds.Dataset:
     files = manifest_files(manifest)
     if not files:
         raise FileNotFoundError(f"no manifest in {manifest}")
     schema = pa.unify_schemas([pq.read_schema(f) for f in files])
-    return ds.dataset([str(f) for f in files], schema=schema, format="parquet").to_table(columns=columns)
+    return ds.dataset([str(f) for f in files], schema=schema, format="parquet")
 
 
 def _newest_parts(parts: list[Path], schema: pa.Schema) -> pa.Table:
@@ -99,15 +121,21 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             continue
         try:
             columns.append(table.column(field.name).cast(field.type))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise ValueError(f"column {field.name} cannot become {field.type}: {error}") from error
     return pa.table(columns, schema=schema)
 
 
-def prepare(manifest: Path, schema: pa.Schema) -> pa.Schema:
+def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = None) -> pa.Schema:
     """Make the manifest readable from the first moment and give every file the same columns.
 
-    Columns of an earlier run that this one does not know (another input list's) are kept.
+    Columns that an earlier run took from another input list are kept. Columns of a stage that is gone are
+    dropped, and with them its entry in `stages`: should it come back, it is computed again.
+
+    Args:
+        manifest: the manifest's folder.
+        schema: the columns of this run.
+        stages: the stages of this run; None: all that the rows name.
 
     Returns:
         The schema that the files have now.
@@ -121,8 +149,16 @@ def prepare(manifest: Path, schema: pa.Schema) -> pa.Schema:
         write_table(manifest / "manifest-00000.parquet", schema.empty_table())
     for file in files:
         if not pq.read_schema(file).equals(schema, check_metadata=True):
-            write_table(file, conform(pq.read_table(file), schema))
+            table = conform(pq.read_table(file), schema)
+            write_table(file, table if stages is None else _only_stages(table, stages))
     return schema
+
+
+def _only_stages(table: pa.Table, names: Collection[str]) -> pa.Table:
+    index = table.schema.get_field_index("stages")
+    field = table.schema.field(index)
+    kept = [[(n, fp) for n, fp in row or () if n in names] for row in table["stages"].to_pylist()]
+    return table.set_column(index, field, pa.array(kept, field.type))
 
 
 def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
@@ -149,6 +185,7 @@ def merge(
     schema: pa.Schema,
     remove: Collection[str] = (),
     on_replaced: Callable[[dict[str, Any], dict[str, Any] | None], None] | None = None,
+    run_id: str | None = None,
 ) -> int:
     """Fold committed parts into the manifest's files and delete them; doing it twice changes nothing.
 
@@ -156,13 +193,20 @@ def merge(
         manifest: the manifest's folder, already prepared.
         schema: the columns of every file.
         remove: ids of rows that have been superseded (clips of a video that was cut anew).
-        on_replaced: called with the old `sample_id` and `stages` of each replaced or removed row and
-            the new ones (None when removed).
+        on_replaced: called with the old `sample_id`, `media_uri` and `stages` of each replaced or removed
+            row and the new ones (None when removed).
+        run_id: parts of other runs are thrown away: a worker that outlived its killed run for a moment must
+            not overwrite what was planned since.
 
     Returns:
         The number of rows that were merged.
     """
     parts = part_files(manifest)
+    if run_id is not None:
+        for part in parts:
+            if not part.stem.endswith(f"-{run_id}"):
+                part.unlink(missing_ok=True)
+        parts = [part for part in parts if part.stem.endswith(f"-{run_id}")]
     if not parts and not remove:
         return 0
     fresh = _newest_parts(parts, schema) if parts else schema.empty_table()
@@ -212,6 +256,7 @@ def _sorted(table: pa.Table) -> pa.Table:
 def _tell(
     on_replaced: Callable[[dict[str, Any], dict[str, Any] | None], None], old: pa.Table, new: pa.Table
 ) -> None:
-    after = {row["sample_id"]: row for row in to_rows(new.select(["sample_id", "stages"]))}
-    for row in to_rows(old.select(["sample_id", "stages"])):
+    names = ["sample_id", "media_uri", "stages"]
+    after = {row["sample_id"]: row for row in to_rows(new.select(names))}
+    for row in to_rows(old.select(names)):
         on_replaced(row, after.get(row["sample_id"]))

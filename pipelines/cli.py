@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -16,13 +16,16 @@ from rich.table import Table
 from backends.roles import build_roles
 from manifests import store
 from manifests.report import write_report
+from manifests.schema import ERROR
 from manifests.screen import Screen, rescreen
+from manifests.text import clean_text, public_url
 from pipelines import doctor as checks
-from pipelines.pipeline import Pipeline, stage_columns
+from pipelines.pipeline import Pipeline, RunError, stage_columns
 from pipelines.plan import make_plan
 from pipelines.preview import preview
 from pipelines.progress import Progress, duration
-from pipelines.run import Run, RunError, is_locked, lock, write_run
+from pipelines.record import is_locked, lock, read_run, write_run
+from pipelines.run import Run
 from pipelines.settings import (
     Profile,
     Settings,
@@ -33,12 +36,15 @@ from pipelines.settings import (
     parse,
     parse_overrides,
 )
+from pipelines.signals import sigterm_interrupts
 from pipelines.source import InputError, list_input
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 
 PIPELINES: dict[str, tuple[type[Settings], Callable[..., Pipeline]]] = {
     "talking_head": (TalkingHeadSettings, talking_head),
 }
+
+OUTCOME = pa.schema([("keep", pa.bool_()), ("error", ERROR)])
 
 app = typer.Typer(
     help="Data engine for interactive avatars: videos in, a Parquet manifest of scored, screened clips out.",
@@ -85,12 +91,12 @@ def _readable_errors(output: Path | None = None) -> Iterator[None]:
         yield
     except (InputError, SettingsError) as error:
         _stop(f"error: {error}", 2)
-    except (RunError, ValueError) as error:
+    except FileNotFoundError as error:
+        _stop(f"error: {error}", 2)
+    except (RunError, ValueError, OSError, pa.ArrowException) as error:
         _stop(f"error: {error}", 1)
     except KeyboardInterrupt:
         _stop(f"interrupted. What was committed in {output} is safe; run the same command again to go on.", 1)
-    except FileNotFoundError as error:
-        _stop(f"error: {error}", 2)
 
 
 def _resolve(pipeline: str, profile: str, overrides: list[str] | None) -> tuple[Profile, Settings, Pipeline]:
@@ -126,7 +132,18 @@ def _make_run(
     judge = load_screen(screen or pipe.screen)
     listing = list_input(input, settings.source, owned=frozenset(stage_columns(pipe.stages)))
     listing.rows = listing.rows[:limit]
-    run = Run(pipe, listing, output, chosen, settings, judge, engine, retry_errors, input)
+    # Absolute: workers may run in another directory.
+    run = Run(
+        pipe,
+        listing,
+        output.absolute(),
+        chosen,
+        settings,
+        judge,
+        engine,
+        retry_errors,
+        public_url(input) if "://" in input else input,
+    )
     try:
         run.program()
     except ValueError as error:
@@ -156,7 +173,11 @@ def run(
     Example: interavatar run talking_head --input videos/ --output out/ --limit 20
     """
     with _readable_errors(output):
-        _sigterm_interrupts()
+        sigterm_interrupts()
+        if Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve()):
+            raise SettingsError(
+                f"--output {output} lies inside --input {input}: its clips would become input"
+            )
         with err.status("listing the input") if err.is_terminal else _nothing():
             this = _make_run(pipeline, input, output, profile, screen, overrides, limit, engine, retry_errors)
         record = this.execute(Progress(err))
@@ -166,15 +187,6 @@ def run(
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
-
-
-def _sigterm_interrupts() -> None:
-    """A cluster's polite kill ends a run as Ctrl-C does."""
-
-    def handler(signum: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, handler)
 
 
 def _print_outcome(record: dict[str, Any], output: Path) -> None:
@@ -187,7 +199,7 @@ def _print_outcome(record: dict[str, Any], output: Path) -> None:
     )
     if record["ignored_files"]:
         said = ", ".join(f"{n} {suffix}" for suffix, n in sorted(record["ignored_files"].items()))
-        out.print(f"not media, passed over: {said}", soft_wrap=True, markup=False)
+        out.print(f"not media, passed over: {clean_text(said)}", soft_wrap=True, markup=False)
     if counts["errors"]:
         out.print("errors are rows of the manifest (column `error`); --retry-errors computes them again")
     out.print(f"manifest  {output / 'manifest'}", soft_wrap=True, markup=False)
@@ -195,12 +207,9 @@ def _print_outcome(record: dict[str, Any], output: Path) -> None:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    except FileNotFoundError:
-        raise InputError(f"{folder} is not the folder of a run (no run.json in it)") from None
-    except ValueError as error:
-        raise InputError(f"{folder / 'run.json'} is damaged: {error}") from None
+    record = read_run(folder)
+    if record is None:
+        raise InputError(f"{folder} is not the folder of a run (no run.json in it)")
     return record
 
 
@@ -238,7 +247,8 @@ def status(folder: Folder) -> None:
     with _readable_errors(folder):
         record = _read_record(folder)
         manifest = folder / "manifest"
-        table = store.read(manifest, ["keep", "error", "drop_reasons"])
+        started = bool(store.manifest_files(manifest))  # not while videos are still being cut
+        table = store.read(manifest, ["keep", "error"]) if started else OUTCOME.empty_table()
         waiting = sum(store.num_rows(part) for part in store.part_files(manifest))
     running = is_locked(folder)
     state = "running" if running else record["status"]

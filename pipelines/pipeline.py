@@ -15,6 +15,11 @@ from stages.contract import Array, Column, Stage
 from stages.media import MEDIA_VERSION
 
 Span = tuple[float, float]
+MEDIA = "media_uri"
+
+
+class RunError(Exception):
+    """The run cannot start or finish; the message says how to go on."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,15 @@ def fingerprint(stage: Stage, upstream: Mapping[str, str], seed: int) -> str:
         "config": stage.config.model_dump(mode="json"),
         "models": [m.id for m in stage.models],
         "reads": dict(sorted(upstream.items())),
+        "writes": sorted(stage.writes),
         "seed": seed,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def inputs_of(stage: Stage) -> tuple[str, ...]:
+    """What the stage reads; frames and sound come from the file that an earlier stage may have made."""
+    return (*stage.reads, MEDIA) if stage.sees else tuple(stage.reads)
 
 
 def stage_columns(stages: Sequence[Stage]) -> dict[str, Column]:
@@ -128,7 +139,7 @@ def stage_columns(stages: Sequence[Stage]) -> dict[str, Column]:
         for name, what in stage.writes.items():
             if name in writer:
                 raise ValueError(f"{stage.name} and {writer[name]} both write {name}")
-            if name in OUTCOME_COLUMNS or (name in SOURCE_COLUMNS and name != "media_uri"):
+            if name in OUTCOME_COLUMNS or (name in SOURCE_COLUMNS and name != MEDIA):
                 raise ValueError(f"{stage.name} writes {name}, which belongs to the engine")
             writer[name] = stage.name
             if isinstance(what, Column):
@@ -155,7 +166,8 @@ def compile_pipeline(
         for read in stage.reads:
             if read not in written and not read.startswith("input_"):
                 raise ValueError(f"{stage.name} reads {read}, which no earlier stage writes")
-        step = Step(stage, fingerprint(stage, {r: written.get(r, "") for r in stage.reads}, seed))
+        upstream = {r: written.get(r, "") for r in inputs_of(stage)}
+        step = Step(stage, fingerprint(stage, upstream, seed))
         steps.append(step)
         for output, what in stage.writes.items():
             written[output] = step.fingerprint
@@ -169,9 +181,11 @@ def due(row: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Step], bool
     """Which steps a sample still needs, in order, and whether its recorded error or gate still stands.
 
     A step is done when the row carries its current fingerprint. A recorded error of a step whose
-    fingerprint has not changed ends the list, and so does a recorded stop of a step that is done.
+    fingerprint has not changed ends the list, unless something that it reads is computed anew; so does a
+    recorded stop of a step that is done.
     """
     todo: list[Step] = []
+    renewed: set[str] = set()
     have = row.get("stages") or {}
     error = row.get("error") or {}
     for step in steps:
@@ -179,7 +193,9 @@ def due(row: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Step], bool
             if (row.get("stopped") or "").startswith(f"{step.name}:"):
                 return todo, True
             continue
-        if error.get("stage") == step.name and error.get("fingerprint") == step.fingerprint:
+        stands = error.get("stage") == step.name and error.get("fingerprint") == step.fingerprint
+        if stands and not renewed & set(inputs_of(step.stage)):
             return todo, True
         todo.append(step)
+        renewed |= set(step.stage.writes)
     return todo, False

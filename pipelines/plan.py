@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,8 @@ import pyarrow.compute as pc
 
 from manifests import store
 from manifests.schema import SOURCE_COLUMNS, to_rows
-from pipelines.pipeline import Program, Step, due
-from pipelines.source import Listing, sample_id
+from pipelines.pipeline import MEDIA, Program, Step, due
+from pipelines.source import InputError, Listing, sample_id
 
 
 @dataclass
@@ -54,9 +55,9 @@ def make_plan(
         head_start: for samples new to the manifest, a row that already carries some stages.
     """
     inputs = [f.name for f in listing.input_fields]
-    tracked = [n for n in SOURCE_COLUMNS if n not in ("media_uri", "pipeline")] + inputs
-    light = store.read(manifest, [*dict.fromkeys([*tracked, "media_uri", "stages", "stopped", "error"])])
-    # Columns first: a plan of a million rows must not become a million dicts before it is cut down.
+    tracked = [n for n in SOURCE_COLUMNS if n not in (MEDIA, "pipeline")] + inputs
+    wanted = dict.fromkeys([*tracked, MEDIA, "stages", "stopped", "error"])
+    light = store.read(manifest, [n for n in wanted if n in store.column_names(manifest)])
     known = {row["sample_id"]: (i, row) for i, row in enumerate(to_rows(light))}
     fresh: list[dict[str, Any]] = []
     again: dict[int, dict[str, Any]] = {}
@@ -67,26 +68,30 @@ def make_plan(
         row["pipeline"] = program.name
         index, before = known.get(row["sample_id"], (-1, None))
         if before is None:
-            start = dict((head_start or {}).get(row["sample_id"], {}))
-            fresh.append({**start, **row})
+            fresh.append({**(head_start or {}).get(row["sample_id"], {}), **row})
             continue
-        if before["media_uri"] != before["source_uri"]:  # made by a stage; that stage resets it if it runs
-            row["media_uri"] = before["media_uri"]
+        if before[MEDIA] != before["source_uri"]:  # made by a stage; that stage resets it if it runs
+            row[MEDIA] = before[MEDIA]
         changes = _changes(row, before, tracked, program.steps, retry_errors)
         steps, _ = due({**before, **changes}, program.steps)
+        missing = {step.name for step in steps}
         for name in before["stages"]:
-            if name in reused_stages and all(step.name != name for step in steps):
+            if name in reused_stages and name not in missing:
                 reused_stages[name] += 1
         if steps:
             again[index] = {**row, **changes}
-        elif changes:
+            continue
+        reused += 1
+        if changes:
             touched[index] = {**row, **changes}
-            reused += 1
-        else:
-            reused += 1
     todo = [_from_sources(fresh, schema), _from_manifest(manifest, schema, again)]
     ids = [row["sample_id"] for row in listing.rows]
     return Plan(ids, pa.concat_tables(todo), _from_manifest(manifest, schema, touched), reused, reused_stages)
+
+
+def _differs(one: Any, other: Any) -> bool:
+    """Unequal, where NaN equals NaN."""
+    return one != other and not (one != one and other != other)
 
 
 def _changes(
@@ -96,20 +101,26 @@ def _changes(
     steps: Sequence[Step],
     retry_errors: bool,
 ) -> dict[str, Any]:
-    """Outcome columns to reset because the input, or the wish to retry, differs from the manifest's row."""
-    changed = {n for n in tracked if row.get(n) != before.get(n)}
-    if not changed and not (retry_errors and before["error"]):
+    """Outcome columns to reset because the input, or the wish to retry, differs from the manifest's row.
+
+    Empty when nothing differs.
+    """
+    changed = {n for n in tracked if _differs(row.get(n), before.get(n))}
+    retry = retry_errors and before["error"] is not None
+    if not changed and not retry:
         return {}
     if "source_size" in changed:
-        return {"stages": {}, "error": None, "stopped": None}
-    stages = dict(before["stages"])
+        return {"stages": {}, "error": None, "stopped": None, MEDIA: row["source_uri"]}
+    affected: set[str] = set()
     for step in steps:
         if changed & set(step.stage.reads):
-            stages.pop(step.name, None)
+            affected.add(step.name)
             changed |= set(step.stage.writes)
-    reset: dict[str, Any] = {"stages": stages}
-    if retry_errors or len(stages) < len(before["stages"]):
-        reset |= {"error": None, "stopped": None}
+    reset: dict[str, Any] = {"stages": {n: fp for n, fp in before["stages"].items() if n not in affected}}
+    if retry or (before["error"] or {}).get("stage") in affected:
+        reset["error"] = None
+    if (before["stopped"] or "").partition(":")[0] in affected:
+        reset["stopped"] = None
     return reset
 
 
@@ -123,14 +134,22 @@ def _from_sources(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def _from_manifest(manifest: Path, schema: pa.Schema, changes: Mapping[int, Mapping[str, Any]]) -> pa.Table:
-    """Whole rows of the manifest, by position, with the changes laid on top."""
+    """Whole rows of the manifest, by position, with the changes laid on top.
+
+    Only the changed columns become Python values: a million rows of all columns would not fit.
+    """
     if not changes:
         return schema.empty_table()
     positions = sorted(changes)
-    rows = to_rows(store.read(manifest).take(pa.array(positions)))
-    return pa.Table.from_pylist(
-        [{**row, **changes[i]} for i, row in zip(positions, rows, strict=True)], schema=schema
-    )
+    table = store.conform(store.take(manifest, positions), schema)
+    for name in {name for change in changes.values() for name in change}:
+        if (index := schema.get_field_index(name)) < 0:
+            continue
+        old = table[name].to_pylist()
+        values = [changes[i].get(name, value) for i, value in zip(positions, old, strict=True)]
+        values = [list(v.items()) if isinstance(v, dict) and name == "stages" else v for v in values]
+        table = table.set_column(index, schema.field(index), pa.array(values, schema.field(index).type))
+    return table
 
 
 def fan_out(videos: Sequence[Mapping[str, Any]], ranges: Any, listed: Sequence[Mapping[str, Any]]) -> Listing:
@@ -152,7 +171,8 @@ def fan_out(videos: Sequence[Mapping[str, Any]], ranges: Any, listed: Sequence[M
             rows.append(dict(item))
         offset = item["start_s"] or 0.0
         for start, end in spans:
-            span = {"start_s": round(offset + start, 3), "end_s": round(offset + end, 3)}
+            # Rounded down: a thousandth more would let in the next shot's first frame.
+            span = {"start_s": _floor_ms(offset + start), "end_s": _floor_ms(offset + end)}
             child = sample_id(item["sample_id"], _name(item), span["start_s"], span["end_s"])
             rows.append({**item, **span, "sample_id": child, "parent_id": item["sample_id"]})
     return Listing(rows)
@@ -162,8 +182,34 @@ def _name(item: Mapping[str, Any]) -> str:
     return str(item["source_uri"]).rpartition("/")[2]
 
 
-def outdated_clips(manifest: Path, parents: set[str], planned: set[str]) -> set[str]:
-    """Clips in the manifest of videos that have now been cut differently."""
+def _floor_ms(seconds: float) -> float:
+    return math.floor(seconds * 1000 + 1e-6) / 1000
+
+
+def outdated(manifest: Path, listed: set[str], planned: set[str]) -> set[str]:
+    """Rows of videos that have now been cut differently, or no longer: their clips, or the whole video."""
     table = store.read(manifest, ["sample_id", "parent_id"])
-    cut = pc.is_in(table["parent_id"], value_set=pa.array(sorted(parents), pa.string()))
-    return set(table.filter(cut)["sample_id"].to_pylist()) - planned
+    ids = pa.array(sorted(listed), pa.string())
+    mine = pc.or_(pc.is_in(table["parent_id"], value_set=ids), pc.is_in(table["sample_id"], value_set=ids))
+    return set(table.filter(mine)["sample_id"].to_pylist()) - planned
+
+
+def refuse_other_folder(listing: Listing, manifest: Path) -> None:
+    """Two folders of one name would overwrite each other's samples.
+
+    Raises:
+        InputError: the manifest holds the same ids from files that still exist elsewhere.
+    """
+    now = {row["sample_id"]: row["source_uri"] for row in listing.rows}
+    table = store.read(manifest, ["sample_id", "source_uri"])
+    for sample, before in zip(*(table[n].to_pylist() for n in ("sample_id", "source_uri")), strict=True):
+        uri = now.get(sample, before)
+        if uri == before or "://" in before + uri:
+            continue
+        here, there = Path(uri), Path(before)
+        if there.exists() and here.exists() and not there.samefile(here):
+            raise InputError(
+                f"the output already holds {before}, another folder of the same name as that of {uri}; "
+                "name this one with --set source=NAME"
+            )
+        return  # the folder was moved: one look is enough

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from stages.media import MediaError, local_copy, still
+from stages.media import local_copy, still
 
 SHORT_SIDE = 96
 
@@ -22,8 +22,8 @@ def preview(row: Mapping[str, Any]) -> bytes | None:
     try:
         with local_copy(uri) as path:
             image = still(path, start + (row.get("duration_s") or 0.0) / 2, SHORT_SIDE)
-    except (MediaError, OSError):
+        sink = io.BytesIO()
+        Image.fromarray(image).save(sink, "JPEG", quality=70)
+    except Exception:  # a picture that cannot be made must not end a finished run; its row says what is wrong
         return None
-    sink = io.BytesIO()
-    Image.fromarray(image).save(sink, "JPEG", quality=70)
     return sink.getvalue()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,14 +20,15 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from manifests.schema import to_rows, to_table
 from manifests.screen import Screen
-from pipelines.pipeline import Program, Step
+from pipelines.pipeline import Program, RunError, Step
+from pipelines.signals import sigterm_interrupts
 from pipelines.worker import Summary, Worker
 
 # One thread a process: the pipeline is parallel over clips.
 SINGLE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"], "1"
 )
-TEMPORARY = "interavatar-ray-"
+TEMPORARY = "iavatar-"
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,6 @@ class Resources:
     cpus: float = 1.0
     gpus: float = 0.0
     workers: int | None = None
-
-
-class EngineError(Exception):
-    """The run cannot be placed or could not finish; the message says how to go on."""
 
 
 @contextlib.contextmanager
@@ -55,30 +54,67 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for name in ("ray._private.authentication", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    common: dict[str, Any] = {"logging_level": logging.WARNING, "runtime_env": {"env_vars": SINGLE_THREAD}}
-    if os.environ.get("RAY_ADDRESS"):
-        with _quiet_stderr():
-            ray.init(**common)
+    common: dict[str, Any] = {
+        "logging_level": logging.WARNING,
+        "log_to_driver": False,  # they stay with Ray: MediaPipe alone writes a line for every graph
+        "runtime_env": {"env_vars": SINGLE_THREAD},
+    }
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        print(f"connecting to Ray at {address}", file=sys.stderr, flush=True)
+        _init(**common)
         try:
             yield
         finally:
             ray.shutdown()
         return
-    _clear_dead_sessions()
-    folder = tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-")
+    with _session_folder() as folder:
+        try:
+            cpus = (os.cpu_count() or 1) + 1
+            _init(num_cpus=cpus, include_dashboard=False, _temp_dir=str(folder), **common)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _init(**options: Any) -> None:
+    """`ray.init`.
+
+    Raises:
+        RunError: there is no such cluster, or Ray does not start.
+    """
     try:
         with _quiet_stderr():
-            ray.init(
-                num_cpus=(os.cpu_count() or 1) + 1,
-                include_dashboard=False,
-                log_to_driver=False,
-                _temp_dir=folder,
-                **common,
-            )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+            ray.init(**options)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        address = os.environ.get("RAY_ADDRESS")
+        where = f"at {address} (RAY_ADDRESS) " if address else ""
+        raise RunError(f"Ray {where}does not start: {error}") from error
+    sigterm_interrupts()
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[Path]:
+    """A folder for a local Ray's files that goes with the run, and those of killed runs with it.
+
+    Ray puts sockets into it, whose paths may have 107 bytes: a long TMPDIR is not used.
+    """
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > 24:
+        parent = Path("/tmp")
+    for old in parent.glob(f"{TEMPORARY}*"):
+        if not (old / "lock").exists():
+            continue
+        with contextlib.suppress(OSError), (old / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while its run lives
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -94,12 +130,8 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-def _clear_dead_sessions() -> None:
-    """Delete what local sessions of killed runs left in the temporary folder."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
-        owner = folder.name.removeprefix(TEMPORARY).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+# Column in which a group's figures ride to the next group, on the first row of a block.
+FIGURES = "_figures"
 
 
 class _Group:
@@ -110,10 +142,18 @@ class _Group:
         worker.setup()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = self.worker.run(to_rows(table))
-        if not self.is_last:
-            return to_table(rows, self.worker.program.schema)
-        return pa.table({"summary": [self.worker.commit(rows).to_json()]})
+        rows = to_rows(table)
+        for row in rows:  # what earlier groups did with these rows
+            if figures := row.pop(FIGURES, None):
+                self.worker.summary.add(Summary.from_json(figures))
+        rows = self.worker.run(rows)
+        if self.is_last:
+            return pa.table({"summary": [self.worker.commit(rows).to_json()]})
+        column: list[str | None] = [None] * len(rows)
+        if rows:
+            column[0], self.worker.summary = self.worker.summary.to_json(), Summary()
+        table = to_table(rows, self.worker.program.schema)
+        return table.append_column(FIGURES, pa.array(column, pa.string()))
 
 
 def run_ray(
@@ -139,7 +179,7 @@ def run_ray(
         rows_per_part: largest number of rows that are committed together.
 
     Raises:
-        EngineError: the cluster is too small, or Ray gave up.
+        RunError: the cluster is too small, or Ray gave up.
     """
     with ray_session():
         pools = _place(groups, rows)
@@ -164,7 +204,7 @@ def run_ray(
                 assert isinstance(block, pa.Table)
                 yield from map(Summary.from_json, block["summary"].to_pylist())
         except ray.exceptions.RayError as error:
-            raise EngineError(_why(error)) from error
+            raise RunError(_why(error)) from error
 
 
 def part_size(rows: int, workers: int, largest: int) -> int:
@@ -178,14 +218,18 @@ def _place(
     """How many actors each group gets; all CPUs but one, because Ray Data's readers need one.
 
     Raises:
-        EngineError: not even one actor of each group fits; Ray Data would wait for ever without a word.
+        RunError: not even one actor of each group fits; Ray Data would wait for ever without a word.
     """
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0.0) - 1, have.get("GPU", 0.0)
+    largest = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+    widest = max((r.cpus for _, r in groups), default=0.0)
+    if widest > largest:
+        raise RunError(f"one worker asks for {widest:g} CPUs; the largest node has {largest:g}")
     needs_cpu = sum(r.cpus * (r.workers or 1) for _, r in groups)
     needs_gpu = sum(r.gpus * (r.workers or 1) for _, r in groups)
     if needs_cpu > cpus + 1e-9 or needs_gpu > gpus + 1e-9:
-        raise EngineError(
+        raise RunError(
             f"the stages need at least {needs_cpu:g} CPUs and {needs_gpu:g} GPUs; the cluster has "
             f"{cpus + 1:g} CPUs, of which Ray Data keeps one for reading, and {gpus:g} GPUs. Ask for fewer "
             "workers (--set workers=N) or a larger cluster"
@@ -203,7 +247,9 @@ def _place(
     return pools
 
 
-def _why(error: Exception) -> str:
-    """The cause in one line; the whole story is in Ray's logs."""
+def _why(error: BaseException) -> str:
+    """The innermost cause in one line; the whole story is in Ray's logs."""
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[-1] if lines else ''} (run the same command again to go on)"

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import platform
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -26,16 +20,20 @@ from manifests.report import write_report
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, rescreen
 from pipelines.inline_runner import run_inline
-from pipelines.pipeline import Pipeline, Program, Step, compile_pipeline
-from pipelines.plan import Plan, fan_out, make_plan, outdated_clips
+from pipelines.pipeline import Pipeline, Program, RunError, Step, compile_pipeline
+from pipelines.plan import Plan, fan_out, make_plan, outdated, refuse_other_folder
 from pipelines.preview import preview
 from pipelines.progress import Progress
+from pipelines.record import lock, now, read_run, versions, write_run
 from pipelines.settings import Profile, Settings
 from pipelines.source import InputError, Listing
 from pipelines.worker import ATTEMPTS, Summary
+from stages.contract import Column
 
 Engine = Literal["ray", "inline"]
-MERGE_EVERY = 500  # parts; bounds the number of small files and shows results while a run is going on
+# While a run goes on its parts are merged when there are so many and so much time has passed: it bounds the
+# number of small files and lets the manifest be looked at, and costs the driver little.
+MERGE_PARTS, MERGE_SECONDS = 500, 300.0
 PACKAGES = (
     "ray",
     "pyarrow",
@@ -47,10 +45,6 @@ PACKAGES = (
     "opencv-python-headless",
     "rapidocr",
 )
-
-
-class RunError(Exception):
-    """The run cannot start or finish; the message says how to go on."""
 
 
 @dataclass
@@ -76,26 +70,30 @@ class Run:
 
         Raises:
             RunError: another run uses the folder, or ids in and out differ.
-            EngineError: the engine could not place the work or gave up.
+            InputError: the folder holds another pipeline's run.
             KeyboardInterrupt: after what was finished has been made safe.
         """
         with lock(self.folder):
+            before = read_run(self.folder)
+            if before is not None and before["pipeline"] != self.pipeline.name:
+                raise InputError(
+                    f"{self.folder} holds a run of {before['pipeline']}; choose another --output"
+                )
             listing, record = self.listing, self._record()
             head_start: dict[str, Any] = {}
             write_run(self.folder, record)
             try:
-                parents: set[str] = set()
+                listed = {row["sample_id"] for row in listing.rows}
                 if self.pipeline.split is not None:
                     listing, head_start = self._cut(progress, record)
-                    parents = {row["sample_id"] for row in self.listing.rows}
                 program = self.program()
                 done = self._manifest(
-                    program, self.folder, listing, head_start, parents, progress, self.screen
+                    program, self.folder, listing, head_start, listed, progress, self.screen
                 )
-                record |= done | {"status": "finished", "finished": _now()}
+                record |= done | {"status": "finished", "finished": now()}
             except BaseException as error:
                 kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                record |= {"status": kind, "finished": _now(), "message": str(error)[:1000]}
+                record |= {"status": kind, "finished": now(), "message": str(error)[:1000]}
                 raise
             finally:
                 write_run(self.folder, record)
@@ -133,12 +131,14 @@ class Run:
         everything = Screen(name="everything", rules=[])
         folder = self.folder / "videos"
         record["videos"] = self._manifest(program, folder, self.listing, {}, set(), progress, everything)
-        wanted = {row["sample_id"] for row in self.listing.rows}
-        videos = [row for row in to_rows(store.read(folder / "manifest")) if row["sample_id"] in wanted]
+        carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
+        ids = pa.array([row["sample_id"] for row in self.listing.rows], pa.string())
+        table = store.read(folder / "manifest", ["sample_id", "error", "stages", *carried])
+        videos = to_rows(table.filter(pc.is_in(table["sample_id"], value_set=ids)))
         listing = fan_out(videos, split.ranges, self.listing.rows)
         listing.input_fields = self.listing.input_fields
-        carried = [n for stage in split.stages for n in stage.writes] + ["stages"]
-        whole = {v["sample_id"]: {n: v[n] for n in carried if n in v} for v in videos if not v["error"]}
+        # A video that stays one sample keeps what was computed of it.
+        whole = {v["sample_id"]: {n: v[n] for n in ("stages", *carried)} for v in videos if not v["error"]}
         record["videos"]["clips"] = len(listing.rows)
         progress.say(f"{len(videos)} videos became {len(listing.rows)} clips")
         return listing, whole
@@ -149,37 +149,47 @@ class Run:
         folder: Path,
         listing: Listing,
         head_start: Mapping[str, Any],
-        parents: set[str],
+        listed: set[str],
         progress: Progress,
         screen: Screen,
     ) -> dict[str, Any]:
         """Bring one manifest up to date with a listing."""
         manifest = folder / "manifest"
-        schema = store.prepare(manifest, program.schema)
+        schema = store.prepare(manifest, program.schema, set(program.fingerprints))
         program = Program(**{**vars(program), "schema": schema})
         shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
         forget = _feature_remover(folder)
         store.merge(manifest, schema, on_replaced=forget)
+        refuse_other_folder(listing, manifest)
         plan = make_plan(listing, program, manifest, schema, self.retry_errors, head_start)
         if plan.updated.num_rows:
-            store.commit(manifest, plan.updated)
+            store.commit(manifest, plan.updated, self.run_id)
         plan_file = folder / "_plan.parquet"
-        store.write_table(plan_file, plan.todo)
+        store.write_table(plan_file, plan.todo, row_group_size=10_000)
         progress.start(program.name, plan.todo.num_rows, plan.reused)
         total = Summary()
         started = time.perf_counter()
         try:
             if plan.todo.num_rows:
-                for number, part in enumerate(self._compute(program, plan_file, plan, folder, screen), 1):
+                merged, waiting = time.monotonic(), 0
+                for part in self._compute(program, plan_file, plan, folder, screen):
                     total.add(part)
                     progress.update(part)
-                    if number % MERGE_EVERY == 0:
-                        store.merge(manifest, schema, on_replaced=forget)
+                    waiting += 1
+                    if waiting >= MERGE_PARTS and time.monotonic() - merged >= MERGE_SECONDS:
+                        store.merge(manifest, schema, on_replaced=forget, run_id=self.run_id)
+                        merged, waiting = time.monotonic(), 0
         finally:
             progress.stop()
             # Whatever was committed is folded in, also when the run is cut short here.
-            gone = outdated_clips(manifest, parents, set(plan.ids)) if parents else set()
-            store.merge(manifest, schema, gone, on_replaced=forget)
+            store.merge(manifest, schema, on_replaced=forget, run_id=self.run_id)
+        gone = outdated(manifest, listed, set(plan.ids))
+        store.merge(manifest, schema, gone, on_replaced=forget, run_id=self.run_id)
+        if total.rows != plan.todo.num_rows:
+            raise RunError(
+                f"audit failed: of {plan.todo.num_rows} samples to compute {total.rows} were committed; "
+                "run the same command again"
+            )
         plan_file.unlink(missing_ok=True)
         shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
         counts = rescreen(manifest, screen)
@@ -221,7 +231,7 @@ class Run:
         return {
             "run_id": self.run_id,
             "status": "running",
-            "started": _now(),
+            "started": now(),
             "pipeline": self.pipeline.name,
             "input": self.input,
             "ignored_files": dict(self.listing.ignored),
@@ -234,76 +244,17 @@ class Run:
         }
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def versions() -> dict[str, str]:
-    """Versions that numbers may depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("interavatar", *PACKAGES):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def write_run(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write run.json, and the same under `runs/` so that earlier runs' figures stay."""
-    data = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "replace")
-    store.write_bytes(folder / "runs" / f"{record['run_id']}.json", data)
-    store.write_bytes(folder / "run.json", data)
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for one run; the system lets go when the process dies.
-
-    Raises:
-        RunError: another run holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise RunError(
-                f"another run is writing to {folder} (process {owner}); wait for it, "
-                "or choose another --output"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a run is writing to the folder now."""
-    try:
-        with (folder / ".lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def _feature_remover(folder: Path) -> Callable[[dict[str, Any], dict[str, Any] | None], None]:
-    """Deletes arrays of stage versions that a row no longer carries."""
+    """Deletes arrays and media of stage versions that a row no longer carries."""
 
     def remove(old: dict[str, Any], new: dict[str, Any] | None) -> None:
         kept = (new or {}).get("stages") or {}
         for stage, fingerprint in old["stages"].items():
             if kept.get(stage) != fingerprint:
                 features.feature_path(folder, old["sample_id"], stage, fingerprint).unlink(missing_ok=True)
+        media = Path(old["media_uri"] or "")
+        if media.is_relative_to(folder / "media") and old["media_uri"] != (new or {}).get("media_uri"):
+            media.unlink(missing_ok=True)
 
     return remove
 

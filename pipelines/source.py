@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections import Counter
@@ -18,6 +19,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from manifests.schema import input_column_name
+from manifests.text import clean_text, public_url, without_secrets
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"}
@@ -98,12 +100,14 @@ def list_input(
 
 
 def _is_glob(path: str) -> bool:
+    if "://" in path:  # a ? begins the query of an address
+        return any(c in path for c in "*[")
     return any(c in path for c in "*?[") and not Path(path).exists()
 
 
 def _row(source: str, inside: str, uri: str, size: int | None) -> dict[str, Any]:
     return {
-        "source": source,
+        "source": clean_text(source),
         "source_uri": uri,
         "media_uri": uri,
         "start_s": None,
@@ -208,7 +212,7 @@ def _walk_url(
             base = inside.rstrip("/")
             found = fs.find(inside, detail=True)
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"cannot list {path}: {error}") from error
+        raise InputError(without_secrets(f"cannot list {path}: {error}")) from error
     if not found:
         raise InputError(f"no such file or folder, or nothing in it: {path}")
     for name in sorted(found):
@@ -235,7 +239,7 @@ def _read_list(path: str) -> pa.Table:
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise InputError(f"cannot read the list {path}: {error}") from error
+        raise InputError(without_secrets(f"cannot read the list {path}: {error}")) from error
 
 
 def _from_list(path: str, source: str | None, owned: frozenset[str]) -> Listing:
@@ -251,7 +255,8 @@ def _from_list(path: str, source: str | None, owned: frozenset[str]) -> Listing:
         if f.name not in own:
             name = input_column_name(f.name, owned)
             meaning = {"unit": "", "meaning": f"Column `{f.name}` of the input list.", "from": "input list"}
-            fields.append(f.with_name(name).with_metadata(meaning))
+            kind = pa.string() if pa.types.is_null(f.type) else f.type
+            fields.append(pa.field(name, kind, metadata=meaning))
     rows = []
     default = source or PurePosixPath(path).stem
     for number, given in enumerate(table.to_pylist(), 1):
@@ -273,7 +278,7 @@ def _resolve(uri: Any, path: str, number: int) -> tuple[str, str]:
     if not isinstance(uri, str) or not uri.strip():
         return "", f"row {number}"  # ends as an error of that row
     if "://" in uri:
-        return uri, uri
+        return uri, public_url(uri)
     if "://" in path:
         return (uri, uri) if uri.startswith("/") else (f"{path.rpartition('/')[0]}/{uri}", uri)
     folder = Path(path).absolute().parent
@@ -286,6 +291,6 @@ def _number(given: Mapping[str, Any], name: str, path: str, number: int) -> floa
     if value is None:
         return None
     try:
-        return float(value)
+        return None if math.isnan(float(value)) else float(value)
     except (TypeError, ValueError):
         raise InputError(f"{path}, row {number}: {name} is {value!r}, not a number of seconds") from None

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
-from stages.lip_sync import LipSync
-from stages.overlays import Overlays
+from pydantic import Field, field_validator
 
 from backends.roles import Roles
 from pipelines.pipeline import Pipeline, Span, Split
@@ -18,7 +16,9 @@ from stages.consistency import Consistency
 from stages.constant_rate import ConstantRate
 from stages.faces import Faces
 from stages.head import Head
+from stages.lip_sync import LipSync
 from stages.motion import Motion
+from stages.overlays import Overlays
 from stages.probe import Probe
 from stages.quality import Quality
 from stages.shots import Shots, split
@@ -52,6 +52,13 @@ class TalkingHeadSettings(Settings):
     lip_sync: LipSync.Config = LipSync.Config()
     overlays: Overlays.Config = Overlays.Config()
     caption: Caption.Config = Caption.Config()
+
+    @field_validator("clip_seconds")
+    @classmethod
+    def _can_be_cut(cls, value: Span) -> Span:
+        if not 0 < 2 * value[0] <= value[1]:
+            raise ValueError("the longest clip must be at least twice the shortest")
+        return value
 
 
 def talking_head(models: Roles, settings: TalkingHeadSettings) -> Pipeline:

@@ -22,7 +22,8 @@ import numpy as np
 from manifests import features, store
 from manifests.schema import SCHEMA_VERSION, to_table
 from manifests.screen import Screen
-from pipelines.pipeline import Program, Step, due
+from manifests.text import clean_text, without_secrets
+from pipelines.pipeline import MEDIA, Program, Step, due
 from stages.clip import Clip
 from stages.contract import Array, Column
 from stages.media import decode, local_copy
@@ -30,7 +31,6 @@ from stages.media import decode, local_copy
 ATTEMPTS = "_attempts"
 # A sample whose worker process died this often in one run is given up as an error.
 MAX_ATTEMPTS = 3
-MEDIA = "media_uri"
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Worker:
         for row in rows:
             clear_outdated(row, self.program)
         table = self.screen.apply(to_table(list(rows), self.program.schema))
-        store.commit(self.folder / "manifest", table)
+        store.commit(self.folder / "manifest", table, self.run_id)
         summary, self.summary = self.summary, Summary()
         summary.rows = len(rows)
         summary.kept = sum(table["keep"].to_pylist())
@@ -114,7 +114,8 @@ class Worker:
         return summary
 
     def _sample(self, row: dict[str, Any]) -> dict[str, Any]:
-        todo, ended = due(row, self.steps)
+        everything, ended = due(row, self.program.steps)
+        todo = [step for step in everything if step in self.steps]
         if not todo:
             return row
         row = {**row, "run_id": self.run_id, "schema_version": SCHEMA_VERSION}
@@ -160,6 +161,7 @@ class Worker:
                     clip.arrays.update(arrays)
             except Exception as error:
                 _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
+                self._heal(row, error)
                 self.summary.failed[step.name] += 1
                 return
             finally:
@@ -176,6 +178,14 @@ class Worker:
                 row["stopped"] = f"{step.name}: {reason}"
                 return
 
+    def _heal(self, row: dict[str, Any], error: Exception) -> None:
+        """Forget the stage whose stored result is gone, so that the next run makes it again."""
+        lost = error.stage if isinstance(error, LostFeature) else None
+        if row[MEDIA] != row["source_uri"] and not Path(row[MEDIA]).exists():
+            lost = next(s.name for s in self.program.steps if MEDIA in s.stage.writes)
+        if lost is not None:
+            row["stages"].pop(lost, None)
+
     def _decode(self, clip: Clip, todo: list[Step]) -> None:
         """One sequential pass for everything that this and the later steps want."""
         row = clip.row
@@ -191,7 +201,10 @@ class Worker:
             owner = self.program.array_owner.get(name)
             if owner is not None and name not in clip.arrays:
                 path = features.feature_path(self.folder, clip.row["sample_id"], owner, done[owner])
-                clip.arrays.update(features.load(path))
+                try:
+                    clip.arrays.update(features.load(path))
+                except (OSError, ValueError) as error:
+                    raise LostFeature(owner, error) from error
 
 
 def _seed(seed: int, sample_id: str) -> int:
@@ -202,15 +215,10 @@ def _fail(row: dict[str, Any], step: Step, kind: str, message: str, trace: str) 
     row["error"] = {
         "stage": step.name,
         "kind": kind,
-        "message": clean_text(message)[:1000],
-        "traceback": clean_text(trace)[-4000:],
+        "message": clean_text(without_secrets(message))[:1000],
+        "traceback": clean_text(without_secrets(trace))[-4000:],
         "fingerprint": step.fingerprint,
     }
-
-
-def clean_text(text: str) -> str:
-    """Text that UTF-8 can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def clear_outdated(row: dict[str, Any], program: Program) -> None:
@@ -224,6 +232,14 @@ def clear_outdated(row: dict[str, Any], program: Program) -> None:
         if step.name not in row["stages"]:
             for name in step.stage.writes:
                 row[name] = row["source_uri"] if name == MEDIA else None
+
+
+class LostFeature(Exception):
+    """Arrays that an earlier run stored cannot be read; the next run computes them again."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        super().__init__(f"the arrays of {stage} cannot be read ({error}); the next run computes them again")
+        self.stage = stage
 
 
 class ContractError(Exception):

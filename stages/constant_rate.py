@@ -31,7 +31,7 @@ class ConstantRate(Stage):
 
         crf: int = Field(16, ge=0, le=51, description="x264 quality of the copy; lower is better.")
 
-    reads = ("variable_frame_rate", "fps", "start_s", "end_s")
+    reads = ("variable_frame_rate", "fps", "content_hash", "has_audio", "start_s", "end_s")
     writes: ClassVar = {
         "media_uri": Column("string", "path or URL", "The file that holds the sample's media now."),
         "constant_rate_fps": Score("frames/s", "Rate of the copy; null where none was needed."),
@@ -48,7 +48,7 @@ class ConstantRate(Stage):
         if not clip["variable_frame_rate"]:
             return {"media_uri": source_uri, "constant_rate_fps": None}
         fps = min(STANDARD_RATES, key=lambda rate: abs(rate - clip["fps"]))
-        target = clip.new_media(".mp4")
+        target = clip.new_media(f"-{clip['content_hash'][:8]}.mp4")
         if not target.exists():
             self._convert(clip, fps, str(target))
         return {"media_uri": str(target), "constant_rate_fps": fps}

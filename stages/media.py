@@ -165,6 +165,8 @@ def decode(
         OSError: the file cannot be opened.
     """
     requests = list(dict.fromkeys(requests))
+    if (start_s or 0.0) < 0 or (end_s is not None and end_s <= (start_s or 0.0)):
+        raise MediaError(f"the range from {start_s or 0.0:g} s to {end_s} s is empty")
     with _open_regular(path) as file:
         try:
             container = av.open(file, container_options=_NO_OTHER_FILES, buffer_size=1 << 20)
@@ -226,7 +228,8 @@ def _decode(
 
 def _too_long(seconds: str, limit: float) -> MediaError:
     return MediaError(
-        f"too long to score as one clip: {seconds}, at most {limit:.0f} s; cut it with --set split=true"
+        f"too long to score as one clip: {seconds}, at most {limit:.0f} s; cut it with --set split=true, "
+        "or raise max_seconds with --retry-errors"
     )
 
 

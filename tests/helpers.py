@@ -61,9 +61,14 @@ def make_run(
     return Run(pipeline, listing, output, profile, made, screen, engine, retry_errors, str(input))
 
 
+def quiet() -> Progress:
+    """A display that nobody sees."""
+    return Progress(Console(file=io.StringIO()))
+
+
 def execute(*args: Any, **kwargs: Any) -> dict[str, Any]:
     """`make_run` and run it without a word."""
-    return make_run(*args, **kwargs).execute(Progress(Console(file=io.StringIO())))
+    return make_run(*args, **kwargs).execute(quiet())
 
 
 def manifest(output: Path) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import pytest
 from manifests.features import load_features
 from manifests.screen import Rule, Screen
 from manifests.store import commit, merge
-from pipelines.pipeline import compile_pipeline
-from pipelines.run import RunError, lock
+from pipelines.pipeline import RunError, compile_pipeline
+from pipelines.record import lock
 from stages.contract import Column, Stage
 from tests.helpers import SCREEN, execute, make_files, make_run, manifest, same_manifest, toy_stages
 from tests.toys import Length, Other, Root, Square

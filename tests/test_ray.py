@@ -15,8 +15,8 @@ import pytest
 import ray
 
 from manifests import store
-from pipelines.pipeline import Program, compile_pipeline
-from pipelines.ray_runner import EngineError, Resources, _place, part_size, ray_session, run_ray
+from pipelines.pipeline import Program, RunError, compile_pipeline
+from pipelines.ray_runner import Resources, _place, part_size, ray_session, run_ray
 from tests.conftest import ROOT
 from tests.helpers import SCREEN, execute, make_files, make_run, manifest, same_manifest, toy_stages
 
@@ -105,26 +105,30 @@ def _program() -> Program:
 
 def test_groups_with_different_resources_pass_rows_on(session: None, tmp_path: Path) -> None:
     files = make_files(tmp_path / "in", 8)
-    run = make_run(toy_stages(raise_on="clip0002.mp4"), files, tmp_path / "out")
+    stages = toy_stages(raise_on="clip0002.mp4", stop_on="clip0003.mp4")
+    run = make_run(stages, files, tmp_path / "out")
     program = run.program()
     store.prepare(tmp_path / "out" / "manifest", program.schema)
     rows = [{**row, "pipeline": "toy"} for row in run.listing.rows]
     plan = tmp_path / "plan.parquet"
     known = store.pa.schema([f for f in program.schema if f.name in rows[0]])
     store.write_table(plan, store.conform(store.pa.Table.from_pylist(rows, schema=known), program.schema))
-    groups = [(program.steps[:1], Resources(0.5)), (program.steps[1:], Resources(1.0, workers=1))]
+    groups = [(program.steps[:2], Resources(0.5)), (program.steps[2:], Resources(1.0, workers=1))]
     parts = list(run_ray(program, plan, 8, tmp_path / "out", SCREEN, "r", groups, 4))
     assert sum(p.rows for p in parts) == 8 and sum(p.errors for p in parts) == 1
+    assert sum(p.computed["length"] for p in parts) == 8 and sum(p.computed["root"] for p in parts) == 6
+    assert sum(p.failed["square"] for p in parts) == 1
     store.merge(tmp_path / "out" / "manifest", program.schema)
-    execute(toy_stages(raise_on="clip0002.mp4"), files, tmp_path / "calm")
+    execute(stages, files, tmp_path / "calm")
     assert same_manifest(manifest(tmp_path / "out"), manifest(tmp_path / "calm"))
+    assert manifest(tmp_path / "out")["stopped"].notna().sum() == 1
 
 
 def test_a_cluster_that_is_too_small_is_refused_at_once(session: None) -> None:
     steps = _program().steps
-    with pytest.raises(EngineError, match=r"need at least 1 CPUs and 2 GPUs; the cluster has .* and 0 GPUs"):
+    with pytest.raises(RunError, match=r"need at least 1 CPUs and 2 GPUs; the cluster has .* and 0 GPUs"):
         _place([(steps, Resources(cpus=1, gpus=2))], 10)
-    with pytest.raises(EngineError, match="--set workers=N"):
+    with pytest.raises(RunError, match="--set workers=N"):
         _place([(steps, Resources(cpus=1, workers=10_000))], 10)
 
 

@@ -1,0 +1,31 @@
+"""Text that comes from outside: bytes that are no UTF-8, addresses that hold secrets."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+# Parameters that sign a request or say how long the signature holds (AWS, Google Cloud, Azure, CloudFront).
+_SIGNATURES = re.compile(
+    r"^(x-amz-.*|x-goog-.*|signature|expires|key-pair-id|policy|awsaccesskeyid|googleaccessid|sig|se|sp|sv|sr|st|spr"
+    r"|sk[a-z]*|token|access_token|api_?key)$",
+    re.IGNORECASE,
+)
+
+
+def clean_text(text: str) -> str:
+    """Text that UTF-8 can hold; what it cannot becomes `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def public_url(url: str) -> str:
+    """The address without user, password and signature: the same file has the same one tomorrow."""
+    parts = urlsplit(url)
+    query = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNATURES.match(k)]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(query), ""))
+
+
+def without_secrets(text: str) -> str:
+    """The text with every address in it made public."""
+    return _URL.sub(lambda match: public_url(match.group()), text)
