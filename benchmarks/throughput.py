@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from backends.roles import build_roles
 from benchmarks.media import copies, real_clips, to_720p
 from manifests import store
 from pipelines.progress import Progress
 from pipelines.ray_runner import ray_session
 from pipelines.run import Run
-from pipelines.settings import load_profile, load_screen
+from pipelines.settings import load_profile, load_screen, profile_roles
 from pipelines.source import list_input
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from stages.media import decode
@@ -71,7 +70,7 @@ def main() -> None:
 def run(folder: Path, output: Path) -> dict:  # type: ignore[type-arg]
     """talking_head on the laptop profile; returns run.json."""
     profile, settings = load_profile("laptop"), TalkingHeadSettings()
-    roles = build_roles({name: choice.model_dump() for name, choice in profile.roles.items()})
+    roles = profile_roles(profile)
     pipeline = talking_head(roles, settings)
     listing = list_input(str(folder))
     this = Run(pipeline, listing, output, profile, settings, load_screen("talking_head"), "ray")

@@ -25,8 +25,8 @@ class Rule(BaseModel):
 
     reason: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Short name that appears in drop_reasons.")
     column: str = Field(description="Column of the manifest.")
-    min: float | None = Field(None, description="Smallest value that is kept.")
-    max: float | None = Field(None, description="Largest value that is kept.")
+    min: float | None = Field(None, allow_inf_nan=False, description="Smallest value that is kept.")
+    max: float | None = Field(None, allow_inf_nan=False, description="Largest value that is kept.")
     equals: bool | str | None = Field(None, description="The value that is kept.")
     none_of: list[str] | None = Field(None, description="Values that are dropped.")
     missing: str = Field("drop", pattern="^(drop|pass)$", description="What a null means.")

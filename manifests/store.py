@@ -147,11 +147,19 @@ def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = 
     schema = merged_schema(manifest, schema)
     if not files:
         write_table(manifest / "manifest-00000.parquet", schema.empty_table())
+    stored = _as_stored(schema)
     for file in files:
-        if not pq.read_schema(file).equals(schema, check_metadata=True):
+        if not pq.read_schema(file).equals(stored, check_metadata=True):
             table = conform(pq.read_table(file), schema)
             write_table(file, table if stages is None else _only_stages(table, stages))
     return schema
+
+
+def _as_stored(schema: pa.Schema) -> pa.Schema:
+    """The schema as it comes back from a file: Parquet renames the fields inside lists and maps."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    return pq.read_schema(pa.BufferReader(sink.getvalue()))
 
 
 def _only_stages(table: pa.Table, names: Collection[str]) -> pa.Table:
@@ -170,6 +178,12 @@ def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
                 known.add(field.name)
                 schema = schema.insert(len(schema), field)
     return schema
+
+
+def sample_ids(file: Path) -> list[str]:
+    """The ids in one Parquet file."""
+    ids: list[str] = pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
+    return ids
 
 
 def num_rows(part: Path) -> int:

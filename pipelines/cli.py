@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -13,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from backends.roles import build_roles
 from manifests import store
 from manifests.report import write_report
 from manifests.schema import ERROR
@@ -24,7 +24,7 @@ from pipelines.pipeline import Pipeline, RunError, stage_columns
 from pipelines.plan import make_plan
 from pipelines.preview import preview
 from pipelines.progress import Progress, duration
-from pipelines.record import is_locked, lock, read_run, write_run
+from pipelines.record import is_locked, lock, read_run, write_run, write_screen
 from pipelines.run import Run
 from pipelines.settings import (
     Profile,
@@ -35,6 +35,7 @@ from pipelines.settings import (
     merged,
     parse,
     parse_overrides,
+    profile_roles,
 )
 from pipelines.signals import sigterm_interrupts
 from pipelines.source import InputError, list_input
@@ -109,12 +110,16 @@ def _resolve(pipeline: str, profile: str, overrides: list[str] | None) -> tuple[
         raise SettingsError(f"there is no pipeline {pipeline!r}; there are: {', '.join(PIPELINES)}")
     chosen = load_profile(profile)
     model, build = PIPELINES[pipeline]
+    parse(model, chosen.settings, f"profile {profile}: settings")
     settings = parse(model, merged(chosen.settings, parse_overrides(overrides or [])), "--set")
-    try:
-        roles = build_roles({name: choice.model_dump() for name, choice in chosen.roles.items()})
-    except ValueError as error:
-        raise SettingsError(f"profile {chosen.name}: {error}") from None
-    return chosen, settings, build(roles, settings)
+    pipe = build(profile_roles(chosen), settings)
+    known = ["default", *(stage.name for stage in pipe.stages)]
+    for name in chosen.resources:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            nearest = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            raise SettingsError(f"profile {chosen.name}: resources: there is no stage {name}; {nearest}")
+    return chosen, settings, pipe
 
 
 def _make_run(
@@ -234,6 +239,7 @@ def screen_command(folder: Folder, screen: ScreenName = None) -> None:
                 "dropped": counts["dropped"],
             }
             write_run(folder, record)
+            write_screen(folder, judge)
             write_report(folder, preview)
     out.print(
         f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "
@@ -299,7 +305,10 @@ def plan(
         if output is not None and (output / "manifest").is_dir():
             schema = store.merged_schema(output / "manifest", program.schema)
             made = make_plan(run_.listing, program, output / "manifest", schema)
-            todo, reused = made.todo.num_rows, made.reused
+            # Parts of a killed run, which the next one merges first.
+            parts = store.part_files(output / "manifest")
+            waiting = {i for part in parts for i in store.sample_ids(part)} & set(made.todo_ids())
+            todo, reused = made.todo.num_rows - len(waiting), made.reused + len(waiting)
             seconds = _seconds_per_sample(output)
     out.print(
         f"{pipeline}, profile {run_.profile.name}: {todo} samples to compute, {reused} reused", markup=False

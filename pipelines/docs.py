@@ -8,10 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from backends.roles import build_roles
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
 from pipelines.pipeline import Pipeline
-from pipelines.settings import load_profile, load_screen
+from pipelines.settings import load_profile, load_screen, profile_roles
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from stages.contract import Array, Column, Frames, Stage
 
@@ -20,7 +19,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 def _pipeline() -> Pipeline:
     profile = load_profile("laptop")
-    roles = build_roles({name: choice.model_dump() for name, choice in profile.roles.items()})
+    roles = profile_roles(profile)
     return talking_head(roles, TalkingHeadSettings())
 
 

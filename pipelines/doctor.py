@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields
 
 import imageio_ffmpeg
 
-from backends.roles import build_roles
-from pipelines.settings import Profile
+from pipelines.settings import Profile, profile_roles
 
 NEEDED_MEMORY_GIB = 4.0
 NEEDED_DISK_GIB = 2.0
@@ -33,7 +32,7 @@ def examine(profile: Profile) -> list[Result]:
     Raises:
         ValueError: the profile names something that does not exist.
     """
-    roles = build_roles({name: choice.model_dump() for name, choice in profile.roles.items()})
+    roles = profile_roles(profile)
     results = [
         _check("ffmpeg", _ffmpeg),
         _check("memory", _memory),

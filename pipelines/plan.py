@@ -32,6 +32,11 @@ class Plan:
     reused: int
     reused_stages: dict[str, int] = field(default_factory=dict)
 
+    def todo_ids(self) -> list[str]:
+        """The samples to compute."""
+        ids: list[str] = self.todo["sample_id"].to_pylist()
+        return ids
+
 
 def make_plan(
     listing: Listing,

@@ -13,7 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from manifests import store
+from manifests.screen import Screen
 from pipelines.pipeline import RunError
 from pipelines.source import InputError
 
@@ -53,6 +56,12 @@ def write_run(folder: Path, record: Mapping[str, Any]) -> None:
     store.write_bytes(folder / "run.json", data)
 
 
+def write_screen(folder: Path, screen: Screen) -> None:
+    """Write the screen that was applied, ready to be changed and given to `--screen`."""
+    text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+    store.write_bytes(folder / "screen.yaml", text.encode())
+
+
 def read_run(folder: Path) -> dict[str, Any] | None:
     """What run.json holds; None without one.
 
@@ -61,10 +70,13 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     """
     try:
         record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    except FileNotFoundError:
+        missing = {"run_id", "status", "pipeline", "screen"} - set(record)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{folder / 'run.json'} is damaged ({error}); move it away and run again") from None
+    if missing:
+        raise InputError(f"{folder / 'run.json'} is damaged (no {', '.join(sorted(missing))}); move it away")
     return record
 
 

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from manifests import features, store
 from manifests.report import write_report
@@ -24,7 +23,7 @@ from pipelines.pipeline import Pipeline, Program, RunError, Step, compile_pipeli
 from pipelines.plan import Plan, fan_out, make_plan, outdated, refuse_other_folder
 from pipelines.preview import preview
 from pipelines.progress import Progress
-from pipelines.record import lock, now, read_run, versions, write_run
+from pipelines.record import lock, now, read_run, versions, write_run, write_screen
 from pipelines.settings import Profile, Settings
 from pipelines.source import InputError, Listing
 from pipelines.worker import ATTEMPTS, Summary
@@ -97,9 +96,7 @@ class Run:
                 raise
             finally:
                 write_run(self.folder, record)
-            (self.folder / "screen.yaml").write_text(
-                yaml.safe_dump(self.screen.model_dump(exclude_none=True), sort_keys=False)
-            )
+            write_screen(self.folder, self.screen)
             progress.say("writing the report")
             write_report(self.folder, preview)
             return record
@@ -267,7 +264,8 @@ def _counts(plan: Plan, total: Summary, manifest: Path) -> dict[str, int]:
     """
     table = store.read(manifest, ["sample_id", "keep", "stopped", "error"])
     out = table["sample_id"].to_pylist()
-    missing, doubled = set(plan.ids) - set(out), len(out) - len(set(out))
+    missing = set(plan.ids) - set(out)
+    doubled = len(out) - len(set(out)) + len(plan.ids) - len(set(plan.ids))
     if missing or doubled:
         raise RunError(
             f"audit failed: of {len(plan.ids)} samples {len(missing)} are missing from the manifest and "

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from backends.roles import Roles, build_roles
 from manifests.screen import Screen
 
 
@@ -21,7 +22,7 @@ class SettingsError(Exception):
 class Settings(BaseModel):
     """What every pipeline takes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     seed: int = Field(0, description="Seed of every random choice.")
     source: str | None = Field(None, description="Name of the data set in sample ids; default: the folder's.")
@@ -90,10 +91,15 @@ def _say(model: type[BaseModel], error: Any, where: str) -> str:
 def _fields_at(model: type[BaseModel], path: Sequence[Any]) -> Mapping[str, Any]:
     for part in path:
         field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            model = inner
+        model = (_model_in(field.annotation) if field else None) or model
     return model.model_fields
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in `X`, `X | None`, `list[X]` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _model_in(a)) is not None), None)
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -135,7 +141,10 @@ def _load_yaml(name: str, kind: str) -> tuple[dict[str, Any], str]:
     known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
     stem = name.removesuffix(".yaml")
     if Path(name).is_file():
-        text, where = Path(name).read_text(), name
+        try:
+            text, where = Path(name).read_text(encoding="utf-8"), name
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"cannot read {name}: {error}") from None
     elif stem in known:
         text, where = (folder / f"{stem}.yaml").read_text(), f"configs/{kind}/{stem}.yaml"
     else:
@@ -156,6 +165,18 @@ def load_profile(name: str) -> Profile:
         SettingsError: there is none, or it is wrong.
     """
     return parse(Profile, *_load_yaml(name, "profiles"))
+
+
+def profile_roles(profile: Profile) -> Roles:
+    """The models of a profile, not loaded yet.
+
+    Raises:
+        SettingsError: it names a role, implementation or setting that does not exist.
+    """
+    try:
+        return build_roles({name: choice.model_dump() for name, choice in profile.roles.items()})
+    except ValueError as error:
+        raise SettingsError(f"profile {profile.name}: {error}") from None
 
 
 def load_screen(name: str) -> Screen:

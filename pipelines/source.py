@@ -102,7 +102,10 @@ def list_input(
 def _is_glob(path: str) -> bool:
     if "://" in path:  # a ? begins the query of an address
         return any(c in path for c in "*[")
-    return any(c in path for c in "*?[") and not Path(path).exists()
+    try:
+        return any(c in path for c in "*?[") and not Path(path).exists()
+    except OSError:  # too long for a file name, so no file
+        return True
 
 
 def _row(source: str, inside: str, uri: str, size: int | None) -> dict[str, Any]:
@@ -121,8 +124,9 @@ def _number_copies(rows: list[dict[str, Any]]) -> None:
     """Give each row its id; a range listed twice stays two rows."""
     seen: Counter[tuple[Any, ...]] = Counter()
     for row in rows:
-        key = (row["source"], row.pop("_inside"), row["start_s"], row["end_s"])
-        row["sample_id"] = sample_id(*key, copy=seen[key])
+        identity = (row["source"], row.pop("_inside"), row["start_s"], row["end_s"])
+        key = (*identity[:2], _seconds(identity[2]), _seconds(identity[3]))
+        row["sample_id"] = sample_id(*identity, copy=seen[key])
         seen[key] += 1
 
 
@@ -175,7 +179,7 @@ def _walk_local(
         raise InputError(f"no such file or folder: {path}")
     root = Path(os.path.normpath(root.absolute()))  # without resolving links
     if not is_dir:
-        yield root.resolve().parent.name, root.name, local_uri(root), _size(root)
+        yield root.parent.resolve().name, root.name, local_uri(root), _size(root)
         return
     seen = set()
     unreadable: list[OSError] = []
@@ -202,7 +206,7 @@ def _walk_url(
 ) -> Iterator[tuple[str, str, str, int | None]]:
     try:
         fs, inside = fsspec.url_to_fs(path)
-        if _is_glob(path):
+        if _is_glob(path) and not fs.exists(inside):
             base = re.split(r"[*?\[]", inside)[0].rpartition("/")[0]
             found = fs.glob(inside, detail=True)
         elif fs.isfile(inside):
@@ -250,11 +254,13 @@ def _from_list(path: str, source: str | None, owned: frozenset[str]) -> Listing:
     if not table.num_rows:
         raise InputError(f"the list {path} is empty")
     own = {"uri", "source", "start_s", "end_s", "licence"}
-    fields = []
+    fields: list[pa.Field] = []
     for f in table.schema:
         if f.name not in own:
             name = input_column_name(f.name, owned)
             meaning = {"unit": "", "meaning": f"Column `{f.name}` of the input list.", "from": "input list"}
+            if name in {other.name for other in fields}:
+                raise InputError(f"{path}: two columns would both be {name} in the manifest; rename one")
             kind = pa.string() if pa.types.is_null(f.type) else f.type
             fields.append(pa.field(name, kind, metadata=meaning))
     rows = []

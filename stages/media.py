@@ -27,6 +27,8 @@ from stages.contract import Audio, Frames
 REMOTE = "://"
 # Raised by hand when a change here alters frames or samples: every stage that sees them is computed again.
 MEDIA_VERSION = 1
+# Sound whose time stamps leave more than this out is filled with silence, s.
+HOLE_S = 0.02
 # A file that claims to be a playlist could make the demuxer open other files or addresses.
 _NO_OTHER_FILES = {"protocol_whitelist": "none"}
 
@@ -130,15 +132,19 @@ class _Sampler:
 class _Mono:
     """Resamples audio frames to one request and lays them on the clip's clock."""
 
-    def __init__(self, request: Audio) -> None:
+    def __init__(self, request: Audio, channels: int) -> None:
         self.request = request
-        self.resampler = av.AudioResampler(format="flt", layout="mono", rate=request.rate)
+        # More than two channels become stereo first: a plain mean would bury the voice in the middle one.
+        layout = "stereo" if channels > 2 else None
+        self.resampler = av.AudioResampler(format="fltp", layout=layout, rate=request.rate)
         self.parts: list[npt.NDArray[np.float32]] = []
 
     def feed(self, frame: Any) -> None:
-        self.parts += [
-            np.asarray(out.to_ndarray(), np.float32).reshape(-1) for out in self.resampler.resample(frame)
-        ]
+        for out in self.resampler.resample(frame):
+            self.parts.append(np.asarray(out.to_ndarray(), np.float32).mean(0))
+
+    def silence(self, seconds: float) -> None:
+        self.parts.append(np.zeros(round(seconds * self.request.rate), np.float32))
 
     def finish(self, first: float, seconds: float) -> npt.NDArray[np.float32]:
         """Samples from clip time 0 on, `first` being the time of the first decoded one."""
@@ -211,18 +217,22 @@ def _decode(
         sound = None
     video.codec_context.thread_count = 1  # one process a core: the pipeline is parallel over clips
 
-    out = Decoded(format=container.format.name)
-    _describe(out, container, video, sound)
     length = (end_s - start_s) if end_s is not None else math.inf
-    expected = min(length, (out.header_seconds or 0.0) - start_s)
-    if expected > max_seconds:
-        raise _too_long(f"{expected:.0f} s", max_seconds)
-
-    origin = min(out.video_start_s, math.inf if out.audio_start_s is None else out.audio_start_s)
-    if start_s > 0:
-        container.seek(int((origin + start_s) * av.time_base), backward=True)
-    pass_ = _Pass(out, requests, video, sound, zero=origin + start_s, length=length)
-    pass_.read(container, max_seconds)
+    # Some formats land behind the place that was asked for: then from further back, at last from the start.
+    for back in (0.0, 2.0, math.inf) if start_s > 0 else (0.0,):
+        out = Decoded(format=container.format.name)
+        _describe(out, container, video, sound)
+        expected = min(length, (out.header_seconds or 0.0) - start_s)
+        if expected > max_seconds:
+            raise _too_long(f"{expected:.0f} s", max_seconds)
+        origin = min(out.video_start_s, math.inf if out.audio_start_s is None else out.audio_start_s)
+        if start_s > 0:
+            container.seek(int((origin + max(0.0, start_s - back)) * av.time_base), backward=True)
+        one = _Pass(out, requests, video, sound, zero=origin + start_s, length=length)
+        one.read(container, max_seconds)
+        if one.times and one.times[0] < 1.5 / (out.header_fps or 10):
+            break
+    one.finish()
     return out
 
 
@@ -262,10 +272,10 @@ class _Pass:
         self.samplers = [_Sampler(r) for r in requests if isinstance(r, Frames)]
         wanted = [r for r in requests if isinstance(r, Audio)]
         out.audio = dict.fromkeys(wanted)
-        self.tracks = [_Mono(r) for r in wanted] if sound is not None else []
+        self.tracks = [_Mono(r, out.audio_channels or 1) for r in wanted] if sound is not None else []
         self.sound = sound if self.tracks else None
         self.times: list[float] = []
-        self.digest = hashlib.sha256()
+        self.digests = {s.index: hashlib.sha256() for s in (video, self.sound) if s is not None}
         self.sound_start: float | None = None
         self.sound_end = 0.0
 
@@ -286,7 +296,7 @@ class _Pass:
                 self.out.decode_errors += 1
                 continue
             if packet.size and packet.stream.index in waiting:
-                self.digest.update(bytes(packet))
+                self.digests[packet.stream.index].update(bytes(packet))
             is_video = packet.stream.index == self.video.index
             for frame in frames:
                 if frame.pts is None:
@@ -302,7 +312,6 @@ class _Pass:
                 self.out.video_bytes += packet.size
             if self.times and self.times[-1] > max_seconds:
                 raise _too_long(f"over {max_seconds:.0f} s", max_seconds)
-        self._finish()
 
     def _see(self, frame: VideoFrame, time: float) -> None:
         if time < -1e-6:
@@ -324,19 +333,27 @@ class _Pass:
             sampler.images.append(made[target])
 
     def _hear(self, frame: Any, time: float) -> None:
+        hole = 0.0
         if self.sound_start is None:
             self.sound_start = time
+        else:
+            hole = time - self.sound_end
+        if hole < -HOLE_S:
+            return  # time stamps that go back: these samples are there already
         self.sound_end = time + frame.samples / frame.sample_rate
         for track in self.tracks:
+            if hole > HOLE_S:
+                track.silence(hole)
             track.feed(frame)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         out = self.out
         if not self.times:
             corrupt = f"{out.decode_errors} packets are corrupt"
             why = corrupt if out.decode_errors else "the stream holds no frames"
             raise MediaError(f"no video frame can be decoded: {why}")
-        out.content_hash = self.digest.hexdigest()
+        streams = b"".join(digest.digest() for digest in self.digests.values())
+        out.content_hash = hashlib.sha256(streams).hexdigest()
         out.frame_times = np.asarray(self.times)
         for sampler in self.samplers:
             out.frames[sampler.request] = (sampler.times, sampler.images)
@@ -355,12 +372,20 @@ def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
     with _open_regular(path) as file:
         try:
             with av.open(file, "r", container_options=_NO_OTHER_FILES) as container:
-                video = container.streams.video[0]
+                video = next(
+                    s for s in container.streams.video if not s.disposition & Disposition.attached_pic
+                )
                 start = float((video.start_time or 0) * (video.time_base or 0))
                 container.seek(int((start + at_s) * av.time_base), backward=True)
-                frame = next(container.decode(video))
-        except (av.FFmpegError, ValueError, IndexError, StopIteration) as error:
+                found = None
+                for frame in container.decode(video):
+                    found = frame
+                    if frame.time is not None and frame.time >= start + at_s - 1e-6:
+                        break
+        except (av.FFmpegError, ValueError, StopIteration) as error:
             raise MediaError(f"no frame at {at_s:.2f} s") from error
-    rotation = round(frame.rotation) % 360
-    size = _upright_size(frame, float(video.sample_aspect_ratio or 1), rotation)
-    return _to_rgb(frame, _short_side_size(*size, short_side), rotation)
+    if found is None:
+        raise MediaError(f"no frame at {at_s:.2f} s")
+    rotation = round(found.rotation) % 360
+    size = _upright_size(found, float(video.sample_aspect_ratio or 1), rotation)
+    return _to_rgb(found, _short_side_size(*size, short_side), rotation)

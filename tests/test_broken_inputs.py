@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from backends.roles import build_roles
 from pipelines.progress import Progress
 from pipelines.run import Run
-from pipelines.settings import load_profile, load_screen
+from pipelines.settings import load_profile, load_screen, profile_roles
 from pipelines.source import list_input
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from stages.media import MediaError, decode
@@ -62,7 +61,7 @@ def rows(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame
     """The manifest of the whole talking-head pipeline over that folder, by file name."""
     out = tmp_path_factory.mktemp("out")
     profile, settings = load_profile("laptop"), TalkingHeadSettings()
-    pipeline = talking_head(build_roles({n: c.model_dump() for n, c in profile.roles.items()}), settings)
+    pipeline = talking_head(profile_roles(profile), settings)
     listing = list_input(str(folder))
     assert listing.ignored == {".txt": 1}
     run = Run(pipeline, listing, out, profile, settings, load_screen("talking_head"), "inline")

@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from backends.roles import build_roles
 from manifests.features import load_features
 from pipelines.progress import Progress
 from pipelines.run import Run
-from pipelines.settings import load_profile, load_screen
+from pipelines.settings import load_profile, load_screen, profile_roles
 from pipelines.source import list_input
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from tests.clips import ffmpeg
@@ -25,7 +24,7 @@ def run(
     input: Path, output: Path, engine: Literal["ray", "inline"] = "inline", **settings: Any
 ) -> dict[str, Any]:
     profile, chosen = load_profile("laptop"), TalkingHeadSettings(**settings)
-    pipeline = talking_head(build_roles({n: c.model_dump() for n, c in profile.roles.items()}), chosen)
+    pipeline = talking_head(profile_roles(profile), chosen)
     listing, screen = list_input(str(input)), load_screen("talking_head")
     this = Run(pipeline, listing, output, profile, chosen, screen, engine)
     return this.execute(Progress(Console(file=io.StringIO())))

@@ -1,0 +1,315 @@
+"""The manifest's promise: right at every moment, whatever dies and when."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manifests import store
+from manifests.schema import STAGES
+
+SCHEMA = pa.schema(
+    [("sample_id", pa.string()), ("value", pa.int64()), ("media_uri", pa.string()), ("stages", STAGES)]
+)
+IDS = [f"s{i}" for i in range(9)]
+
+
+def table(values: dict[str, int], schema: pa.Schema = SCHEMA) -> pa.Table:
+    rows = [{"sample_id": k, "value": v, "stages": {"a": f"f{v}"}} for k, v in values.items()]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def seen(manifest: Path) -> dict[str, int]:
+    """What a user of pandas sees; no id twice."""
+    frame = pd.read_parquet(manifest)
+    assert frame["sample_id"].is_unique
+    return dict(zip(frame["sample_id"], frame["value"], strict=True))
+
+
+def files(manifest: Path) -> list[str]:
+    return [p.name for p in store.manifest_files(manifest)]
+
+
+def states(manifest: Path) -> list[tuple[int, int]]:
+    """What changes when a file is rewritten."""
+    return [(f.stat().st_ino, f.stat().st_mtime_ns) for f in store.manifest_files(manifest)]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    store.prepare(tmp_path / "manifest", SCHEMA)
+    return tmp_path / "manifest"
+
+
+@pytest.fixture
+def three_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "ROWS_PER_FILE", 3)
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+
+class Mortal:
+    """Lets a chosen number of file operations happen and dies at the next, before or after it is done."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, on_change: Callable[[], None]) -> None:
+        self.left: int | None = None
+        self.is_after = False
+        self.on_change = on_change
+        patch.setattr(store.os, "fsync", lambda fd: None)
+        for name in ("replace", "unlink", "open"):
+            patch.setattr(Path, name, self._watch(getattr(Path, name), name))
+
+    def _watch(self, original: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def operation(path: Path, *args: Any, **kwargs: Any) -> Any:
+            if self.left is None or (name == "open" and "w" not in args[0]):
+                return original(path, *args, **kwargs)
+            self.left -= 1
+            if self.left < 0 and not (self.left == -1 and self.is_after):
+                raise Died
+            done = original(path, *args, **kwargs)
+            left, self.left = self.left, None
+            self.on_change()
+            self.left = left
+            if self.left < 0:
+                raise Died
+            return done
+
+        return operation
+
+    def run(self, left: int, is_after: bool, work: Callable[[], Any]) -> bool:
+        """Do `work` until it dies; whether it did."""
+        self.left, self.is_after = left, is_after
+        try:
+            work()
+            return False
+        except Died:
+            return True
+        finally:
+            self.left = None
+
+
+ROWS = st.dictionaries(st.sampled_from(IDS), st.integers(0, 99), min_size=1, max_size=6)
+COMMIT = st.tuples(st.just("commit"), ROWS, st.just(False))
+MERGE = st.tuples(st.just("merge"), st.integers(0, 16) | st.just(99), st.booleans())
+PREPARE = st.tuples(st.just("prepare"), st.just(0), st.just(False))
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.lists(COMMIT | COMMIT | MERGE | MERGE | PREPARE, max_size=10))
+def test_any_order_of_commits_merges_and_crashes_reads_right(steps: list[tuple[str, Any, bool]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        manifest = Path(folder) / "manifest"
+        committed: dict[str, list[int]] = {}
+        merged: set[str] = set()  # ids that have been seen must stay
+
+        def look() -> None:
+            now = seen(manifest)
+            assert merged <= set(now)
+            assert all(value in committed[name] for name, value in now.items())
+
+        mortal = Mortal(patch, look)
+        patch.setattr(store, "ROWS_PER_FILE", 3)
+        store.prepare(manifest, SCHEMA)
+        for kind, what, is_after in steps:
+            if kind == "commit":
+                for name, value in what.items():
+                    committed.setdefault(name, []).append(value)
+                store.commit(manifest, table(what))
+            elif kind == "prepare":
+                assert store.prepare(manifest, SCHEMA) == SCHEMA
+            elif not mortal.run(what, is_after, lambda: store.merge(manifest, SCHEMA)):
+                assert seen(manifest) == {name: values[-1] for name, values in committed.items()}
+                assert store.part_files(manifest) == []
+            look()
+            merged |= set(seen(manifest))
+        store.merge(manifest, SCHEMA)
+        assert seen(manifest) == {name: values[-1] for name, values in committed.items()}
+        assert store.part_files(manifest) == [] and store.merge(manifest, SCHEMA) == 0
+        sizes = [pq.read_metadata(f).num_rows for f in store.manifest_files(manifest)]
+        assert max(sizes) <= 3 and sum(sizes) == len(committed)
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+def test_a_merge_that_dies_at_any_operation_is_simply_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_after: bool
+) -> None:
+    old = dict.fromkeys(IDS[:7], 0)
+    final = old | {"s1": 2, "s5": 3, "s7": 3, "s8": 3}
+    manifest = tmp_path / "0"
+    mortal = Mortal(monkeypatch, lambda: None)
+    monkeypatch.setattr(store, "ROWS_PER_FILE", 3)
+    died = 0
+    for left in range(40):
+        manifest = tmp_path / str(left)
+        store.prepare(manifest, SCHEMA)
+        store.commit(manifest, table(old))
+        store.merge(manifest, SCHEMA)
+        store.commit(manifest, table({"s1": 1}))
+        store.commit(manifest, table({"s1": 2, "s5": 2}))
+        store.commit(manifest, table({"s5": 3, "s7": 3, "s8": 3}))
+        if not mortal.run(left, is_after, lambda m=manifest: store.merge(m, SCHEMA)):
+            break
+        died += 1
+        now = seen(manifest)
+        assert set(old) <= set(now) and all(now[k] in (final[k], old.get(k)) for k in now)
+        store.prepare(manifest, SCHEMA)
+        store.merge(manifest, SCHEMA)
+        assert seen(manifest) == final and store.part_files(manifest) == []
+        assert not list(manifest.rglob("*.tmp"))
+    assert died >= 12  # three files written, each opened, renamed and tidied, and three parts deleted
+
+
+def test_new_rows_fill_the_last_file_and_old_ones_stay_where_they_are(
+    manifest: Path, three_a_file: None
+) -> None:
+    store.commit(manifest, table(dict.fromkeys(IDS[:4], 1)))
+    assert store.merge(manifest, SCHEMA) == 4
+    assert files(manifest) == ["manifest-00000.parquet", "manifest-00001.parquet"]
+    before = states(manifest)
+    store.commit(manifest, table({"s3": 2, "s4": 2}))
+    assert store.merge(manifest, SCHEMA) == 2
+    after = states(manifest)
+    assert after[0] == before[0] and after[1] != before[1]
+    assert pq.read_table(store.manifest_files(manifest)[1])["sample_id"].to_pylist() == ["s3", "s4"]
+    assert seen(manifest) == {"s0": 1, "s1": 1, "s2": 1, "s3": 2, "s4": 2}
+
+
+def test_the_newest_of_several_parts_wins(manifest: Path) -> None:
+    for value in range(12):
+        store.commit(manifest, table({"s0": value, f"s{value % 3}": value}))
+    assert seen(manifest) == {} and len(store.part_files(manifest)) == 12
+    assert store.merge(manifest, SCHEMA) == 3
+    assert seen(manifest) == {"s0": 11, "s1": 10, "s2": 11}
+
+
+def test_removed_rows_are_gone_also_from_waiting_parts(manifest: Path, three_a_file: None) -> None:
+    store.commit(manifest, table(dict.fromkeys(IDS[:5], 1)))
+    store.merge(manifest, SCHEMA)
+    store.commit(manifest, table({"s1": 2, "s7": 2, "s8": 2}))
+    store.merge(manifest, SCHEMA, remove={"s0", "s4", "s7", "never"})
+    assert seen(manifest) == {"s1": 2, "s2": 1, "s3": 1, "s8": 2} and store.part_files(manifest) == []
+    store.merge(manifest, SCHEMA, remove={"s1", "s2", "s3", "s8"})
+    assert seen(manifest) == {}
+    store.commit(manifest, table({"s0": 5}))
+    store.merge(manifest, SCHEMA)
+    assert seen(manifest) == {"s0": 5}
+
+
+def test_what_was_replaced_and_removed_is_told(manifest: Path) -> None:
+    told: list[tuple[str, Any, Any]] = []
+
+    def note(old: dict[str, Any], new: dict[str, Any] | None) -> None:
+        told.append((old["sample_id"], old["stages"], new and new["stages"]))
+
+    store.commit(manifest, table({"s0": 1, "s1": 1, "s2": 1}))
+    store.merge(manifest, SCHEMA, on_replaced=note)
+    assert told == []
+    store.commit(manifest, table({"s0": 2, "s3": 2}))
+    store.merge(manifest, SCHEMA, remove={"s1"}, on_replaced=note)
+    assert sorted(told) == [("s0", {"a": "f1"}, {"a": "f2"}), ("s1", {"a": "f1"}, None)]
+
+
+def test_an_empty_manifest_can_be_read_at_once(manifest: Path) -> None:
+    frame = pd.read_parquet(manifest)
+    assert list(frame.columns) == SCHEMA.names and len(frame) == 0
+    assert store.merge(manifest, SCHEMA) == 0 and store.read(manifest).schema.equals(SCHEMA)
+
+
+def test_a_changed_schema_is_applied_to_every_file(manifest: Path, three_a_file: None) -> None:
+    store.commit(manifest, table(dict.fromkeys(IDS[:4], 1)))
+    store.merge(manifest, SCHEMA)
+    wider = pa.schema(
+        [("sample_id", pa.string()), ("value", pa.float64()), ("new", pa.string()), ("stages", STAGES)]
+    )
+    assert store.prepare(manifest, wider) == wider
+    assert [pq.read_schema(f) for f in store.manifest_files(manifest)] == [wider, wider]
+    frame = pd.read_parquet(manifest)
+    assert frame["new"].isna().all() and frame["value"].tolist() == [1.0] * 4
+    store.commit(manifest, table({"s0": 2}))  # an older program's part
+    store.merge(manifest, wider)
+    assert seen(manifest)["s0"] == 2.0
+    store.prepare(manifest, SCHEMA)
+    assert list(pd.read_parquet(manifest).columns) == SCHEMA.names
+
+
+def test_columns_of_an_earlier_input_list_stay(manifest: Path) -> None:
+    listed = pa.field("note", pa.string(), metadata={"from": "input list"})
+    wider = SCHEMA.append(listed)
+    store.prepare(manifest, wider)
+    store.commit(manifest, table({"s0": 1}, wider).set_column(4, listed, pa.array(["mine"])))
+    store.merge(manifest, wider)
+    assert store.prepare(manifest, SCHEMA).names == [*SCHEMA.names, "note"]
+    assert pd.read_parquet(manifest)["note"].tolist() == ["mine"]
+
+
+def test_preparing_again_rewrites_nothing(manifest: Path) -> None:
+    store.commit(manifest, table({"s0": 1}))
+    store.merge(manifest, SCHEMA)
+    before = states(manifest)
+    store.prepare(manifest, SCHEMA)
+    assert states(manifest) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("soon", pa.int64()), ("a", pa.list_(pa.string())), ("a", pa.map_(pa.string(), pa.string()))],
+)
+def test_a_column_that_cannot_change_its_type_is_refused_by_name(value: str, kind: pa.DataType) -> None:
+    made = pa.table({"sample_id": ["s0"], "age": [value]})
+    with pytest.raises(ValueError, match="column age cannot become"):
+        store.conform(made, pa.schema([("sample_id", pa.string()), ("age", kind)]))
+
+
+def test_temporary_files_and_parts_are_invisible_and_tidied(manifest: Path) -> None:
+    store.commit(manifest, table({"s0": 1}))
+    store.merge(manifest, SCHEMA)
+    store.commit(manifest, table({"s1": 1}))
+    half = store.manifest_files(manifest)[0].read_bytes()[:50]
+    leftovers = [manifest / "_manifest-00000.parquet.0a.tmp", manifest / store.PARTS / "_1.parquet.0b.tmp"]
+    for leftover in leftovers:
+        leftover.write_bytes(half)
+    assert seen(manifest) == {"s0": 1} and len(store.part_files(manifest)) == 1
+    store.prepare(manifest, SCHEMA)
+    assert not any(leftover.exists() for leftover in leftovers) and len(store.part_files(manifest)) == 1
+    store.merge(manifest, SCHEMA)
+    assert seen(manifest) == {"s0": 1, "s1": 1}
+
+
+def test_a_failed_write_leaves_the_old_file(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = manifest / "x.bin"
+    store.write_bytes(path, b"old")
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        store.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old" and [p.name for p in manifest.glob("*x.bin*")] == ["x.bin"]
+
+
+def test_a_reader_that_has_the_old_file_open_still_reads_it(manifest: Path) -> None:
+    store.commit(manifest, table({"s0": 1}))
+    store.merge(manifest, SCHEMA)
+    with pq.ParquetFile(store.manifest_files(manifest)[0]) as old:
+        store.commit(manifest, table({"s0": 2, "s1": 2}))
+        store.merge(manifest, SCHEMA)
+        assert old.read()["value"].to_pylist() == [1]
+    assert seen(manifest) == {"s0": 2, "s1": 2}
+
+
+def test_a_folder_without_manifest_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"no manifest in {tmp_path}"):
+        store.read(tmp_path)
+    assert store.num_rows(tmp_path / "gone.parquet") == 0
