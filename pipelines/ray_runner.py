@@ -208,8 +208,11 @@ def run_ray(
 
 
 def part_size(rows: int, workers: int, largest: int) -> int:
-    """Rows a part: small enough that every worker gets about eight, at most `largest`."""
-    return max(1, min(largest, rows // (workers * 8)))
+    """Rows a part: small enough that every worker gets about sixteen, at most `largest`.
+
+    At the end of a run all but one worker wait for the last part.
+    """
+    return max(1, min(largest, rows // (workers * 16)))
 
 
 def _place(

@@ -36,7 +36,7 @@ class Body(Stage):
     class Config(StageConfig):
         """Settings of `Body`."""
 
-        fps: float = Field(2.5, gt=0, description="sampled frames a second")
+        fps: float = Field(2.0, gt=0, description="sampled frames a second")
         short_side: int = Field(480, ge=64, description="shorter side of the frames, pixels")
         min_score: float = Field(0.5, ge=0, le=1, description="smallest score of a visible body point")
         min_hand_score: float = Field(0.3, ge=0, le=1, description="smallest mean score of a visible hand")

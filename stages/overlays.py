@@ -33,7 +33,7 @@ class Overlays(Stage):
 
         fps: float = Field(1.0, gt=0, le=10, description="frames a second to choose from")
         short_side: int = Field(720, ge=240, le=2160, description="their shorter side, px")
-        every_s: float = Field(2.5, gt=0, description="time between frames read, s")
+        every_s: float = Field(3.0, gt=0, description="time between frames read, s")
         max_frames: int = Field(6, ge=2, description="frames read at most")
         max_tilt: float = Field(3.0, ge=0, le=45, description="greatest tilt of an overlay, degrees")
         same_place: float = Field(0.5, gt=0, le=1, description="least overlap (IoU) of boxes in one place")

@@ -140,7 +140,7 @@ def test_pools_take_all_cpus_but_one(session: None) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "workers", "largest", "expected"),
-    [(160, 2, 8, 8), (40, 2, 8, 2), (3, 2, 8, 1), (10_000, 4, 8, 8)],
+    [(160, 2, 8, 5), (48, 2, 8, 1), (3, 2, 8, 1), (10_000, 4, 8, 8)],
 )
 def test_parts_are_small_enough_to_share_and_to_lose(
     rows: int, workers: int, largest: int, expected: int
