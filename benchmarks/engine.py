@@ -98,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clips", type=int, nargs="+", default=[40, 160])
     parser.add_argument("--rounds", type=int, default=1, help="each way is timed so often, in turn")
+    parser.add_argument("--ways", nargs="+", default=["multiprocessing", "inline", "ray"])
     arguments = parser.parse_args()
     os.environ |= SINGLE_THREAD
     view = Table("clips", "way", "s (best)", "throughput against the pool")
@@ -107,7 +108,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             clips = to_720p(real_clips(), Path(name) / "720p", 4)
             ways = {"multiprocessing": by_pool, "inline": by_engine("inline"), "ray": by_engine("ray")}
-            ways["ray"](copies(clips, Path(name) / "warm", 2), Path(name) / "warm-out")
+            ways = {way: run for way, run in ways.items() if way in ("multiprocessing", *arguments.ways)}
+            by_engine("ray")(copies(clips, Path(name) / "warm", 2), Path(name) / "warm-out")
             for count in arguments.clips:
                 folder = copies(clips, Path(name) / f"in{count}", count)
                 best = dict.fromkeys(ways, float("inf"))

@@ -11,13 +11,12 @@ from PIL import Image
 from stages.media import local_copy, still
 
 SHORT_SIDE = 96
-AFTER_S = 0.5
 
 
 def preview(row: Mapping[str, Any]) -> bytes | None:
-    """A JPEG of the clip shortly after its start; None where nothing can be shown.
+    """A JPEG of the clip's first frame; None where nothing can be shown.
 
-    Later frames would have to be decoded from the last key frame on, which takes seconds in long shots.
+    A later frame would have to be decoded from the last key frame on, which takes long in long shots.
     """
     uri = row["media_uri"] or ""
     if "://" in uri and not uri.startswith("file://"):
@@ -25,7 +24,7 @@ def preview(row: Mapping[str, Any]) -> bytes | None:
     start = (row["start_s"] or 0.0) if uri == row["source_uri"] else 0.0
     try:
         with local_copy(uri) as path:
-            image = still(path, start + min(AFTER_S, (row.get("duration_s") or 0.0) / 2), SHORT_SIDE)
+            image = still(path, start, SHORT_SIDE)
         sink = io.BytesIO()
         Image.fromarray(image).save(sink, "JPEG", quality=70)
     except Exception:  # a picture that cannot be made must not end a finished run; its row says what is wrong

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import shutil
 import sys
@@ -29,6 +30,8 @@ SINGLE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"], "1"
 )
 TEMPORARY = "iavatar-"
+# The laptop's models take 0.9 GB, the frames of a clip of 20 s 0.6 GB; the rest is air.
+WORKER_BYTES = 2.5e9
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,11 @@ def ray_session() -> Iterator[None]:
     common: dict[str, Any] = {
         "logging_level": logging.WARNING,
         "log_to_driver": False,  # they stay with Ray: MediaPipe alone writes a line for every graph
-        "runtime_env": {"env_vars": SINGLE_THREAD},
     }
     address = os.environ.get("RAY_ADDRESS")
     if address:
         print(f"connecting to Ray at {address}", file=sys.stderr, flush=True)
-        _init(**common)
+        _init(runtime_env={"env_vars": SINGLE_THREAD}, **common)
         try:
             yield
         finally:
@@ -71,6 +73,7 @@ def ray_session() -> Iterator[None]:
     with _session_folder() as folder:
         try:
             cpus = (os.cpu_count() or 1) + 1
+            os.environ.update(SINGLE_THREAD)  # inherited; a runtime_env would start every worker anew
             _init(num_cpus=cpus, include_dashboard=False, _temp_dir=str(folder), **common)
             yield
         finally:
@@ -218,7 +221,7 @@ def part_size(rows: int, workers: int, largest: int) -> int:
 def _place(
     groups: Sequence[tuple[Sequence[Step], Resources]], rows: int
 ) -> list[tuple[Sequence[Step], Resources, int]]:
-    """How many actors each group gets; all CPUs but one, because Ray Data's readers need one.
+    """How many actors each group gets: what memory holds on all CPUs but one, which Ray Data's readers need.
 
     Raises:
         RunError: not even one actor of each group fits; Ray Data would wait for ever without a word.
@@ -246,6 +249,7 @@ def _place(
             fits = [spare_cpu / len(open_groups) / resources.cpus] if resources.cpus else []
             fits += [spare_gpu / len(open_groups) / resources.gpus] if resources.gpus else []
             size = 1 + int(min(fits) + 1e-9) if fits else 1
+            size = max(1, min(size, int(have.get("memory", math.inf) / WORKER_BYTES / len(open_groups))))
         pools.append((steps, resources, max(1, min(size, rows))))
     return pools
 
