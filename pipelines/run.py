@@ -33,17 +33,6 @@ Engine = Literal["ray", "inline"]
 # While a run goes on its parts are merged when there are so many and so much time has passed: it bounds the
 # number of small files and lets the manifest be looked at, and costs the driver little.
 MERGE_PARTS, MERGE_SECONDS = 500, 300.0
-PACKAGES = (
-    "ray",
-    "pyarrow",
-    "pandas",
-    "numpy",
-    "av",
-    "torch",
-    "mediapipe",
-    "opencv-python-headless",
-    "rapidocr",
-)
 
 
 @dataclass

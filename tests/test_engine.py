@@ -213,6 +213,7 @@ def test_two_runs_cannot_write_to_one_folder(tmp_path: Path) -> None:
     files = make_files(tmp_path / "in", 1)
     with lock(tmp_path / "out"), pytest.raises(RunError, match="another run is writing"):
         execute(toy_stages(), files, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest").exists()
 
 
 def test_seeded_draws_are_the_same_in_any_order_and_engine_batch(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_kill_9_of_the_whole_run_then_the_same_command(engine: str, tmp_path: Pa
     execute(toy_stages(**settings), files, tmp_path / "calm")
     assert same_manifest(manifest(out), manifest(tmp_path / "calm"))
     record = json.loads((out / "run.json").read_text())
-    assert record["status"] == "finished" and record["counts"]["reused"] == len(committed)
+    # A worker may commit one more part in the moment between the death of its run and its own.
+    assert record["status"] == "finished" and record["counts"]["reused"] >= len(committed)
 
 
 def _ids(part: Path) -> list[str]:
