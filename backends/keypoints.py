@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 NUM_KEYPOINTS: Final = 133
 
-BODY: Final = slice(0, 17)
-FEET: Final = slice(17, 23)
 FACE: Final = slice(23, 91)
 LEFT_HAND: Final = slice(91, 112)
 RIGHT_HAND: Final = slice(112, 133)
@@ -44,14 +42,7 @@ NAMES: Final = (
 )
 INDEX: Final = {name: i for i, name in enumerate(NAMES)}
 
-# Parts of the face; brows, nose, eyes and mouth together are its inner area.
-JAW: Final = slice(23, 40)
-RIGHT_BROW: Final = slice(40, 45)
-LEFT_BROW: Final = slice(45, 50)
-NOSE: Final = slice(50, 59)
-RIGHT_EYE: Final = slice(59, 65)
-LEFT_EYE: Final = slice(65, 71)
-MOUTH: Final = slice(71, 91)
+# Brows, nose, eyes and mouth, without the jaw.
 INNER_FACE: Final = slice(40, 91)
 
 _FACE_MIRROR = (

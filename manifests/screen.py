@@ -93,11 +93,7 @@ class Screen(BaseModel):
     def apply(self, table: pa.Table) -> pa.Table:
         """The table with `keep` and `drop_reasons` filled in."""
         keep, reasons = self.verdicts(table)
-        for name, values in (("keep", keep), ("drop_reasons", reasons)):
-            index = table.schema.get_field_index(name)
-            field = table.schema.field(index)
-            table = table.set_column(index, field, pa.array(values, field.type))
-        return table
+        return store.with_values(store.with_values(table, "keep", keep), "drop_reasons", reasons)
 
 
 def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

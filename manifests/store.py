@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -126,6 +127,13 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def with_values(table: pa.Table, name: str, values: Sequence[Any] | npt.NDArray[Any]) -> pa.Table:
+    """The table with other values in a column that it has; type and metadata stay."""
+    index = table.schema.get_field_index(name)
+    field = table.schema.field(index)
+    return table.set_column(index, field, pa.array(values, field.type))
+
+
 def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = None) -> pa.Schema:
     """Make the manifest readable from the first moment and give every file the same columns.
 
@@ -163,10 +171,8 @@ def _as_stored(schema: pa.Schema) -> pa.Schema:
 
 
 def _only_stages(table: pa.Table, names: Collection[str]) -> pa.Table:
-    index = table.schema.get_field_index("stages")
-    field = table.schema.field(index)
     kept = [[(n, fp) for n, fp in row or () if n in names] for row in table["stages"].to_pylist()]
-    return table.set_column(index, field, pa.array(kept, field.type))
+    return with_values(table, "stages", kept)
 
 
 def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -183,15 +183,10 @@ def run(
             raise SettingsError(
                 f"--output {output} lies inside --input {input}: its clips would become input"
             )
-        with err.status("listing the input") if err.is_terminal else _nothing():
+        with err.status("listing the input") if err.is_terminal else nullcontext():
             this = _make_run(pipeline, input, output, profile, screen, overrides, limit, engine, retry_errors)
         record = this.execute(Progress(err))
     _print_outcome(record, output)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _print_outcome(record: dict[str, Any], output: Path) -> None:
@@ -315,8 +310,8 @@ def plan(
     )
     view = Table("stage", "models", "resources", "s/sample")
     for step in program.steps:
-        given = run_.profile.resources.get(step.name) or run_.profile.resources.get("default")
-        takes = f"{given.cpus:g} CPU" + (f", {given.gpus:g} GPU" if given.gpus else "") if given else "1 CPU"
+        given = run_.profile.resources_of(step.name)
+        takes = f"{given.cpus:g} CPU" + (f", {given.gpus:g} GPU" if given.gpus else "")
         models = ", ".join(m.id for m in step.stage.models) or "-"
         view.add_row(step.name, models, takes, f"{seconds[step.name]:.2f}" if step.name in seconds else "?")
     out.print(view)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -86,7 +87,11 @@ class Program:
     array_owner: Mapping[str, str]
     max_seconds: float
     seed: int
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Stage name -> current fingerprint."""
+        return {step.name: step.fingerprint for step in self.steps}
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """For run.json: what each fingerprint stands for."""
@@ -173,8 +178,7 @@ def compile_pipeline(
             written[output] = step.fingerprint
             if isinstance(what, Array):
                 owner[output] = stage.name
-    prints = {s.name: s.fingerprint for s in steps}
-    return Program(name, steps, schema, owner, max_seconds, seed, prints)
+    return Program(name, steps, schema, owner, max_seconds, seed)
 
 
 def due(row: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Step], bool]:

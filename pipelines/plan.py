@@ -148,12 +148,12 @@ def _from_manifest(manifest: Path, schema: pa.Schema, changes: Mapping[int, Mapp
     positions = sorted(changes)
     table = store.conform(store.take(manifest, positions), schema)
     for name in {name for change in changes.values() for name in change}:
-        if (index := schema.get_field_index(name)) < 0:
+        if name not in schema.names:
             continue
         old = table[name].to_pylist()
         values = [changes[i].get(name, value) for i, value in zip(positions, old, strict=True)]
         values = [list(v.items()) if isinstance(v, dict) and name == "stages" else v for v in values]
-        table = table.set_column(index, schema.field(index), pa.array(values, schema.field(index).type))
+        table = store.with_values(table, name, values)
     return table
 
 

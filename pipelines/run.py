@@ -6,7 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -142,7 +142,7 @@ class Run:
         """Bring one manifest up to date with a listing."""
         manifest = folder / "manifest"
         schema = store.prepare(manifest, program.schema, set(program.fingerprints))
-        program = Program(**{**vars(program), "schema": schema})
+        program = replace(program, schema=schema)
         shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
         forget = _feature_remover(folder)
         store.merge(manifest, schema, on_replaced=forget)
@@ -204,12 +204,9 @@ class Run:
         """Neighbouring stages with the same resources share an actor, and so one decode."""
         from pipelines.ray_runner import Resources
 
-        given = self.profile.resources
-
         def resources(step: Step) -> Resources:
-            said = given.get(step.name) or given.get("default")
-            own = Resources() if said is None else Resources(said.cpus, said.gpus, said.workers)
-            return own if own.workers else Resources(own.cpus, own.gpus, self.settings.workers)
+            said = self.profile.resources_of(step.name)
+            return Resources(said.cpus, said.gpus, said.workers or self.settings.workers)
 
         return [(list(steps), key) for key, steps in groupby(program.steps, resources)]
 

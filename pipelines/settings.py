@@ -61,6 +61,10 @@ class Profile(BaseModel):
     )
     settings: dict[str, Any] = Field(default_factory=dict, description="As after --set, nested.")
 
+    def resources_of(self, stage: str) -> StageResources:
+        """What one worker of a stage takes: its own entry, else `default`, else one CPU."""
+        return self.resources.get(stage) or self.resources.get("default") or StageResources()
+
 
 Model = TypeVar("Model", bound=BaseModel)
 
