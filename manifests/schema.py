@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,26 @@ ERROR = pa.struct(
 )
 STAGES = pa.map_(pa.string(), pa.string())
 
+# A visible body region of the subject and its point, shares of the first frame.
+REGIONS = pa.list_(
+    pa.struct(
+        [("region", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("confidence", pa.float64())]
+    )
+)
+# How the subject reacts to one type of touch at one region.
+REACTIONS = pa.list_(
+    pa.struct(
+        [
+            ("region", pa.string()),
+            ("interaction_type", pa.string()),
+            ("interaction_group", pa.string()),
+            ("intensity", pa.string()),
+            ("action", pa.string()),
+            ("emotion", pa.string()),
+        ]
+    )
+)
+
 ARROW_TYPES: Mapping[str, pa.DataType] = {
     "float": pa.float64(),
     "int": pa.int64(),
@@ -28,6 +48,8 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {
     "string": pa.string(),
     "strings": pa.list_(pa.string()),
     "floats": pa.list_(pa.float64()),
+    "regions": REGIONS,
+    "reactions": REACTIONS,
     "error": ERROR,
     "stages": STAGES,
 }
@@ -92,6 +114,10 @@ COMMON_COLUMNS: Mapping[str, Field] = {
     "interaction_region": Field("string", "", "Body region touched; left and right are the subject's own."),
     "interaction_x": Field("float", "0-1", "Point touched, share of the first frame's width from the left."),
     "interaction_y": Field("float", "0-1", "Point touched, share of the first frame's height from the top."),
+    "interaction_person": Field(
+        "int", "", "Index of the person touched, 0 the leftmost at first appearance."
+    ),
+    "interaction_prompt": Field("string", "", "The sentence that opens the training prompt."),
     "interaction_by": Field("string", "", "Who found or chose the interaction."),
 }
 
@@ -120,21 +146,22 @@ def arrow_field(name: str, column: Described) -> pa.Field:
 
 
 def manifest_schema(
-    stage_columns: Mapping[str, Described], input_fields: Iterable[pa.Field] = ()
+    stage_columns: Mapping[str, Described], input_fields: Sequence[pa.Field] = ()
 ) -> pa.Schema:
     """The schema of a run: source, common, stage, input-list and outcome columns, in that order.
 
     Args:
         stage_columns: what the pipeline's stages write, in order; a common column written by a stage
             keeps its place and the shared meaning.
-        input_fields: further columns of the input list.
+        input_fields: further columns of the input; one of a common column's name fills that column.
     """
     fields = [arrow_field(name, column) for name, column in SOURCE_COLUMNS.items()]
     fields += [arrow_field(name, column) for name, column in COMMON_COLUMNS.items()]
     fields += [arrow_field(n, c) for n, c in stage_columns.items() if n not in COMMON_COLUMNS]
-    fields += list(input_fields)
+    fields += [field for field in input_fields if field.name not in COMMON_COLUMNS]
     fields += [arrow_field(name, column) for name, column in OUTCOME_COLUMNS.items()]
-    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
+    metadata = {"schema_version": str(SCHEMA_VERSION), "side_convention": "subject"}
+    return pa.schema(fields, metadata=metadata)
 
 
 def input_column_name(name: str, taken: Iterable[str]) -> str:

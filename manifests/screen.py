@@ -18,6 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from manifests import store
 
 
+# Implementations that only stand in for a model are named so; media they made is no training data.
+STAND_IN, STAND_IN_COLUMN = "stand_in", "synthesis_by"
+
+
 class Rule(BaseModel):
     """One threshold: the sample is dropped with `reason` unless the column satisfies every bound given."""
 
@@ -53,7 +57,8 @@ class Screen(BaseModel):
 
         A sample with an error is dropped as `error:<stage>`, one that a gate stopped as
         `stopped:<stage>`; for these, columns that were not computed are not judged. Otherwise a null
-        is `missing:<column>` unless the rule says `missing: pass`.
+        is `missing:<column>` unless the rule says `missing: pass`. Media made by a stand-in
+        (`synthesis_by` begins with `stand_in`) is dropped as `stand_in` whatever the rules are.
 
         Raises:
             ValueError: a rule names a column that the table does not have, or bounds one without numbers.
@@ -69,6 +74,10 @@ class Screen(BaseModel):
             if stopped[i] is not None:
                 reasons[i].append(f"stopped:{stopped[i].partition(':')[0]}")
             unfinished[i] = bool(reasons[i])
+        if STAND_IN_COLUMN in table.column_names:
+            for i, by in enumerate(table[STAND_IN_COLUMN].to_pylist()):
+                if (by or "").startswith(STAND_IN):
+                    reasons[i].append("stand_in")
         for rule in self.rules:
             if rule.column not in table.column_names:
                 raise ValueError(
@@ -84,7 +93,8 @@ class Screen(BaseModel):
             null = np.asarray(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)))
             broken = _breaks(rule, column) & ~null
             for i in np.flatnonzero(broken).tolist():
-                reasons[i].append(rule.reason)
+                if rule.reason not in reasons[i]:
+                    reasons[i].append(rule.reason)
             if rule.missing == "drop":
                 for i in np.flatnonzero(null & ~unfinished).tolist():
                     reasons[i].append(f"missing:{rule.column}")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import pyarrow as pa
 import typer
@@ -18,32 +17,18 @@ from manifests import store
 from manifests.report import write_report
 from manifests.schema import ERROR
 from manifests.screen import Screen, rescreen
-from manifests.text import clean_text, public_url
+from manifests.text import clean_text
 from pipelines import doctor as checks
-from pipelines.pipeline import Pipeline, RunError, stage_columns
+from pipelines.catalogue import CLIPS, PIPELINES, PORTRAITS, Request, prepare
+from pipelines.pipeline import RunError
 from pipelines.plan import make_plan
 from pipelines.preview import preview
 from pipelines.progress import Progress, duration
 from pipelines.record import is_locked, lock, read_run, write_run, write_screen
-from pipelines.run import Run
-from pipelines.settings import (
-    Profile,
-    Settings,
-    SettingsError,
-    load_profile,
-    load_screen,
-    merged,
-    parse,
-    parse_overrides,
-    profile_roles,
-)
+from pipelines.run import Engine
+from pipelines.settings import SettingsError, load_profile, load_screen
 from pipelines.signals import sigterm_interrupts
-from pipelines.source import InputError, list_input
-from pipelines.talking_head import TalkingHeadSettings, talking_head
-
-PIPELINES: dict[str, tuple[type[Settings], Callable[..., Pipeline]]] = {
-    "talking_head": (TalkingHeadSettings, talking_head),
-}
+from pipelines.source import InputError
 
 OUTCOME = pa.schema([("keep", pa.bool_()), ("error", ERROR)])
 
@@ -100,62 +85,6 @@ def _readable_errors(output: Path | None = None) -> Iterator[None]:
         _stop(f"interrupted. What was committed in {output} is safe; run the same command again to go on.", 1)
 
 
-def _resolve(pipeline: str, profile: str, overrides: list[str] | None) -> tuple[Profile, Settings, Pipeline]:
-    """Profile, settings and pipeline from the command line.
-
-    Raises:
-        SettingsError: one of them is wrong.
-    """
-    if pipeline not in PIPELINES:
-        raise SettingsError(f"there is no pipeline {pipeline!r}; there are: {', '.join(PIPELINES)}")
-    chosen = load_profile(profile)
-    model, build = PIPELINES[pipeline]
-    parse(model, chosen.settings, f"profile {profile}: settings")
-    settings = parse(model, merged(chosen.settings, parse_overrides(overrides or [])), "--set")
-    pipe = build(profile_roles(chosen), settings)
-    known = ["default", *(stage.name for stage in pipe.stages)]
-    for name in chosen.resources:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            nearest = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
-            raise SettingsError(f"profile {chosen.name}: resources: there is no stage {name}; {nearest}")
-    return chosen, settings, pipe
-
-
-def _make_run(
-    pipeline: str,
-    input: str,
-    output: Path,
-    profile: str,
-    screen: str | None,
-    overrides: list[str] | None,
-    limit: int | None,
-    engine: Literal["ray", "inline"],
-    retry_errors: bool,
-) -> Run:
-    chosen, settings, pipe = _resolve(pipeline, profile, overrides)
-    judge = load_screen(screen or pipe.screen)
-    listing = list_input(input, settings.source, owned=frozenset(stage_columns(pipe.stages)))
-    listing.rows = listing.rows[:limit]
-    # Absolute: workers may run in another directory.
-    run = Run(
-        pipe,
-        listing,
-        output.absolute(),
-        chosen,
-        settings,
-        judge,
-        engine,
-        retry_errors,
-        public_url(input) if "://" in input else input,
-    )
-    try:
-        run.program()
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-    return run
-
-
 @app.command()
 def run(
     pipeline: Name,
@@ -165,12 +94,14 @@ def run(
     screen: ScreenName = None,
     overrides: Overrides = None,
     limit: Limit = None,
-    engine: Annotated[Literal["ray", "inline"], typer.Option(help="ray, or inline: one process.")] = "ray",
+    engine: Annotated[Engine, typer.Option(help="ray, or inline: one process.")] = "ray",
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Compute samples again that ended in an error.")
     ] = False,
 ) -> None:
     """Run a pipeline. The same command again goes on where a run stopped and computes only what is missing.
+
+    synthetic_interactions makes two manifests: OUTPUT/portraits, then OUTPUT/clips.
 
     Exit status: 0 the run finished (samples with errors are counted and shown), 1 it could not finish,
     2 wrong use.
@@ -183,17 +114,25 @@ def run(
             raise SettingsError(
                 f"--output {output} lies inside --input {input}: its clips would become input"
             )
-        with err.status("listing the input") if err.is_terminal else nullcontext():
-            this = _make_run(pipeline, input, output, profile, screen, overrides, limit, engine, retry_errors)
-        record = this.execute(Progress(err))
-    _print_outcome(record, output)
+        request = Request(
+            pipeline, input, output, profile, screen, overrides or [], limit, engine, retry_errors
+        )
+        runs = prepare(request)
+        while True:
+            with err.status("listing the input") if err.is_terminal else nullcontext():
+                this = next(runs, None)
+            if this is None:
+                break
+            record = this.execute(Progress(err))
+            shown = output / this.folder.name if this.folder != output.absolute() else output
+            _print_outcome(record, shown)
 
 
 def _print_outcome(record: dict[str, Any], output: Path) -> None:
     counts = record["counts"]
     out.print(
-        f"{counts['ids_in']} samples in, {counts['ids_out']} out: kept {counts['kept']}, dropped "
-        f"{counts['dropped'] - counts['errors']}, errors {counts['errors']} "
+        f"{record['pipeline']}: {counts['ids_in']} samples in, {counts['ids_out']} out: kept "
+        f"{counts['kept']}, dropped {counts['dropped'] - counts['errors']}, errors {counts['errors']} "
         f"(computed {counts['computed']}, reused {counts['reused']}, {duration(record['seconds'])})",
         soft_wrap=True,
     )
@@ -209,8 +148,15 @@ def _print_outcome(record: dict[str, Any], output: Path) -> None:
 def _read_record(folder: Path) -> dict[str, Any]:
     record = read_run(folder)
     if record is None:
-        raise InputError(f"{folder} is not the folder of a run (no run.json in it)")
+        inside = " and ".join(str(f) for f in _steps_in(folder))
+        hint = f"it holds the runs {inside}; name one of them" if inside else "no run.json in it"
+        raise InputError(f"{folder} is not the folder of a run ({hint})")
     return record
+
+
+def _steps_in(folder: Path) -> list[Path]:
+    """The runs that synthetic_interactions put below its output, as far as they have begun."""
+    return [folder / name for name in (PORTRAITS, CLIPS) if (folder / name / "run.json").is_file()]
 
 
 @app.command("screen")
@@ -245,6 +191,12 @@ def screen_command(folder: Folder, screen: ScreenName = None) -> None:
 @app.command()
 def status(folder: Folder) -> None:
     """Say how far a run is: what is merged, what is committed and waiting, verdicts and errors."""
+    steps = [] if (folder / "run.json").exists() else _steps_in(folder)
+    for step in steps or [folder]:
+        _print_status(step)
+
+
+def _print_status(folder: Path) -> None:
     with _readable_errors(folder):
         record = _read_record(folder)
         manifest = folder / "manifest"
@@ -293,8 +245,10 @@ def plan(
 ) -> None:
     """Say what a run would do, before anything is spent: samples, stages, models, resources, time."""
     with _readable_errors():
-        run_ = _make_run(pipeline, input, output or Path(), profile, None, overrides, limit, "inline", False)
+        request = Request(pipeline, input, output, profile, None, overrides or [], limit)
+        run_ = next(prepare(request))
         program = run_.program()
+        output = run_.folder if output is not None else None
         todo, reused = len(run_.listing.rows), 0
         seconds: dict[str, float] = {}
         if output is not None and (output / "manifest").is_dir():
@@ -306,7 +260,8 @@ def plan(
             todo, reused = made.todo.num_rows - len(waiting), made.reused + len(waiting)
             seconds = _seconds_per_sample(output)
     out.print(
-        f"{pipeline}, profile {run_.profile.name}: {todo} samples to compute, {reused} reused", markup=False
+        f"{program.name}, profile {run_.profile.name}: {todo} samples to compute, {reused} reused",
+        markup=False,
     )
     view = Table("stage", "models", "resources", "s/sample")
     for step in program.steps:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
+from pipelines.catalogue import PIPELINES
 from pipelines.pipeline import Pipeline
-from pipelines.settings import load_profile, load_screen, profile_roles
-from pipelines.talking_head import TalkingHeadSettings, talking_head
+from pipelines.settings import Settings, VlmSettings, load_profile, load_screen, profile_roles
+from pipelines.synthetic_interactions import GIVEN
 from stages.contract import Array, Column, Frames, Stage
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def _pipeline() -> Pipeline:
-    profile = load_profile("laptop")
-    roles = profile_roles(profile)
-    return talking_head(roles, TalkingHeadSettings())
+def _pipelines() -> list[Pipeline]:
+    """All pipelines with the laptop's models."""
+    roles = profile_roles(load_profile("laptop"), VlmSettings(), Path())
+    return [build(roles, model()) for model, build in PIPELINES.values()]
+
+
+def _stages() -> list[tuple[Stage, list[str]]]:
+    """Every stage once, with the names of the pipelines that have it."""
+    found: dict[str, tuple[Stage, list[str]]] = {}
+    for pipeline in _pipelines():
+        for stage in pipeline.stages:
+            found.setdefault(stage.name, (stage, []))[1].append(pipeline.name)
+    return list(found.values())
+
+
+def _in(names: Sequence[str]) -> str:
+    return f"In {', '.join(names)}.\n"
 
 
 def _cell(text: object) -> str:
@@ -34,8 +48,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def manifest_page() -> str:
     """docs/manifest.md: every column with type, unit, meaning and the stage that writes it."""
-    stages = _pipeline().stages
-    writer = {n: s.name for s in stages for n, what in s.writes.items() if isinstance(what, Column)}
+    writers: dict[str, list[str]] = {}
+    for stage, _ in _stages():
+        for name, what in stage.writes.items():
+            if isinstance(what, Column):
+                writers.setdefault(name, []).append(stage.name)
     head = ("column", "type", "unit or range", "meaning")
     parts = [
         "# The manifest\n",
@@ -52,19 +69,26 @@ def manifest_page() -> str:
         "## Columns every pipeline shares\n",
         _table(
             (*head, "written by"),
-            [(f"`{n}`", f.type, f.unit, f.meaning, writer.get(n, "-")) for n, f in COMMON_COLUMNS.items()],
+            [
+                (f"`{n}`", f.type, f.unit, f.meaning, ", ".join(writers.get(n, ["-"])))
+                for n, f in COMMON_COLUMNS.items()
+            ],
         ),
         "## What happened to it\n",
         _table(head, [(f"`{n}`", f.type, f.unit, f.meaning) for n, f in OUTCOME_COLUMNS.items()]),
-        "## Scores of talking_head\n",
+        "## What a synthetic clip takes over from its portrait\n",
+        _table(head, [(f"`{n}`", c.type, c.unit, c.meaning) for n, c in GIVEN.items()]),
+        "`regions` is a list of records with region, x, y, confidence; `reactions` one of records with "
+        "region, interaction_type, interaction_group, intensity, action, emotion.\n",
+        "## Scores by stage\n",
     ]
-    for stage in stages:
+    for stage, names in _stages():
         own = {n: w for n, w in stage.writes.items() if n not in COMMON_COLUMNS and n not in SOURCE_COLUMNS}
         columns = [(f"`{n}`", w.type, w.unit, w.meaning) for n, w in own.items() if isinstance(w, Column)]
         arrays = [(f"`{n}`", w.shape, w.unit, w.meaning) for n, w in own.items() if isinstance(w, Array)]
         if not columns and not arrays:
             continue
-        parts.append(f"### {stage.name}\n")
+        parts += [f"### {stage.name}\n", _in(names)]
         if columns:
             parts.append(_table(head, columns))
         if arrays:
@@ -75,18 +99,22 @@ def manifest_page() -> str:
 
 def settings_page() -> str:
     """docs/settings.md: every `--set` key, what each stage sees, and the screens."""
-    pipeline = _pipeline()
     parts = [
         "# Settings\n",
         "Made from the code by `make docs`; do not edit.\n",
         "Give one with `--set key=value` or under `settings:` in a profile.\n",
-        "## The run\n",
-        _settings_table(TalkingHeadSettings, ""),
+        "## Every run\n",
+        _settings_table(Settings, ""),
+        "## vlm\n",
+        _settings_table(VlmSettings, "vlm."),
     ]
-    for stage in pipeline.stages:
+    common = set(Settings.model_fields)
+    for name, (model, _) in PIPELINES.items():
+        parts += [f"## {name}\n", _settings_table(model, "", common)]
+    for stage, names in _stages():
         parts += [
             f"## {stage.name}\n",
-            f"{_sees(stage)}\n",
+            f"{_in(names)}{_sees(stage)}\n",
             _settings_table(type(stage.config), f"{stage.name}."),
         ]
     folder = resources.files("configs") / "screens"
@@ -116,10 +144,10 @@ def _sees(stage: Stage) -> str:
     return f"Sees {'; '.join(seen) or 'columns only'}." + (f" Laptop models: {models}." if models else "")
 
 
-def _settings_table(model: type[BaseModel], prefix: str) -> str:
+def _settings_table(model: type[BaseModel], prefix: str, without: Collection[str] = ()) -> str:
     rows = []
     for name, field in model.model_fields.items():
-        if isinstance(field.default, BaseModel):
+        if isinstance(field.default, BaseModel) or name in without:
             continue
         rows.append((f"`{prefix}{name}`", field.default, field.description or ""))
     return _table(("key", "default", "meaning"), rows) if rows else "No settings.\n"

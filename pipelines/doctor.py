@@ -8,10 +8,11 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import imageio_ffmpeg
 
-from pipelines.settings import Profile, profile_roles
+from pipelines.settings import Profile, VlmSettings, profile_roles
 
 NEEDED_MEMORY_GIB = 4.0
 NEEDED_DISK_GIB = 2.0
@@ -32,7 +33,7 @@ def examine(profile: Profile) -> list[Result]:
     Raises:
         ValueError: the profile names something that does not exist.
     """
-    roles = profile_roles(profile)
+    roles = profile_roles(profile, VlmSettings(), Path())
     results = [
         _check("ffmpeg", _ffmpeg),
         _check("memory", _memory),

@@ -19,4 +19,4 @@ def run_inline(
     """Compute every row of the plan; yields one summary for each committed part."""
     worker = Worker(program, program.steps, folder, screen, run_id)
     for batch in pq.ParquetFile(plan).iter_batches(batch_size=rows_per_part):
-        yield worker.commit(worker.run(to_rows(batch)))
+        yield worker.commit(*worker.run(to_rows(batch)))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from stages.contract import Array, Column, Stage
 from stages.media import MEDIA_VERSION
 
 Span = tuple[float, float]
+MediaKind = Literal["video", "picture"]
 MEDIA = "media_uri"
 
 
@@ -46,6 +47,7 @@ class Pipeline:
         screen: the default screen's name in `configs/screens`.
         max_seconds: longest sample that is decoded, s.
         split: how long videos are cut first; None: every file is one sample.
+        media: what the input files are; a picture is seen by the stages as a clip of one frame.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Pipeline:
     screen: str
     max_seconds: float
     split: Split | None = None
+    media: MediaKind = "video"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Program:
         array_owner: array name -> the stage that stores it.
         max_seconds: longest sample that is decoded, s.
         seed: of the run.
+        media: what the input files are; a file that a stage made is always a video.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Program:
     array_owner: Mapping[str, str]
     max_seconds: float
     seed: int
+    media: MediaKind = "video"
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -101,6 +106,7 @@ class Program:
                 "version": step.stage.version,
                 "config": step.stage.config.model_dump(mode="json"),
                 "models": [m.id for m in step.stage.models],
+                "prompts": {p.name: p.hash for p in step.stage.prompts},
             }
             for step in self.steps
         }
@@ -122,6 +128,7 @@ def fingerprint(stage: Stage, upstream: Mapping[str, str], seed: int) -> str:
         "models": [m.id for m in stage.models],
         "reads": dict(sorted(upstream.items())),
         "writes": sorted(stage.writes),
+        "prompts": {p.name: p.hash for p in stage.prompts},
         "seed": seed,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
@@ -153,7 +160,12 @@ def stage_columns(stages: Sequence[Stage]) -> dict[str, Column]:
 
 
 def compile_pipeline(
-    name: str, stages: Sequence[Stage], max_seconds: float, seed: int, input_fields: Sequence[pa.Field] = ()
+    name: str,
+    stages: Sequence[Stage],
+    max_seconds: float,
+    seed: int,
+    input_fields: Sequence[pa.Field] = (),
+    media: MediaKind = "video",
 ) -> Program:
     """Check the stages' contract against their order and fingerprint each.
 
@@ -178,7 +190,7 @@ def compile_pipeline(
             written[output] = step.fingerprint
             if isinstance(what, Array):
                 owner[output] = stage.name
-    return Program(name, steps, schema, owner, max_seconds, seed)
+    return Program(name, steps, schema, owner, max_seconds, seed, media)
 
 
 def due(row: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Step], bool]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from pipelines.source import PICTURE_SUFFIXES
 from stages.media import local_copy, still
+from stages.picture import read_picture
 
 SHORT_SIDE = 96
+MARK = (230, 30, 30)
 
 
 def preview(row: Mapping[str, Any]) -> bytes | None:
-    """A JPEG of the clip's first frame; None where nothing can be shown.
+    """A JPEG of the clip's first frame, the point touched marked red; None where nothing can be shown.
 
     A later frame would have to be decoded from the last key frame on, which takes long in long shots.
     """
@@ -24,9 +28,21 @@ def preview(row: Mapping[str, Any]) -> bytes | None:
     start = (row["start_s"] or 0.0) if uri == row["source_uri"] else 0.0
     try:
         with local_copy(uri) as path:
-            image = still(path, start, SHORT_SIDE)
+            if PurePosixPath(uri).suffix.lower() in PICTURE_SUFFIXES:
+                image = Image.fromarray(read_picture(path))
+                scale = min(1.0, SHORT_SIDE / min(image.size))
+                image = image.resize((round(image.width * scale), round(image.height * scale)))
+            else:
+                image = Image.fromarray(still(path, start, SHORT_SIDE))
+        _mark(image, row.get("interaction_x"), row.get("interaction_y"))
         sink = io.BytesIO()
-        Image.fromarray(image).save(sink, "JPEG", quality=70)
+        image.save(sink, "JPEG", quality=70)
     except Exception:  # a picture that cannot be made must not end a finished run; its row says what is wrong
         return None
     return sink.getvalue()
+
+
+def _mark(image: Image.Image, x: float | None, y: float | None) -> None:
+    """A red dot, as training marks the point (InterAvatar §3.4)."""
+    if x is not None and y is not None:
+        ImageDraw.Draw(image).circle((x * image.width, y * image.height), 4, fill=MARK, outline="white")

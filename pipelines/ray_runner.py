@@ -36,11 +36,15 @@ WORKER_BYTES = 2.5e9
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a group takes, and how many there are (None: as many as fit)."""
+    """What one worker of a group takes, and how many there are (None: as many as fit).
+
+    concurrency: blocks that one worker has in hand at once, where its stages wait for a server.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
     workers: int | None = None
+    concurrency: int = 1
 
 
 @contextlib.contextmanager
@@ -146,15 +150,15 @@ class _Group:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = to_rows(table)
-        for row in rows:  # what earlier groups did with these rows
-            if figures := row.pop(FIGURES, None):
-                self.worker.summary.add(Summary.from_json(figures))
-        rows = self.worker.run(rows)
+        earlier = [row.pop(FIGURES, None) for row in rows]
+        rows, done = self.worker.run(rows)
+        for figures in filter(None, earlier):  # what earlier groups did with these rows
+            done.add(Summary.from_json(figures))
         if self.is_last:
-            return pa.table({"summary": [self.worker.commit(rows).to_json()]})
+            return pa.table({"summary": [self.worker.commit(rows, done).to_json()]})
         column: list[str | None] = [None] * len(rows)
         if rows:
-            column[0], self.worker.summary = self.worker.summary.to_json(), Summary()
+            column[0] = done.to_json()
         table = to_table(rows, self.worker.program.schema)
         return table.append_column(FIGURES, pa.array(column, pa.string()))
 
@@ -198,7 +202,7 @@ def run_ray(
                 fn_constructor_args=(worker, number == len(pools) - 1),
                 batch_size=None,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=size),
+                compute=_pool(size, resources.concurrency),
                 num_cpus=resources.cpus,
                 num_gpus=resources.gpus or None,
             )
@@ -208,6 +212,17 @@ def run_ray(
                 yield from map(Summary.from_json, block["summary"].to_pylist())
         except ray.exceptions.RayError as error:
             raise RunError(_why(error)) from error
+
+
+def _pool(size: int, concurrency: int) -> ActorPoolStrategy:
+    if concurrency == 1:
+        return ActorPoolStrategy(size=size)
+    return ActorPoolStrategy(
+        size=size,
+        max_tasks_in_flight_per_actor=concurrency,
+        max_concurrent_calls_per_actor=concurrency,
+        enable_true_multi_threading=True,
+    )
 
 
 def part_size(rows: int, workers: int, largest: int) -> int:

@@ -14,6 +14,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from backends.answer_batches import AnswerBatches
+from backends.answer_cache import read_usage
+from backends.vision_language_model import AnswerError
 from manifests import features, store
 from manifests.report import write_report
 from manifests.schema import SCHEMA_VERSION, to_rows
@@ -40,6 +43,7 @@ class Run:
     """Everything one run needs, resolved.
 
     folder: the output; holds manifest/, features/, media/, run.json, screen.yaml, report.html.
+    answers: where a language model keeps its answers and counts its requests.
     """
 
     pipeline: Pipeline
@@ -51,6 +55,7 @@ class Run:
     engine: Engine
     retry_errors: bool = False
     input: str = ""
+    answers: Path | None = None
     run_id: str = field(default_factory=lambda: time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
 
     def execute(self, progress: Progress) -> dict[str, Any]:
@@ -68,6 +73,7 @@ class Run:
                     f"{self.folder} holds a run of {before['pipeline']}; choose another --output"
                 )
             listing, record = self.listing, self._record()
+            spent = self._usage()
             head_start: dict[str, Any] = {}
             write_run(self.folder, record)
             try:
@@ -78,12 +84,18 @@ class Run:
                 done = self._manifest(
                     program, self.folder, listing, head_start, listed, progress, self.screen
                 )
+                while self._collect_batches(progress):
+                    self.retry_errors = False  # that was done by the first pass
+                    done = self._manifest(
+                        program, self.folder, listing, head_start, listed, progress, self.screen
+                    )
                 record |= done | {"status": "finished", "finished": now()}
             except BaseException as error:
                 kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 record |= {"status": kind, "finished": now(), "message": str(error)[:1000]}
                 raise
             finally:
+                record["vlm"] = self._spent_since(spent)
                 write_run(self.folder, record)
             write_screen(self.folder, self.screen)
             progress.say("writing the report")
@@ -98,10 +110,41 @@ class Run:
         """
         p = self.pipeline
         program = compile_pipeline(
-            p.name, p.stages, p.max_seconds, self.settings.seed, self.listing.input_fields
+            p.name, p.stages, p.max_seconds, self.settings.seed, self.listing.input_fields, p.media
         )
         self.screen.verdicts(program.schema.empty_table())
         return program
+
+    def _usage(self) -> dict[str, int]:
+        """What has been asked of a language model so far, by all runs into this output."""
+        return vars(read_usage(self.answers)).copy() if self.answers is not None else {}
+
+    def _spent_since(self, before: Mapping[str, int]) -> dict[str, Any]:
+        """Requests, tokens and US dollars of this run; dollars are null without prices in the settings."""
+        spent: dict[str, Any] = {name: count - before[name] for name, count in self._usage().items()}
+        vlm = self.settings.vlm
+        if spent and vlm.input_price is not None and vlm.output_price is not None:
+            tokens = spent["prompt_tokens"] * vlm.input_price + spent["completion_tokens"] * vlm.output_price
+            spent["cost_usd"] = round(tokens / 1e6, 6)
+        elif spent:
+            spent["cost_usd"] = None
+        return spent
+
+    def _collect_batches(self, progress: Progress) -> bool:
+        """Send the questions that wait for a batch and wait for its answers; whether there are new ones.
+
+        Raises:
+            RunError: the server refuses or stays out of reach.
+        """
+        vlm = self.settings.vlm
+        if not vlm.batch or vlm.endpoint is None or self.answers is None:
+            return False
+        batches = AnswerBatches(str(self.answers), vlm.endpoint, key_variable=vlm.key_variable)
+        try:
+            counts = batches.run(progress.say)
+        except AnswerError as error:
+            raise RunError(f"batch of requests: {error}; run the same command again to go on") from error
+        return counts.answered + counts.failed > 0
 
     def _cut(self, progress: Progress, record: dict[str, Any]) -> tuple[Listing, dict[str, Any]]:
         """Probe whole videos and fan them out into clips; their own manifest lies in `videos/`."""
@@ -150,6 +193,8 @@ class Run:
         plan = make_plan(listing, program, manifest, schema, self.retry_errors, head_start)
         if plan.updated.num_rows:
             store.commit(manifest, plan.updated, self.run_id)
+        # A row that an earlier pass of this run left unfinished is new to this pass.
+        plan.todo = store.with_values(plan.todo, "run_id", [None] * plan.todo.num_rows)
         plan_file = folder / "_plan.parquet"
         store.write_table(plan_file, plan.todo, row_group_size=10_000)
         progress.start(program.name, plan.todo.num_rows, plan.reused)
@@ -206,7 +251,10 @@ class Run:
 
         def resources(step: Step) -> Resources:
             said = self.profile.resources_of(step.name)
-            return Resources(said.cpus, said.gpus, said.workers or self.settings.workers)
+            concurrency = step.stage.concurrency
+            if concurrency > 1 and step.name not in self.profile.resources:
+                return Resources(cpus=0, workers=1, concurrency=concurrency)  # it waits for a server
+            return Resources(said.cpus, said.gpus, said.workers or self.settings.workers, concurrency)
 
         return [(list(steps), key) for key, steps in groupby(program.steps, resources)]
 

@@ -9,14 +9,58 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from backends.openai_endpoint import served_model
 from backends.roles import Roles, build_roles
+from backends.vision_language_model import AnswerError
 from manifests.screen import Screen
 
 
 class SettingsError(Exception):
     """A setting, profile or screen is wrong; the message names it and the nearest right one."""
+
+
+class VlmSettings(BaseModel):
+    """A vision-language model behind an OpenAI-compatible endpoint; it takes the place of the profile's.
+
+    The key is read from the environment, never from here.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str | None = Field(None, description="Base URL, such as http://localhost:8000/v1 of vLLM.")
+    model: str | None = Field(None, description="Model to ask; default: the one that the endpoint serves.")
+    concurrency: int = Field(16, ge=1, description="Questions in flight at once, for each worker.")
+    timeout_s: float = Field(120.0, gt=0, description="Longest time for one request, s.")
+    attempts: int = Field(5, ge=1, description="Requests for one question, with growing pauses.")
+    max_requests: int | None = Field(
+        None, ge=0, description="Most requests that all runs into one output folder may make together."
+    )
+    temperature: float | None = Field(
+        0.0, ge=0, description="null: the endpoint's own (GPT-5 takes no other)."
+    )
+    max_tokens: int = Field(8192, ge=16, description="Longest answer, tokens.")
+    video: bool = Field(
+        True,
+        description="Show a clip as one video (vLLM); false: as pictures (the OpenAI API takes no video).",
+    )
+    batch: bool = Field(False, description="Ask by the Batch API: half the price, answers within a day.")
+    key_variable: str = Field(
+        "OPENAI_API_KEY", description="Environment variable that holds the key; none is needed for vLLM."
+    )
+    input_price: float | None = Field(None, ge=0, description="US dollars for a million prompt tokens.")
+    output_price: float | None = Field(None, ge=0, description="US dollars for a million answer tokens.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _without_secrets(cls, value: str | None) -> str | None:
+        if value is not None and (not value.startswith(("http://", "https://")) or "@" in value):
+            raise ValueError(
+                "give an address such as http://localhost:8000/v1, without user or key "
+                "(the key is read from the variable that key_variable names)"
+            )
+        return value
 
 
 class Settings(BaseModel):
@@ -28,6 +72,7 @@ class Settings(BaseModel):
     source: str | None = Field(None, description="Name of the data set in sample ids; default: the folder's.")
     workers: int | None = Field(None, ge=1, description="Processes that compute; default: as many as fit.")
     rows_per_part: int = Field(8, ge=1, description="Most samples that are committed together.")
+    vlm: VlmSettings = VlmSettings()
 
 
 class RoleChoice(BaseModel):
@@ -58,6 +103,9 @@ class Profile(BaseModel):
     roles: dict[str, RoleChoice]
     resources: dict[str, StageResources] = Field(
         default_factory=dict, description="Stage name, or `default`, to what one worker of it takes."
+    )
+    screens: dict[str, str] = Field(
+        default_factory=dict, description="Pipeline to its screen, where it differs from the pipeline's own."
     )
     settings: dict[str, Any] = Field(default_factory=dict, description="As after --set, nested.")
 
@@ -171,14 +219,30 @@ def load_profile(name: str) -> Profile:
     return parse(Profile, *_load_yaml(name, "profiles"))
 
 
-def profile_roles(profile: Profile) -> Roles:
+def profile_roles(profile: Profile, vlm: VlmSettings, answers: Path) -> Roles:
     """The models of a profile, not loaded yet.
 
+    Args:
+        profile: names an implementation for each role.
+        vlm: an endpoint here takes the place of the profile's vision-language model.
+        answers: folder in which a language model keeps its answers.
+
     Raises:
-        SettingsError: it names a role, implementation or setting that does not exist.
+        SettingsError: it names a role, implementation or setting that does not exist, or the endpoint does
+            not say which model it serves.
     """
+    choices = {name: choice.model_dump() for name, choice in profile.roles.items()}
+    if vlm.endpoint is not None:
+        try:
+            model = vlm.model or served_model(vlm.endpoint, str(answers), vlm.key_variable)
+        except AnswerError as error:
+            raise SettingsError(f"vlm.endpoint: {error}") from None
+        sent = vlm.model_dump(exclude={"input_price", "output_price"})
+        choices["vision_language_model"] = {**sent, "use": "openai_endpoint", "model": model}
+    if choices.get("vision_language_model", {}).get("use") in ("openai_endpoint", "vllm"):
+        choices["vision_language_model"].setdefault("folder", str(answers))
     try:
-        return build_roles({name: choice.model_dump() for name, choice in profile.roles.items()})
+        return build_roles(choices)
     except ValueError as error:
         raise SettingsError(f"profile {profile.name}: {error}") from None
 

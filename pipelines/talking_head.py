@@ -77,7 +77,7 @@ def talking_head(models: Roles, settings: TalkingHeadSettings) -> Pipeline:
         Speech(models.voice_activity, models.diarizer, config=s.speech),  # speech ratio, speakers
         LipSync(models.lip_sync, config=s.lip_sync),  # offset and confidence
         Overlays(models.text_detector, config=s.overlays),  # subtitles, logos
-        Caption(models.captioner, config=s.caption),
+        Caption(models.vision_language_model, config=s.caption),
     ]
     if any(stage.needs_constant_rate for stage in scores):
         scores.insert(0, ConstantRate(config=s.constant_rate))

@@ -11,22 +11,25 @@ import math
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from backends.vision_language_model import Deferred
 from manifests import features, store
-from manifests.schema import SCHEMA_VERSION, to_table
+from manifests.schema import ARROW_TYPES, SCHEMA_VERSION, to_table
 from manifests.screen import Screen
 from manifests.text import clean_text, without_secrets
 from pipelines.pipeline import MEDIA, Program, Step, due
 from stages.clip import Clip
 from stages.contract import Array, Column
 from stages.media import decode, local_copy
+from stages.picture import decode_picture
 
 ATTEMPTS = "_attempts"
 # A sample whose worker process died this often in one run is given up as an error.
@@ -85,7 +88,6 @@ class Worker:
     ) -> None:
         self.program, self.steps, self.folder = program, list(steps), folder
         self.screen, self.run_id = screen, run_id
-        self.summary = Summary()
         self.is_ready = False
 
     def setup(self) -> None:
@@ -95,25 +97,30 @@ class Worker:
                 step.stage.setup()
             self.is_ready = True
 
-    def run(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Compute what each row still needs of this group; as many rows come back, in the same order."""
-        self.setup()
-        return [self._sample(row) for row in rows]
+    def run(self, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], Summary]:
+        """Compute what each row still needs of this group; as many rows come back, in the same order.
 
-    def commit(self, rows: Sequence[dict[str, Any]]) -> Summary:
-        """Judge finished rows and commit them as one part; returns what was done since the last commit."""
+        May be called from several threads when every step of the group allows that.
+        """
+        self.setup()
+        done = Summary()
+        return [self._sample(row, done) for row in rows], done
+
+    def commit(self, rows: Sequence[dict[str, Any]], done: Summary) -> Summary:
+        """Judge finished rows and commit them as one part; `done`, what was computed, is completed."""
         for row in rows:
             clear_outdated(row, self.program)
         table = self.screen.apply(to_table(list(rows), self.program.schema))
         store.commit(self.folder / "manifest", table, self.run_id)
-        summary, self.summary = self.summary, Summary()
-        summary.rows = len(rows)
-        summary.kept = sum(table["keep"].to_pylist())
-        summary.errors = sum(row["error"] is not None for row in rows)
-        summary.stopped = sum(row["stopped"] is not None for row in rows)
-        return summary
+        done.rows = len(rows)
+        done.kept = sum(table["keep"].to_pylist())
+        done.errors = sum(row["error"] is not None for row in rows)
+        done.stopped = sum(row["stopped"] is not None for row in rows)
+        return done
 
-    def _sample(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _sample(self, row: dict[str, Any], summary: Summary) -> dict[str, Any]:
+        if row["run_id"] == self.run_id and row["stopped"]:
+            return row  # an earlier group of this run has ended it
         everything, ended = due(row, self.program.steps)
         todo = [step for step in everything if step in self.steps]
         if not todo:
@@ -132,13 +139,15 @@ class Worker:
                     "(a crash inside a library, or out of memory); try again with --retry-errors"
                 )
                 _fail(row, last, "WorkerDied", message, "")
-                self.summary.failed[last.name] += 1
+                summary.failed[last.name] += 1
                 return row
             with ExitStack() as stack:
-                self._steps(row, todo, stack, note)
+                self._steps(row, todo, stack, note, summary)
         return row
 
-    def _steps(self, row: dict[str, Any], todo: list[Step], stack: ExitStack, note: Attempt) -> None:
+    def _steps(
+        self, row: dict[str, Any], todo: list[Step], stack: ExitStack, note: Attempt, summary: Summary
+    ) -> None:
         clip = Clip(row=row, seed=_seed(self.program.seed, row["sample_id"]), folder=self.folder)
         done = dict(row["stages"])
         for position, step in enumerate(todo):
@@ -159,20 +168,23 @@ class Worker:
                     path = features.feature_path(self.folder, row["sample_id"], step.name, step.fingerprint)
                     features.save(path, arrays)
                     clip.arrays.update(arrays)
+            except Deferred as error:
+                row["stopped"] = f"{step.name}: {error}"  # not done, so it is taken up again
+                return
             except Exception as error:
                 _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
                 self._heal(row, error)
-                self.summary.failed[step.name] += 1
+                summary.failed[step.name] += 1
                 return
             finally:
-                self.summary.seconds[step.name] += time.perf_counter() - started - decoding
-                self.summary.seconds["decode"] += decoding
+                summary.seconds[step.name] += time.perf_counter() - started - decoding
+                summary.seconds["decode"] += decoding
             columns = {k: v for k, v in written.items() if k not in arrays}
             if MEDIA in columns and columns[MEDIA] != row[MEDIA]:
                 clip.decoded = clip.local_path = None  # later stages see the new file
             row.update(columns)
             row["stages"][step.name] = done[step.name] = step.fingerprint
-            self.summary.computed[step.name] += 1
+            summary.computed[step.name] += 1
             reason = step.stage.stop(row)
             if reason is not None:
                 row["stopped"] = f"{step.name}: {reason}"
@@ -193,6 +205,9 @@ class Worker:
         own_file = row[MEDIA] != row["source_uri"]  # made for this sample alone
         start, end = (None, None) if own_file else (row["start_s"], row["end_s"])
         assert clip.local_path is not None
+        if self.program.media == "picture" and not own_file:
+            clip.decoded = decode_picture(clip.local_path, requests)
+            return
         clip.decoded = decode(clip.local_path, requests, start, end, self.program.max_seconds)
 
     def _load_arrays(self, clip: Clip, step: Step, done: dict[str, str]) -> None:
@@ -274,6 +289,8 @@ def _plain(value: Any, what: Column | Array, name: str) -> Any:
         return [clean_text(str(v)) for v in value]
     if what.type == "floats":
         return [float(v) for v in value]
+    if what.type in ("regions", "reactions"):
+        return [_record(v, ARROW_TYPES[what.type].value_type, name) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     wanted = _PYTHON_TYPES[what.type]
@@ -284,6 +301,12 @@ def _plain(value: Any, what: Column | Array, name: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return clean_text(value) if isinstance(value, str) else value
+
+
+def _record(value: Mapping[str, Any], kind: pa.StructType, name: str) -> dict[str, Any]:
+    if set(value) != {field.name for field in kind}:
+        raise ContractError(f"a record of {name} has {sorted(value)}, not {[field.name for field in kind]}")
+    return {n: clean_text(v) if isinstance(v, str) else float(v) for n, v in value.items()}
 
 
 class Attempt:

@@ -1,12 +1,16 @@
-"""A caption for every clip: the input list's own, or one by the captioner."""
+"""A caption for every clip: the input list's own, or one by the vision-language model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from backends.captioner import Captioner
+from backends.vision_language_model import VisionLanguageModel
+from prompts.caption import CAPTION
+from prompts.caption import Caption as CaptionAnswer
+from stages.ask import VIDEO, ask
 from stages.clip import Clip
 from stages.contract import Column, Frames, Stage, StageConfig
 
@@ -14,32 +18,88 @@ FACTS = ("num_people", "framing", "head_yaw", "hands_share", "speech_ratio", "mo
 
 
 class Caption(Stage):
-    """Keeps the caption that came with the clip, else asks the captioner (InterAvatar §4.2: captions)."""
+    """Keeps the caption that came with the clip, else asks the model (InterAvatar §4.2: human-centric).
+
+    facts: measured columns that a stand-in puts into words.
+    """
 
     class Config(StageConfig):
         """Settings of Caption."""
 
         keep_source: bool = Field(True, description="A `caption` column of the input list is used as it is.")
 
-    reads = ("input_caption", *FACTS)
     writes: ClassVar = {
         "caption": Column("string", "", "What is seen, in one or two sentences."),
-        "caption_by": Column("string", "", "Who wrote the caption: a model's name, `composed`, or `source`."),
+        "caption_by": Column("string", "", "Who wrote the caption: a model's name, or `source`."),
     }
+    prompts = (CAPTION,)
 
-    def __init__(self, captioner: Captioner, config: StageConfig | None = None) -> None:
-        super().__init__(captioner, config=config)
-        self.captioner = captioner
+    def __init__(
+        self, model: VisionLanguageModel, config: StageConfig | None = None, facts: Sequence[str] = FACTS
+    ) -> None:
+        super().__init__(model, config=config)
+        self.model = model
+        self.facts = tuple(facts)
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The input list's caption and the facts."""
+        return ("input_caption", *self.facts)
 
     @property
     def sees(self) -> tuple[Frames, ...]:
-        """Nothing: the laptop's captioner looks at no picture."""
-        return ()
+        """What the model is shown."""
+        return (VIDEO,)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Choose or write the caption."""
         given = clip["input_caption"]
         if self.config.keep_source and isinstance(given, str) and given.strip():
             return {"caption": given.strip(), "caption_by": "source"}
-        caption = self.captioner.caption([], {name: clip[name] for name in FACTS})
-        return {"caption": caption, "caption_by": self.captioner.name if caption else None}
+        facts = {name: clip[name] for name in self.facts}
+        said = ask(
+            self.model,
+            CAPTION.fill(),
+            CaptionAnswer,
+            clip.frames(VIDEO),
+            lambda: CaptionAnswer(caption=in_words(facts)),
+        )
+        return {"caption": said.caption, "caption_by": self.model.name}
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """Number of people, framing, pose, speech and camera, as far as they were measured."""
+    people = facts.get("num_people")
+    if people is None:
+        return "A video."
+    if people == 0:
+        return "No person is in view."
+    return " ".join([_who(facts, people), *_how(facts)])
+
+
+def _who(facts: Mapping[str, Any], people: int) -> str:
+    who = "One person" if people == 1 else f"{people} people"
+    verb = "is" if people == 1 else "are"
+    talks = (facts.get("speech_ratio") or 0) > 0.3 and (facts.get("mouth_motion") or 0) > 0
+    framing = {
+        "head": ", seen close up",
+        "shoulders": ", seen from the shoulders up",
+        "half_body": ", seen from the waist up",
+        "full_body": ", seen full length",
+    }.get(facts.get("framing") or "", "")
+    return f"{who} {verb} {'talking' if talks else 'in view'}{framing}."
+
+
+def _how(facts: Mapping[str, Any]) -> list[str]:
+    said = []
+    yaw = facts.get("head_yaw")
+    if yaw is not None:
+        side = "their left" if yaw > 0 else "their right"
+        said.append("The face is to the camera." if abs(yaw) < 20 else f"The head is turned to {side}.")
+    hands = facts.get("hands_share")
+    if hands is not None and hands > 0.5:
+        said.append("Hands are visible.")
+    camera = facts.get("camera_motion")
+    if camera is not None:
+        said.append("The camera is still." if camera < 0.02 else "The camera moves.")
+    return said

@@ -78,7 +78,7 @@ class Consistency(Stage):
             chosen[int(np.abs(np.array(chosen) - drawn).argmin())] = drawn
             faces = {i: self.face_embedder.embed(frames.images[i], marks[i]) for i in sorted(set(chosen))}
 
-        scene, person = _similarities(images), _similarities(list(faces.values()))
+        scene, person = similarities(images), similarities(list(faces.values()))
         return {
             "temporal_consistency": float(np.mean(scene)) if scene else None,
             "temporal_consistency_min": min(scene, default=None),
@@ -105,7 +105,7 @@ class Consistency(Stage):
         return np.asarray(marks, np.float32)[nearest(np.asarray(marked), times)]
 
 
-def _similarities(vectors: Sequence[npt.NDArray[np.float32]]) -> list[float]:
+def similarities(vectors: Sequence[npt.NDArray[np.float32]]) -> list[float]:
     """Cosine of each vector with the next."""
     unit = [v / max(float(np.linalg.norm(v)), 1e-12) for v in vectors]
     return [float(a @ b) for a, b in pairwise(unit)]

@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from prompts.prompt import Prompt
+
 if TYPE_CHECKING:
     from stages.clip import Clip
 
-ColumnType = Literal["float", "int", "bool", "string", "strings", "floats"]
+ColumnType = Literal["float", "int", "bool", "string", "strings", "floats", "regions", "reactions"]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the manifest: its type, its unit or range, and what it means."""
+    """One column of the manifest: its type, its unit or range, and what it means.
+
+    `regions` and `reactions` are lists of records; `manifests/schema.py` names their fields.
+    """
 
     type: ColumnType
     unit: str
@@ -85,13 +90,14 @@ class Stage(ABC):
     """One step of a pipeline.
 
     `version` is raised by hand when the code of a stage changes what it computes: with the
-    configuration, the model ids and the fingerprints of what it reads it makes the fingerprint that
-    decides whether a sample has to be computed again.
+    configuration, the model ids, the prompts and the fingerprints of what it reads it makes the
+    fingerprint that decides whether a sample has to be computed again.
     """
 
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[Mapping[str, Column | Array]] = {}
+    prompts: ClassVar[tuple[Prompt, ...]] = ()
     Config: ClassVar[type[StageConfig]] = StageConfig
 
     def __init__(self, *models: Model, config: StageConfig | None = None) -> None:
@@ -112,6 +118,11 @@ class Stage(ABC):
     def needs_constant_rate(self) -> bool:
         """True when a clip of variable or unknown frame rate must be re-encoded before this stage."""
         return False
+
+    @property
+    def concurrency(self) -> int:
+        """Samples that one process may work on at once; above 1 for a stage that waits for a server."""
+        return max((getattr(model, "concurrency", 1) for model in self.models), default=1)
 
     def setup(self) -> None:
         """Load the models, in the process that runs the stage."""

@@ -174,7 +174,7 @@ def decode(
     requests = list(dict.fromkeys(requests))
     if (start_s or 0.0) < 0 or (end_s is not None and end_s <= (start_s or 0.0)):
         raise MediaError(f"the range from {start_s or 0.0:g} s to {end_s} s is empty")
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         try:
             container = av.open(file, container_options=_NO_OTHER_FILES, buffer_size=1 << 20)
         except (av.FFmpegError, ValueError) as error:
@@ -183,7 +183,7 @@ def decode(
             return _decode(container, requests, start_s or 0.0, end_s, max_seconds)
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BinaryIO:
     """Open a file that may be anything.
 
     Raises:
@@ -370,7 +370,7 @@ def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
         MediaError: no frame can be decoded there.
         OSError: the file cannot be opened.
     """
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         try:
             with av.open(file, "r", container_options=_NO_OTHER_FILES) as container:
                 video = next(

@@ -14,6 +14,7 @@ from stages.clip import Clip
 from stages.contract import Stage
 from stages.media import decode
 
+pytest_plugins = ["tests.vllm_server"]
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -20,7 +20,7 @@ import yaml
 from typer.testing import CliRunner
 
 from manifests import store
-from pipelines import cli
+from pipelines import catalogue, cli
 from pipelines.pipeline import Pipeline
 from pipelines.settings import Settings, load_profile
 from stages.clip import Clip
@@ -86,7 +86,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         stages = [Length(config=settings.length), Square(config=settings.square), Root(), Say()]
         return Pipeline("toy", stages, judge, max_seconds=30)
 
-    monkeypatch.setitem(cli.PIPELINES, "toy", (ToySettings, build))
+    monkeypatch.setitem(catalogue.PIPELINES, "toy", (ToySettings, build))
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -138,9 +138,13 @@ def test_a_missing_input_is_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pipeline", "options", "said"),
     [
-        ("taking_head", [], r"no pipeline 'taking_head'; there are: talking_head, toy"),
+        ("taking_head", [], r"no pipeline 'taking_head'; there are: talking_head, real_inter.*, toy"),
         ("toy", ["--profile", "lapptop"], r"no profile 'lapptop': neither a file nor one of laptop"),
-        ("toy", ["--screen", "none.yaml"], r"no screen 'none.yaml'.* one of talking_head, visual"),
+        (
+            "toy",
+            ["--screen", "none.yaml"],
+            r"no screen 'none.yaml'.* one of portraits, portraits_gpu, real_interactions, ",
+        ),
         ("toy", ["--screen", "talking_head"], r"screen talking_head: rule too_short reads duration_s"),
         ("toy", ["--set", "lenght.add=1"], r"--set: unknown key lenght; did you mean length\?"),
         ("toy", ["--set", "length.ad=1"], r"unknown key length.ad; did you mean length.add\?"),

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from backends.roles import build_roles
 from manifests import store
-from manifests.schema import ERROR
+from manifests.schema import ERROR, SOURCE_COLUMNS
 from manifests.screen import Rule, Screen, rescreen
+from pipelines.catalogue import PIPELINES
 from pipelines.pipeline import compile_pipeline
-from pipelines.settings import load_profile, load_screen
-from pipelines.talking_head import TalkingHeadSettings, talking_head
+from pipelines.settings import VlmSettings, load_profile, load_screen, profile_roles
+from pipelines.synthetic_interactions import clip_fields
 from stages import media
 
 SCHEMA = pa.schema(
@@ -242,7 +242,7 @@ def test_only_files_with_changed_verdicts_are_rewritten(
     def never(*args: Any) -> None:
         raise AssertionError("a clip was opened")
 
-    monkeypatch.setattr(media, "_open_regular", never)
+    monkeypatch.setattr(media, "open_regular", never)
     before, frame = states(manifest), pd.read_parquet(manifest)
     same = rescreen(manifest, Screen(name="same", rules=[rule("low", "score", min=-1)]))
     assert same == {"rows": 6, "kept": 6, "dropped": 0, "changed": 0} and states(manifest) == before
@@ -275,17 +275,36 @@ SHIPPED = sorted(
 )
 
 
+JUDGES = {
+    "visual": "talking_head",
+    "portraits_gpu": "portraits",
+}  # a screen that is not named as its pipeline
+
+
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_screen_reads_what_talking_head_writes_and_gives_its_sources(name: str) -> None:
+def test_a_shipped_screen_reads_what_its_pipeline_gives_and_names_its_sources(name: str) -> None:
     screen = load_screen(name)
-    profile = load_profile("laptop")
-    roles = build_roles({n: c.model_dump() for n, c in profile.roles.items()})
-    stages = talking_head(roles, TalkingHeadSettings()).stages
-    written = {column for stage in stages for column in stage.writes}
     assert screen.name == name.removesuffix(".yaml") and screen.description and screen.rules
+    model, build = PIPELINES[JUDGES.get(screen.name, screen.name)]
+    stages = build(profile_roles(load_profile("laptop"), VlmSettings(), Path()), model()).stages
+    given = {*SOURCE_COLUMNS, *(column for stage in stages for column in stage.writes)}
     for r in screen.rules:
-        assert r.column in written and len(r.source) >= 10, r
-    reasons = [r.reason for r in screen.rules]
-    assert len(set(reasons)) == len(reasons)
-    empty = compile_pipeline("p", stages, 30, 0).schema.empty_table()
+        assert r.column in given and len(r.source) >= 10, r
+    bounds = [(r.reason, r.column, r.min is None) for r in screen.rules]
+    assert len(set(bounds)) == len(bounds)
+    fields = clip_fields() if screen.name == "synthetic_interactions" else []
+    empty = compile_pipeline("p", stages, 30, 0, fields).schema.empty_table()
     assert screen.verdicts(empty)[1] == []
+
+
+def test_no_screen_keeps_a_clip_that_a_stand_in_made() -> None:
+    screen = Screen(name="lenient", rules=[])
+    table = pa.table(
+        {
+            "synthesis_by": ["stand_in_image_warp", "wan2.2", None],
+            "error": pa.nulls(3, ERROR),
+            "stopped": pa.nulls(3, pa.string()),
+        }
+    )
+    keep, reasons = screen.verdicts(table)
+    assert keep.tolist() == [False, True, True] and reasons == [["stand_in"], [], []]

@@ -159,7 +159,10 @@ def test_a_file_can_be_named_with_or_without_its_ending(load: Any, tmp_path: Pat
     ("load", "said"),
     [
         (load_profile, "no profile 'nothing': neither a file nor one of laptop"),
-        (load_screen, "no screen 'nothing': neither a file nor one of talking_head, visual"),
+        (
+            load_screen,
+            "no screen 'nothing': neither a file nor one of portraits, portraits_gpu, real_interactions, ",
+        ),
     ],
 )
 def test_an_unknown_name_lists_the_known_ones(load: Any, said: str) -> None:

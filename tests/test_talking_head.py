@@ -16,7 +16,7 @@ from manifests.features import load_features
 from manifests.schema import to_rows
 from pipelines.progress import Progress
 from pipelines.run import Run
-from pipelines.settings import load_profile, load_screen, profile_roles
+from pipelines.settings import VlmSettings, load_profile, load_screen, profile_roles
 from pipelines.source import list_input
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from tests.clips import ffmpeg
@@ -26,7 +26,7 @@ def run(
     input: Path, output: Path, engine: Literal["ray", "inline"] = "inline", **settings: Any
 ) -> dict[str, Any]:
     profile, chosen = load_profile("laptop"), TalkingHeadSettings(**settings)
-    pipeline = talking_head(profile_roles(profile), chosen)
+    pipeline = talking_head(profile_roles(profile, VlmSettings(), Path()), chosen)
     listing, screen = list_input(str(input)), load_screen("talking_head")
     this = Run(pipeline, listing, output, profile, chosen, screen, engine)
     return this.execute(Progress(Console(file=io.StringIO())))
@@ -64,7 +64,7 @@ def test_scores_are_there_and_in_range(everything: Path) -> None:
     whole = rows[rows["stopped"].isna()]
     assert len(whole) >= 18
     assert whole["luminance"].between(0, 255).all() and whole["face_share"].between(0, 1).all()
-    assert whole["caption"].str.len().gt(10).all() and set(whole["caption_by"]) == {"composed"}
+    assert whole["caption"].str.len().gt(10).all() and set(whole["caption_by"]) == {"stand_in_measured"}
     assert set(whole["lip_sync_by"]) == {"mouth_envelope_correlation"}
     assert whole["speech_ratio"].between(0, 1).all() and whole["head_yaw"].between(-90, 90).all()
     row = whole.iloc[0]

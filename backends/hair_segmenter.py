@@ -1,0 +1,230 @@
+"""The hair of one head, pixel by pixel: the role, SAM 2 and a mask of the head for the laptop."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, Final, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from backends.person_mask import SelfieSegmentation
+from backends.skin import FaceFrame, face_frame, is_skin, lab, skin_colours
+
+# The head is looked at with a face this wide, pixels: texture is compared at one scale.
+_FACE_WIDTH: Final = 128
+# Hair is looked for so far from the eyes, face widths: beside, above, below (about the mouth).
+_BESIDE, _ABOVE, _BELOW = 0.95, 1.5, 0.6
+# Strands: band-passed lightness (standard deviations in pixels) over the lightness around it. Its median
+# above the forehead measured 0.039-0.165 on 17 heads of hair, 0.002-0.012 on four heads painted bald and
+# fifteen painted hats; so hair has at least 0.03, and skin-coloured (blond) hair half as much again.
+_FINE, _COARSE, _AROUND = 0.8, 3.0, 4.0
+_TEXTURE: Final = 0.03
+# Colours hair has by nature, Lab: neither blue, violet, green nor as saturated as a red cap (chroma 50).
+_LEAST_A, _MOST_A, _LEAST_B, _MOST_CHROMA = -6, 28, -7, 40
+# Hair must cover this share of the head above the forehead: 0.44-0.99 measured on 17 heads of hair, at most
+# 0.10 on four bald heads and 0.24 on 80 hats (whose edges look like strands).
+_CROWN: Final = 0.35
+
+
+class HairSegmenter(Protocol):
+    """Segments the hair of one person."""
+
+    @property
+    def id(self) -> str:
+        """Implementation, version and settings."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Short name for the `*_by` columns."""
+        ...
+
+    def setup(self) -> None:
+        """Load the weights; calling it again does nothing."""
+        ...
+
+    def segment(
+        self,
+        image: npt.NDArray[np.uint8],
+        box: npt.NDArray[np.float32],
+        keypoints: npt.NDArray[np.float32] | None,
+    ) -> npt.NDArray[np.bool_]:
+        """The hair inside a box that somebody says holds hair.
+
+        Args:
+            image: RGB, uint8 [H, W, 3].
+            box: float32 [4], x0, y0, x1, y1, normalised.
+            keypoints: float32 [133, 3] of the same person (see `backends.keypoints`), or None.
+
+        Returns:
+            bool [H, W]; all False where no hair is found.
+        """
+        ...
+
+
+class Sam2HairSegmenter:
+    """SAM 2 with the box as its prompt (InterAvatar appendix B.1): what the box holds is the hair.
+
+    model: a name on the model hub or a folder; "facebook/sam2.1-hiera-large" needs about 2 GB.
+    device: "cuda", "cpu" ...; None: CUDA where there is one.
+
+    It trusts the box: whether there is hair is for whoever drew it. The picture is scaled and normalised
+    here, as the model's own preprocessor configuration says, because the ready processor needs torchvision.
+    """
+
+    def __init__(self, model: str = "facebook/sam2.1-hiera-large", device: str | None = None) -> None:
+        self.model = model
+        self.device = device
+        self._net: Any = None
+        self._mean = self._std = np.zeros(3, np.float32)
+
+    @property
+    def id(self) -> str:
+        """Implementation, version and settings."""
+        return f"sam2({self.model}, transformers {version('transformers')})"
+
+    @property
+    def name(self) -> str:
+        """`sam2`."""
+        return "sam2"
+
+    def setup(self) -> None:
+        """Load the weights."""
+        if self._net is not None:
+            return
+        import torch
+        from transformers import Sam2Model
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(self.model)
+        self._mean = np.asarray(settings["image_mean"], np.float32)
+        self._std = np.asarray(settings["image_std"], np.float32)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        net: Any = Sam2Model.from_pretrained(self.model)  # its `to` is typed for another class
+        self._net = net.to(device).eval()
+
+    def segment(
+        self,
+        image: npt.NDArray[np.uint8],
+        box: npt.NDArray[np.float32],
+        keypoints: npt.NDArray[np.float32] | None,
+    ) -> npt.NDArray[np.bool_]:
+        """See `HairSegmenter.segment`; keypoints are not used."""
+        self.setup()
+        import torch
+
+        size = int(self._net.config.prompt_encoder_config.image_size)
+        scaled = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255
+        pixels = torch.from_numpy(((scaled - self._mean) / self._std).transpose(2, 0, 1)[None])
+        corners = torch.from_numpy(np.asarray(box, np.float32)[None, None] * size)
+        with torch.inference_mode():
+            out = self._net(
+                pixel_values=pixels.to(self._net.device),
+                input_boxes=corners.to(self._net.device),
+                multimask_output=False,
+            )
+        logits = out.pred_masks[0, 0, 0].float().cpu().numpy()
+        height, width = image.shape[:2]
+        return np.asarray(cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR) > 0)
+
+
+class HeadMaskHair:
+    """Hair as the part of the head that is neither face nor skin-coloured and looks like strands.
+
+    The person mask around the face (MediaPipe selfie segmentation of the head alone), less the face, kept
+    where the colour is one that hair has and the texture that of strands. A head that is not mostly covered
+    above the forehead has none: bald heads, hats, smooth white hair and faces narrower than about 60 pixels,
+    whose strands cannot be seen. A coarsely knitted cap of a hair's colour would pass.
+    About 15 ms a head; it needs face points and looks down to the mouth only.
+    """
+
+    def __init__(self) -> None:
+        self._people = SelfieSegmentation()
+
+    @property
+    def id(self) -> str:
+        """Implementation, version and settings."""
+        return f"head-mask-hair 1 ({self._people.id})"
+
+    @property
+    def name(self) -> str:
+        """`head_mask`."""
+        return "head_mask"
+
+    def setup(self) -> None:
+        """Load the person mask's weights."""
+        self._people.setup()
+
+    def segment(
+        self,
+        image: npt.NDArray[np.uint8],
+        box: npt.NDArray[np.float32],
+        keypoints: npt.NDArray[np.float32] | None,
+    ) -> npt.NDArray[np.bool_]:
+        """See `HairSegmenter.segment`."""
+        self.setup()
+        height, width = image.shape[:2]
+        out = np.zeros((height, width), bool)
+        face = None if keypoints is None else face_frame(keypoints, width, height)
+        if keypoints is None or face is None:
+            return out
+        x, y = face.points[27]
+        left, right = max(0, round(x - 1.6 * face.width)), min(width, round(x + 1.6 * face.width))
+        top, bottom = max(0, round(y - 1.7 * face.width)), min(height, round(y + 1.3 * face.width))
+        crop = image[top:bottom, left:right]
+        if not crop.size:
+            return out
+        scale = _FACE_WIDTH / face.width
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        size = (max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale)))
+        head = np.asarray(cv2.resize(np.ascontiguousarray(crop), size, interpolation=how), np.uint8)
+        moved = keypoints.copy()
+        moved[:, 0] = (keypoints[:, 0] * width - left) / (right - left)
+        moved[:, 1] = (keypoints[:, 1] * height - top) / (bottom - top)
+        inner = face_frame(moved, *size)
+        if inner is None:
+            return out
+        found = _hair(head, self._people.mask(head) > 0.5, inner)
+        back = cv2.resize(
+            found.astype(np.uint8), (right - left, bottom - top), interpolation=cv2.INTER_NEAREST
+        )
+        out[top:bottom, left:right] = back > 0
+        x0, y0, x1, y1 = np.asarray(box) * (width, height, width, height)
+        inside = np.zeros_like(out)
+        inside[max(0, int(y0)) : int(np.ceil(y1)), max(0, int(x0)) : int(np.ceil(x1))] = True
+        return out & inside
+
+
+def _hair(
+    head: npt.NDArray[np.uint8], person: npt.NDArray[np.bool_], face: FaceFrame
+) -> npt.NDArray[np.bool_]:
+    """Hair of a head whose face is `_FACE_WIDTH` pixels wide, bool [H, W]."""
+    smooth = lab(head, 1.3)
+    light = lab(head)[..., 0]
+    band = cv2.GaussianBlur(light, (0, 0), _FINE) - cv2.GaussianBlur(light, (0, 0), _COARSE)
+    energy = np.sqrt(cv2.GaussianBlur(band * band, (0, 0), _AROUND))
+    texture = energy / (cv2.GaussianBlur(light, (0, 0), _AROUND) + 10)  # + 10: noise in black is no strand
+
+    across, below = face.coordinates(*head.shape[:2])
+    hull = cv2.convexHull(face.points.astype(np.int32))
+    oval = cv2.fillConvexPoly(np.zeros(head.shape[:2], np.uint8), hull, 1)
+    oval = cv2.dilate(oval, np.ones((9, 9), np.uint8))
+    near = person & (oval == 0) & (np.abs(across) < _BESIDE) & (below > -_ABOVE) & (below < _BELOW)
+
+    a, b = smooth[..., 1], smooth[..., 2]
+    natural = (a > _LEAST_A) & (a < _MOST_A) & (b > _LEAST_B) & (np.hypot(a, b) < _MOST_CHROMA)
+    skin = is_skin(smooth, skin_colours(smooth, face))
+    # On skin colour all around must be strands too: the edge of hair gives smooth skin next to it texture.
+    all_around = cv2.erode(texture, np.ones((7, 7), np.uint8))
+    strands = (texture > _TEXTURE) & (~skin | (all_around > 1.5 * _TEXTURE))
+    found = cv2.morphologyEx(
+        (near & natural & strands).astype(np.uint8), cv2.MORPH_OPEN, np.ones((7, 7), np.uint8)
+    )
+    # Above the forehead, away from the outline, where background shines through.
+    core = cv2.erode(person.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    crown = near & core & (below < -0.4) & (np.abs(across) < 0.45)
+    if not crown.any() or found[crown].mean() < _CROWN:
+        return np.zeros(person.shape, bool)
+    return np.asarray(found > 0)

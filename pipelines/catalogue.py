@@ -1,0 +1,167 @@
+"""The pipelines by name, and from a command line's words to runs that are ready to execute."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from manifests.screen import Screen
+from manifests.text import public_url
+from pipelines.pipeline import Pipeline, stage_columns
+from pipelines.portraits import PortraitsSettings, portraits
+from pipelines.real_interactions import RealInteractionsSettings, real_interactions
+from pipelines.run import Engine, Run
+from pipelines.settings import (
+    Profile,
+    Settings,
+    SettingsError,
+    load_profile,
+    load_screen,
+    merged,
+    parse,
+    parse_overrides,
+    profile_roles,
+)
+from pipelines.source import MEDIA_SUFFIXES, Listing, list_input
+from pipelines.synthetic_interactions import (
+    SyntheticInteractionsSettings,
+    clip_fields,
+    clips_to_make,
+    synthetic_interactions,
+)
+from pipelines.talking_head import TalkingHeadSettings, talking_head
+
+PIPELINES: Mapping[str, tuple[type[Settings], Callable[..., Pipeline]]] = {
+    "talking_head": (TalkingHeadSettings, talking_head),
+    "real_interactions": (RealInteractionsSettings, real_interactions),
+    "portraits": (PortraitsSettings, portraits),
+    "synthetic_interactions": (SyntheticInteractionsSettings, synthetic_interactions),
+}
+# The two runs of synthetic_interactions, each in its own folder below --output.
+PORTRAITS, CLIPS = "portraits", "clips"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, in the command line's words."""
+
+    pipeline: str
+    input: str
+    output: Path | None = None
+    profile: str = "laptop"
+    screen: str | None = None
+    overrides: Sequence[str] = ()
+    limit: int | None = None
+    engine: Engine = "inline"
+    retry_errors: bool = False
+
+
+def prepare(request: Request) -> Iterator[Run]:
+    """The runs that the request asks for, in order; each must be executed before the next is drawn.
+
+    All pipelines have one but synthetic_interactions, whose clips follow from its portraits.
+
+    Raises:
+        SettingsError: a name, setting, profile or screen is wrong; said before anything runs.
+        InputError: the input cannot be listed, or no portrait was kept.
+    """
+    profile, settings, pipe = resolve(request)
+    judge = _screen(request.screen, profile, pipe)
+    folder = (request.output or Path()).absolute()  # workers may run in another directory
+    said = public_url(request.input) if "://" in request.input else request.input
+    common: dict[str, Any] = {
+        "profile": profile,
+        "settings": settings,
+        "engine": request.engine,
+        "retry_errors": request.retry_errors,
+        "input": said,
+        "answers": folder / "answers",
+    }
+    if not isinstance(settings, SyntheticInteractionsSettings):
+        yield _checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))
+        return
+    first = portraits(_roles(request, profile, settings), settings)
+    listing = _list(request, settings, first)
+    _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
+    yield _checked(Run(first, listing, folder / PORTRAITS, screen=_screen(None, profile, first), **common))
+    chosen = clips_to_make(folder / PORTRAITS, settings)
+    yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
+
+
+def resolve(request: Request) -> tuple[Profile, Settings, Pipeline]:
+    """Profile, settings and pipeline.
+
+    Raises:
+        SettingsError: one of them is wrong.
+    """
+    if request.pipeline not in PIPELINES:
+        raise SettingsError(f"there is no pipeline {request.pipeline!r}; there are: {', '.join(PIPELINES)}")
+    profile = load_profile(request.profile)
+    model, build = PIPELINES[request.pipeline]
+    parse(model, profile.settings, f"profile {request.profile}: settings")
+    overrides = parse_overrides(request.overrides)
+    settings = parse(model, merged(profile.settings, overrides), "--set")
+    pipe = build(_roles(request, profile, settings), settings)
+    _check_resources(profile)
+    return profile, settings, pipe
+
+
+def _roles(request: Request, profile: Profile, settings: Settings) -> Any:
+    if request.output is not None:
+        return profile_roles(profile, settings.vlm, request.output.absolute() / "answers")
+    with tempfile.TemporaryDirectory(prefix="interavatar-") as nowhere:
+        return profile_roles(profile, settings.vlm, Path(nowhere))
+
+
+def all_stages() -> dict[str, list[str]]:
+    """Stage name -> the pipelines that have it, with the laptop profile's models."""
+    roles = profile_roles(load_profile("laptop"), Settings().vlm, Path())
+    found: dict[str, list[str]] = {}
+    for name, (model, build) in PIPELINES.items():
+        for stage in build(roles, model()).stages:
+            found.setdefault(stage.name, []).append(name)
+    return found
+
+
+def _check_resources(profile: Profile) -> None:
+    """A profile serves every pipeline, so its resources may name any stage of any.
+
+    Raises:
+        SettingsError: there is no such stage in any pipeline.
+    """
+    if not profile.resources:
+        return
+    known = ["default", *all_stages()]
+    for name in profile.resources:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            nearest = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            raise SettingsError(f"profile {profile.name}: resources: there is no stage {name}; {nearest}")
+
+
+def _screen(named: str | None, profile: Profile, pipe: Pipeline) -> Screen:
+    return load_screen(named or profile.screens.get(pipe.name) or pipe.screen)
+
+
+def _list(request: Request, settings: Settings, pipe: Pipeline) -> Listing:
+    owned = frozenset(stage_columns(pipe.stages))
+    listing = list_input(request.input, settings.source, MEDIA_SUFFIXES[pipe.media], owned)
+    listing.rows = listing.rows[: request.limit]
+    return listing
+
+
+def _checked(run: Run) -> Run:
+    """The run, if its stages and screen fit together.
+
+    Raises:
+        SettingsError: they do not.
+    """
+    try:
+        run.program()
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return run

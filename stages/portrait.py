@@ -1,0 +1,102 @@
+"""A portrait picture: its size, and what kind of picture it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from backends.vision_language_model import VisionLanguageModel
+from prompts.depiction import DEPICTION
+from prompts.depiction import Depiction as DepictionAnswer
+from stages.ask import ask, first_frame
+from stages.clip import Clip
+from stages.contract import Column, Frames, Stage, StageConfig
+from stages.depiction import depiction
+
+
+class Portrait(Stage):
+    """Is the file a picture at all, and how large.
+
+    Raises (as the sample's error):
+        MediaError: it cannot be read as a picture.
+    """
+
+    writes: ClassVar[Mapping[str, Column]] = {
+        "width": Column("int", "px", "Width as displayed."),
+        "height": Column("int", "px", "Height as displayed."),
+        "short_side": Column("int", "px", "The shorter of width and height."),
+        "picture_format": Column("string", "", "File format."),
+        "content_hash": Column("string", "SHA-256", "Hash of the pixels: same picture, same hash."),
+    }
+
+    @property
+    def sees(self) -> tuple[Frames, ...]:
+        """The picture."""
+        return (first_frame(480),)
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        """Describe the file."""
+        media = clip.media
+        return {
+            "width": media.width,
+            "height": media.height,
+            "short_side": min(media.width, media.height),
+            "picture_format": media.format,
+            "content_hash": media.content_hash,
+        }
+
+
+class PortraitKind(Stage):
+    """A photograph of one real person, or something else (InterAvatar §4.2: human portrait images)."""
+
+    class Config(StageConfig):
+        """Settings of `PortraitKind`."""
+
+        stop_unless_one_person: bool = Field(
+            True, description="Compute nothing more for a picture that is no photograph of one person."
+        )
+
+    reads = ("animal_probability", "painting_score", "num_people_max")
+    writes: ClassVar[Mapping[str, Column]] = {
+        "depiction": Column("string", "", "photo, painting, animal or no_person"),
+        "people_count": Column("int", "people", "people in view, also in the background"),
+        "depiction_by": Column("string", "", "who looked"),
+    }
+    prompts = (DEPICTION,)
+
+    def __init__(self, model: VisionLanguageModel, config: Config | None = None) -> None:
+        super().__init__(model, config=config)
+        self.model = model
+
+    @property
+    def sees(self) -> tuple[Frames, ...]:
+        """The picture."""
+        return (first_frame(720),)
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        """Ask; a stand-in goes by the image classifier, the picture's texture and the faces."""
+        people = clip["num_people_max"] or 0
+        said = ask(
+            self.model,
+            DEPICTION.fill(),
+            DepictionAnswer,
+            clip.frames(self.sees[0]),
+            lambda: DepictionAnswer(
+                depiction=depiction(clip["animal_probability"], clip["painting_score"], people), people=people
+            ),
+        )
+        return {
+            "depiction": said.depiction,
+            "people_count": said.people,
+            "depiction_by": self.model.name,
+        }
+
+    def stop(self, row: Mapping[str, Any]) -> str | None:
+        """Nothing more is asked about a picture that cannot be kept."""
+        if not self.config.stop_unless_one_person or row.get("depiction") is None:
+            return None
+        if row["depiction"] != "photo":
+            return f"{row['depiction']}, not a photograph of a person"
+        return None if row["people_count"] == 1 else f"{row['people_count']} people"

