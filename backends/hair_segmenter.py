@@ -26,6 +26,10 @@ _LEAST_A, _MOST_A, _LEAST_B, _MOST_CHROMA = -6, 28, -7, 40
 # Hair must cover this share of the head above the forehead: 0.44-0.99 measured on 17 heads of hair, at most
 # 0.10 on four bald heads and 0.24 on 80 hats (whose edges look like strands).
 _CROWN: Final = 0.35
+# The strands of a face narrower than this, pixels, are lost in the picture. There a head whose top is darker
+# than the skin by this lightness (0-100) has hair, where it is so dark: 14-29 on three heads with faces of
+# 57-67 px; -4 on one of auburn hair in poor light, which is missed.
+_STRANDS_SEEN, _DARK = 90, 12
 
 
 class HairSegmenter(Protocol):
@@ -135,8 +139,9 @@ class HeadMaskHair:
 
     The person mask around the face (MediaPipe selfie segmentation of the head alone), less the face, kept
     where the colour is one that hair has and the texture that of strands. A head that is not mostly covered
-    above the forehead has none: bald heads, hats, smooth white hair and faces narrower than about 60 pixels,
-    whose strands cannot be seen. A coarsely knitted cap of a hair's colour would pass.
+    above the forehead has none: bald heads, hats, smooth white hair. On faces narrower than 90 pixels, whose
+    strands cannot be seen, dark stands for hair: light hair is missed there, a dark cap passes. So does a
+    coarsely knitted cap of a hair's colour at any size.
     About 15 ms a head; it needs face points and looks down to the mouth only.
     """
 
@@ -146,7 +151,7 @@ class HeadMaskHair:
     @property
     def id(self) -> str:
         """Implementation, version and settings."""
-        return f"head-mask-hair 1 ({self._people.id})"
+        return f"head-mask-hair 2 ({self._people.id})"
 
     @property
     def name(self) -> str:
@@ -186,7 +191,7 @@ class HeadMaskHair:
         inner = face_frame(moved, *size)
         if inner is None:
             return out
-        found = _hair(head, self._people.mask(head) > 0.5, inner)
+        found = _hair(head, self._people.mask(head) > 0.5, inner, face.width >= _STRANDS_SEEN)
         back = cv2.resize(
             found.astype(np.uint8), (right - left, bottom - top), interpolation=cv2.INTER_NEAREST
         )
@@ -198,9 +203,9 @@ class HeadMaskHair:
 
 
 def _hair(
-    head: npt.NDArray[np.uint8], person: npt.NDArray[np.bool_], face: FaceFrame
+    head: npt.NDArray[np.uint8], person: npt.NDArray[np.bool_], face: FaceFrame, sharp: bool
 ) -> npt.NDArray[np.bool_]:
-    """Hair of a head whose face is `_FACE_WIDTH` pixels wide, bool [H, W]."""
+    """Hair of a head whose face is `_FACE_WIDTH` pixels wide, bool [H, W]; `sharp`: strands can be seen."""
     smooth = lab(head, 1.3)
     light = lab(head)[..., 0]
     band = cv2.GaussianBlur(light, (0, 0), _FINE) - cv2.GaussianBlur(light, (0, 0), _COARSE)
@@ -215,16 +220,37 @@ def _hair(
 
     a, b = smooth[..., 1], smooth[..., 2]
     natural = (a > _LEAST_A) & (a < _MOST_A) & (b > _LEAST_B) & (np.hypot(a, b) < _MOST_CHROMA)
-    skin = is_skin(smooth, skin_colours(smooth, face))
+    samples = skin_colours(smooth, face)
+    skin = is_skin(smooth, samples)
     # On skin colour all around must be strands too: the edge of hair gives smooth skin next to it texture.
     all_around = cv2.erode(texture, np.ones((7, 7), np.uint8))
     strands = (texture > _TEXTURE) & (~skin | (all_around > 1.5 * _TEXTURE))
+    # Away from the outline, where background shines through.
+    core = cv2.erode(person.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    if not sharp and len(samples):
+        return _dark(smooth[..., 0], near & natural & core, across, below, float(np.median(samples[:, 0])))
     found = cv2.morphologyEx(
         (near & natural & strands).astype(np.uint8), cv2.MORPH_OPEN, np.ones((7, 7), np.uint8)
     )
-    # Above the forehead, away from the outline, where background shines through.
-    core = cv2.erode(person.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    # Above the forehead.
     crown = near & core & (below < -0.4) & (np.abs(across) < 0.45)
     if not crown.any() or found[crown].mean() < _CROWN:
         return np.zeros(person.shape, bool)
     return np.asarray(found > 0)
+
+
+def _dark(
+    light: npt.NDArray[np.float32],
+    head: npt.NDArray[np.bool_],
+    across: npt.NDArray[np.float32],
+    below: npt.NDArray[np.float32],
+    skin: float,
+) -> npt.NDArray[np.bool_]:
+    """Hair of a face too small for strands: the dark part of a head [H, W] whose topmost fifth is dark."""
+    top = head & (np.abs(across) < 0.35) & (below < -0.35)
+    if top.any():
+        top &= below < below[top].min() + 0.2
+    if not top.any() or np.median(light[top]) > skin - _DARK:
+        return np.zeros(head.shape, bool)
+    found = (head & (light < skin - _DARK)).astype(np.uint8)
+    return np.asarray(cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8)) > 0)

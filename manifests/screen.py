@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from manifests import store
 
-
 # Implementations that only stand in for a model are named so; media they made is no training data.
 STAND_IN, STAND_IN_COLUMN = "stand_in", "synthesis_by"
 

@@ -31,7 +31,7 @@ _LEAST_SIDE: Final = 2 * _PATCH
 # The head's box of the stand-in, in face widths from the middle of the eyes: left, up, right, down.
 _HEAD: Final = (-1.0, -1.5, 1.0, 0.8)
 # Hair smaller than this share of its box is a stray lock or an error of the mask.
-_LEAST_SHARE: Final = 0.02
+_LEAST_SHARE: Final = 0.015
 # A stage that waits for a server works on several samples at once, the models of this process on one.
 _ONE_AT_A_TIME: Final = threading.Lock()
 # A centroid less deep in the mask than this share of its greatest depth is at its edge.
