@@ -74,6 +74,11 @@ class ImageToVideo(Protocol):
         """Frames a second of the clips."""
         ...
 
+    @property
+    def uses_point(self) -> bool:
+        """Whether point and type change the clip; False for a model that goes by the prompt alone."""
+        ...
+
     def setup(self) -> None:
         """Load the weights; calling it again does nothing."""
         ...

@@ -63,6 +63,7 @@ class ImageWarp:
     """
 
     name: Final = "stand_in_image_warp"
+    uses_point: Final = True
 
     def __init__(self, num_frames: int = 33, fps: float = 16.0, max_area: int = AREA_480P) -> None:
         self.num_frames = num_frames

@@ -68,6 +68,7 @@ class WanImageToVideo:
 
     name: Final = "wan2.2-i2v-a14b"
     fps: Final = 16.0
+    uses_point: Final = False
 
     def __init__(
         self,

@@ -136,6 +136,13 @@ def _print_outcome(record: dict[str, Any], output: Path) -> None:
         f"(computed {counts['computed']}, reused {counts['reused']}, {duration(record['seconds'])})",
         soft_wrap=True,
     )
+    if not counts["ids_in"]:
+        out.print("no kept portrait has a visible region with a reaction, so no clip could be made")
+    elif record["pipeline"] == "synthetic_interactions" and counts["ids_in"] < record["settings"]["clips"]:
+        out.print(
+            f"{record['settings']['clips']} clips were asked for; the kept portraits give no more than "
+            f"{counts['ids_in']}"
+        )
     if record["ignored_files"]:
         said = ", ".join(f"{n} {suffix}" for suffix, n in sorted(record["ignored_files"].items()))
         out.print(f"not media, passed over: {clean_text(said)}", soft_wrap=True, markup=False)

@@ -139,7 +139,7 @@ class Run:
         vlm = self.settings.vlm
         if not vlm.batch or vlm.endpoint is None or self.answers is None:
             return False
-        batches = AnswerBatches(str(self.answers), vlm.endpoint, key_variable=vlm.key_variable)
+        batches = AnswerBatches(str(self.answers), vlm.endpoint, vlm.key_variable, vlm.batch_poll_s)
         try:
             counts = batches.run(progress.say)
         except AnswerError as error:

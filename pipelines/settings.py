@@ -46,6 +46,7 @@ class VlmSettings(BaseModel):
         description="Show a clip as one video (vLLM); false: as pictures (the OpenAI API takes no video).",
     )
     batch: bool = Field(False, description="Ask by the Batch API: half the price, answers within a day.")
+    batch_poll_s: float = Field(30.0, gt=0, description="Time between two looks at the batches, s.")
     key_variable: str = Field(
         "OPENAI_API_KEY", description="Environment variable that holds the key; none is needed for vLLM."
     )
@@ -237,7 +238,7 @@ def profile_roles(profile: Profile, vlm: VlmSettings, answers: Path) -> Roles:
             model = vlm.model or served_model(vlm.endpoint, str(answers), vlm.key_variable)
         except AnswerError as error:
             raise SettingsError(f"vlm.endpoint: {error}") from None
-        sent = vlm.model_dump(exclude={"input_price", "output_price"})
+        sent = vlm.model_dump(exclude={"input_price", "output_price", "batch_poll_s"})
         choices["vision_language_model"] = {**sent, "use": "openai_endpoint", "model": model}
     if choices.get("vision_language_model", {}).get("use") in ("openai_endpoint", "vllm"):
         choices["vision_language_model"].setdefault("folder", str(answers))

@@ -16,7 +16,7 @@ from manifests.schema import ARROW_TYPES, COMMON_COLUMNS, arrow_field, to_rows
 from pipelines.pipeline import Pipeline
 from pipelines.portraits import PortraitsSettings
 from pipelines.selection import Choice, choose
-from pipelines.source import InputError, Listing, sample_id
+from pipelines.source import Listing, sample_id
 from prompts.vocabulary import in_words, interaction_sentence
 from stages.artifacts import Anatomy, Artifacts
 from stages.consistency import Consistency
@@ -94,23 +94,17 @@ def clips_to_make(portraits: Path, settings: SyntheticInteractionsSettings) -> L
         portraits: folder of the finished portraits run.
         settings: number of clips and seed.
 
-    Raises:
-        InputError: no portrait was kept, or none has a reaction.
+    Returns:
+        No rows when no portrait was kept, or none has a visible region with a reaction.
     """
     names = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
     wanted = [*names, "regions", "reactions", "reactions_by"]
     kept = {r["sample_id"]: r for r in to_rows(store.read(portraits / "manifest", wanted)) if r["keep"]}
-    if not kept:
-        raise InputError(
-            f"no portrait was kept, so there is nothing to make clips from; see {portraits / 'report.html'}"
-        )
     # A point is needed, so a reaction counts only where its region is still visible.
     for row in kept.values():
         row["points"] = {r["region"]: r for r in row["regions"] or []}
         row["reactions"] = [r for r in row["reactions"] or [] if r["region"] in row["points"]]
     choices = choose((kept[name] for name in sorted(kept)), settings.clips, settings.seed)
-    if not choices:
-        raise InputError(f"no kept portrait in {portraits} has a visible region with a reaction")
     embeddings = {name: _embedding(portraits, kept[name]) for name in {c.portrait for c in choices}}
     rows = [_row(choice, kept[choice.portrait], embeddings[choice.portrait]) for choice in choices]
     return Listing(rows, clip_fields())

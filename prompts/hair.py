@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, cast
+
+from pydantic import Field, create_model
 
 from prompts.prompt import Answer, Prompt
 
 
-class HairBox(Answer):
-    """A box around one person's visible hair, in pixels of the image as it was sent."""
+class Box(Answer):
+    """Two opposite corners, in pixels of the image as it was sent."""
 
-    visible: bool = Field(description="whether any head hair of this person can be seen")
-    x0: float | None = Field(description="left edge, pixels; null when not visible")
-    y0: float | None = Field(description="top edge, pixels; null when not visible")
-    x1: float | None = Field(description="right edge, pixels; null when not visible")
-    y1: float | None = Field(description="bottom edge, pixels; null when not visible")
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom; corners given the other way round name the same box."""
+        (x0, x1), (y0, y1) = sorted((self.x0, self.x1)), sorted((self.y0, self.y1))
+        return x0, y0, x1, y1
+
+
+class HairBox(Answer):
+    """A box around one person's visible hair; null when none can be seen."""
+
+    hair: Box | None
 
     @property
     def edges(self) -> tuple[float, float, float, float] | None:
-        """x0, y0, x1, y1; None unless visible with all four."""
-        if not self.visible or None in (edges := (self.x0, self.y0, self.x1, self.y1)):
-            return None
-        return edges  # type: ignore[return-value]
+        """Left, top, right, bottom; None without visible hair."""
+        return None if self.hair is None else self.hair.edges
+
+
+def hair_box_model(width: int, height: int) -> type[HairBox]:
+    """The schema for an image of this size, pixels: no corner can lie outside it."""
+    x: Any = (int, Field(ge=0, le=width))
+    y: Any = (int, Field(ge=0, le=height))
+    box = create_model("Box", __base__=Box, x0=x, y0=y, x1=x, y1=y)
+    return cast(type[HairBox], create_model("HairBox", __base__=HairBox, hair=(box | None, ...)))
 
 
 HAIR = Prompt("hair", HairBox)
 
 
 def check_box(answer: HairBox, width: int, height: int) -> None:
-    """Refuse what the schema cannot.
+    """Refuse what a server without bounded schemas lets through.
 
     Raises:
-        ValueError: an edge is missing though hair is visible, or given though it is not; the box lies
-            outside the image of `width` x `height` pixels, or has no area.
+        ValueError: the box lies outside the image of `width` x `height` pixels, or has no area.
     """
-    edges = (answer.x0, answer.y0, answer.x1, answer.y1)
-    if not answer.visible:
-        if any(edge is not None for edge in edges):
-            raise ValueError("no hair is visible, so the box must be null")
+    if answer.edges is None:
         return
-    box = answer.edges
-    if box is None:
-        raise ValueError("hair is visible, so all four edges must be numbers")
-    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = answer.edges
     if not (x0 >= 0 and x1 <= width and y0 >= 0 and y1 <= height):  # also refuses NaN
         raise ValueError(
             f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is outside the image of {width} x {height}"

@@ -15,7 +15,7 @@ from backends.hair_segmenter import HairSegmenter
 from backends.person_mask import PersonMask, SelfieSegmentation
 from backends.skin import face_frame
 from backends.vision_language_model import Question, VisionLanguageModel
-from prompts.hair import HAIR, HairBox, check_box
+from prompts.hair import HAIR, Box, HairBox, check_box, hair_box_model
 from prompts.vocabulary import REGIONS
 from stages.ask import first_frame
 from stages.clip import Clip, nearest
@@ -153,7 +153,7 @@ def hair_question(image: npt.NDArray[np.uint8], people: npt.NDArray[np.float32],
         shown = f"{len(places)} people; left and right are those of the photograph, as you look at it"
     return Question(
         prompt=HAIR.fill(width=width, height=height, person=person, people=shown),
-        answer=HairBox,
+        answer=hair_box_model(width, height),
         images=(sent,),
         measured=lambda: hair_box_from_keypoints(people[i], width, height),
         check=lambda answer: check_box(answer, width, height),
@@ -186,7 +186,7 @@ def hair_box_from_keypoints(keypoints: npt.NDArray[np.float32], width: int, heig
     It cannot know a bald head; the segmenter that it is used with (`HeadMaskHair`) finds no hair there.
     Without face points, or with the head outside, no hair is visible.
     """
-    nothing = HairBox(visible=False, x0=None, y0=None, x1=None, y1=None)
+    nothing = HairBox(hair=None)
     face = face_frame(keypoints, width, height)
     if face is None:
         return nothing
@@ -202,7 +202,7 @@ def hair_box_from_keypoints(keypoints: npt.NDArray[np.float32], width: int, heig
     x1, y1 = np.clip(corners.max(0), 0, (width, height))
     if x1 - x0 < 1 or y1 - y0 < 1:
         return nothing
-    return HairBox(visible=True, x0=float(x0), y0=float(y0), x1=float(x1), y1=float(y1))
+    return HairBox(hair=Box(x0=float(x0), y0=float(y0), x1=float(x1), y1=float(y1)))
 
 
 def hair_point(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float]:

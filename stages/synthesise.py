@@ -48,7 +48,6 @@ class Synthesise(Stage):
         negative_prompt: str = Field(NEGATIVE_PROMPT, description="what the clip must not show")
         max_pixels: int = Field(MAX_PIXELS, gt=0, description="largest portrait that is read, pixels")
 
-    reads = ("interaction_type", "interaction_region", "interaction_x", "interaction_y", "synthesis_prompt")
     writes: ClassVar = {
         "media_uri": Column("string", "path or URL", "The file that holds the sample's media now."),
         "synthesis_by": Column(
@@ -63,6 +62,12 @@ class Synthesise(Stage):
         self.image_to_video = image_to_video
 
     @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What changes the clip: a point that is found anew must not make a dear clip again for nothing."""
+        point = ("interaction_type", "interaction_x", "interaction_y")
+        return ("synthesis_prompt", *(point if self.image_to_video.uses_point else ()))
+
+    @property
     def sees(self) -> tuple[()]:
         """Nothing: the portrait is read as a picture, in full size."""
         return ()
@@ -70,7 +75,7 @@ class Synthesise(Stage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """Make the clip where it does not exist."""
         request = self._request(clip)
-        target = clip.new_media(f"-{_digest(request)}.mp4")
+        target = clip.new_media(f"-{_digest(request, self.image_to_video.uses_point)}.mp4")
         if not target.exists():
             frames = self.image_to_video.animate(request)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +95,8 @@ class Synthesise(Stage):
     def _request(self, clip: Clip) -> Animation:
         if clip.local_path is None:
             raise ValueError("there is no portrait to read")
-        missing = [name for name in self.reads if clip[name] is None]
+        needed = ("interaction_type", "interaction_x", "interaction_y", "synthesis_prompt")
+        missing = [name for name in needed if clip[name] is None]
         if missing:
             raise ValueError(f"nothing to synthesise: the row has no {', '.join(missing)}")
         return Animation(
@@ -103,11 +109,13 @@ class Synthesise(Stage):
         )
 
 
-def _digest(request: Animation) -> str:
-    """8 hex digits of all that was asked: a prompt that a language model words anew makes another clip."""
+def _digest(request: Animation, uses_point: bool) -> str:
+    """8 hex digits of all that counts: a prompt that a language model words anew makes another clip."""
     digest = hashlib.sha256(np.ascontiguousarray(request.image).tobytes())
     said = [request.image.shape, request.prompt, request.negative_prompt, request.seed]
-    digest.update(json.dumps([*said, request.point, request.interaction_type]).encode())
+    digest.update(
+        json.dumps([*said, *((request.point, request.interaction_type) if uses_point else ())]).encode()
+    )
     return digest.hexdigest()[:8]
 
 

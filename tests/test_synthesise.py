@@ -29,6 +29,7 @@ class Counting:
     def __init__(self, **settings: int) -> None:
         self.warp = ImageWarp(**settings)
         self.id, self.name, self.fps = self.warp.id, self.warp.name, self.warp.fps
+        self.uses_point = True
         self.asked: list[Animation] = []
         self.is_set_up = False
 
@@ -135,6 +136,22 @@ def test_made_once(samples, tmp_path):
     made = {stage.score(clip_of(portrait, tmp_path, **change))["media_uri"] for change in others}
     made.add(stage.score(clip_of(samples / "images" / PORTRAITS[1], tmp_path))["media_uri"])
     assert len(made | {first["media_uri"]}) == 6 == len(list((tmp_path / "media").rglob("*"))) - 1
+
+
+def test_a_point_counts_only_for_a_model_that_uses_it(samples: Path, tmp_path: Path) -> None:
+    portrait = samples / "images" / PORTRAITS[0]
+    made = {}
+    for uses_point in (True, False):
+        model = Counting(num_frames=5)
+        model.uses_point = uses_point
+        stage = Synthesise(model)
+        assert ("interaction_x" in stage.reads) is uses_point
+        uris = {
+            stage.score(clip_of(portrait, tmp_path / str(uses_point), interaction_x=x))["media_uri"]
+            for x in (0.6, 0.61)
+        }
+        made[uses_point] = len(uris), len(model.asked)
+    assert made == {True: (2, 2), False: (1, 1)}
 
 
 def test_killed_while_it_works(samples, tmp_path):
