@@ -66,6 +66,8 @@ class OpenAIEndpoint:
         backoff_s: wait before the second attempt; doubled for each further one, and varied by half.
     """
 
+    is_remote = True
+
     def __init__(
         self,
         endpoint: str,

@@ -72,6 +72,11 @@ class VisionLanguageModel(Protocol):
         ...
 
     @property
+    def is_remote(self) -> bool:
+        """Answers come from a server, so that asking takes no CPU or GPU of this process."""
+        ...
+
+    @property
     def concurrency(self) -> int:
         """How many questions one process may ask at once (from as many threads); 1: one after the other."""
         ...
@@ -99,6 +104,7 @@ class MeasuredAnswers:
 
     id = "stand_in_measured-1"
     name = "stand_in_measured"
+    is_remote = False
     concurrency = 1
 
     def setup(self) -> None:

@@ -55,6 +55,8 @@ class VllmChat:
         tensor_parallel_size: number of GPUs that share the model.
     """
 
+    is_remote = False
+
     def __init__(
         self,
         model: str,

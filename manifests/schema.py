@@ -107,7 +107,7 @@ COMMON_COLUMNS: Mapping[str, Field] = {
     "height": Field("int", "px", "Height as displayed (after rotation and pixel aspect)."),
     "has_audio": Field("bool", "", "The file has an audio track."),
     "caption": Field("string", "", "What is seen, in one or two sentences."),
-    "caption_by": Field("string", "", "Who wrote the caption: a model's name, `composed`, or `source`."),
+    "caption_by": Field("string", "", "Who wrote the caption: a model, `stand_in_measured`, or `source`."),
     "num_people": Field("int", "people", "Typical number of people in view (median over frames)."),
     "interaction_type": Field("string", "", "Kind of touch, one of 11; null: none."),
     "interaction_group": Field("string", "", "affectionate, gentle, neutral or aggressive."),

@@ -75,7 +75,7 @@ class Screen(BaseModel):
             unfinished[i] = bool(reasons[i])
         if STAND_IN_COLUMN in table.column_names:
             for i, by in enumerate(table[STAND_IN_COLUMN].to_pylist()):
-                if (by or "").startswith(STAND_IN):
+                if isinstance(by, str) and by.startswith(STAND_IN):
                     reasons[i].append("stand_in")
         for rule in self.rules:
             if rule.column not in table.column_names:

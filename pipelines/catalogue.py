@@ -67,13 +67,42 @@ def prepare(request: Request) -> Iterator[Run]:
 
     Raises:
         SettingsError: a name, setting, profile or screen is wrong; said before anything runs.
-        InputError: the input cannot be listed, or no portrait was kept.
+        InputError: the input cannot be listed.
     """
     profile, settings, pipe = resolve(request)
     judge = _screen(request.screen, profile, pipe)
     folder = (request.output or Path()).absolute()  # workers may run in another directory
+    common = _common(request, profile, settings, folder)
+    if not isinstance(settings, SyntheticInteractionsSettings):
+        yield _checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))
+        return
+    first = portraits(_roles(request, profile, settings), settings)
+    listing = _list(request, settings, first)
+    clips_before_choice(request)
+    yield _checked(Run(first, listing, folder / PORTRAITS, screen=_screen(None, profile, first), **common))
+    chosen = clips_to_make(folder / PORTRAITS, settings, {row["sample_id"] for row in listing.rows})
+    yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
+
+
+def clips_before_choice(request: Request) -> Run | None:
+    """The second run of synthetic_interactions before its clips are chosen; None for other pipelines.
+
+    Raises:
+        SettingsError: as `prepare`.
+    """
+    profile, settings, pipe = resolve(request)
+    if not isinstance(settings, SyntheticInteractionsSettings):
+        return None
+    folder = (request.output or Path()).absolute()
+    common = _common(request, profile, settings, folder)
+    judge = _screen(request.screen, profile, pipe)
+    return _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
+
+
+def _common(request: Request, profile: Profile, settings: Settings, folder: Path) -> dict[str, Any]:
+    """What all runs of a request share."""
     said = public_url(request.input) if "://" in request.input else request.input
-    common: dict[str, Any] = {
+    return {
         "profile": profile,
         "settings": settings,
         "engine": request.engine,
@@ -81,15 +110,6 @@ def prepare(request: Request) -> Iterator[Run]:
         "input": said,
         "answers": folder / "answers",
     }
-    if not isinstance(settings, SyntheticInteractionsSettings):
-        yield _checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))
-        return
-    first = portraits(_roles(request, profile, settings), settings)
-    listing = _list(request, settings, first)
-    _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
-    yield _checked(Run(first, listing, folder / PORTRAITS, screen=_screen(None, profile, first), **common))
-    chosen = clips_to_make(folder / PORTRAITS, settings)
-    yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
 
 
 def resolve(request: Request) -> tuple[Profile, Settings, Pipeline]:

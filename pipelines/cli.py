@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -13,19 +13,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from backends.vision_language_model import AnswerError
 from manifests import store
 from manifests.report import write_report
 from manifests.schema import ERROR
 from manifests.screen import Screen, rescreen
 from manifests.text import clean_text
 from pipelines import doctor as checks
-from pipelines.catalogue import CLIPS, PIPELINES, PORTRAITS, Request, prepare
+from pipelines.catalogue import CLIPS, PIPELINES, PORTRAITS, Request, clips_before_choice, prepare
 from pipelines.pipeline import RunError
 from pipelines.plan import make_plan
 from pipelines.preview import preview
 from pipelines.progress import Progress, duration
 from pipelines.record import is_locked, lock, read_run, write_run, write_screen
-from pipelines.run import Engine
+from pipelines.run import Engine, Run
 from pipelines.settings import SettingsError, load_profile, load_screen
 from pipelines.signals import sigterm_interrupts
 from pipelines.source import InputError
@@ -79,7 +80,7 @@ def _readable_errors(output: Path | None = None) -> Iterator[None]:
         _stop(f"error: {error}", 2)
     except FileNotFoundError as error:
         _stop(f"error: {error}", 2)
-    except (RunError, ValueError, OSError, pa.ArrowException) as error:
+    except (RunError, AnswerError, ValueError, OSError, pa.ArrowException) as error:
         _stop(f"error: {error}", 1)
     except KeyboardInterrupt:
         _stop(f"interrupted. What was committed in {output} is safe; run the same command again to go on.", 1)
@@ -255,6 +256,7 @@ def plan(
         request = Request(pipeline, input, output, profile, None, overrides or [], limit)
         run_ = next(prepare(request))
         program = run_.program()
+        then = clips_before_choice(request)
         output = run_.folder if output is not None else None
         todo, reused = len(run_.listing.rows), 0
         seconds: dict[str, float] = {}
@@ -266,13 +268,23 @@ def plan(
             waiting = {i for part in parts for i in store.sample_ids(part)} & set(made.todo_ids())
             todo, reused = made.todo.num_rows - len(waiting), made.reused + len(waiting)
             seconds = _seconds_per_sample(output)
+    _print_plan(run_, todo, reused, seconds)
+    if then is not None:
+        asked = then.settings.model_dump()["clips"]
+        made_before = output is not None and (then.folder / "manifest").is_dir()
+        _print_plan(then, asked, 0, _seconds_per_sample(then.folder) if made_before else {})
+
+
+def _print_plan(run_: Run, todo: int, reused: int, seconds: Mapping[str, float]) -> None:
+    """A run's stages, and its time where earlier runs measured it."""
+    program = run_.program()
     out.print(
         f"{program.name}, profile {run_.profile.name}: {todo} samples to compute, {reused} reused",
         markup=False,
     )
     view = Table("stage", "models", "resources", "s/sample")
     for step in program.steps:
-        given = run_.profile.resources_of(step.name)
+        given = run_.resources_of(step)
         takes = f"{given.cpus:g} CPU" + (f", {given.gpus:g} GPU" if given.gpus else "")
         models = ", ".join(m.id for m in step.stage.models) or "-"
         view.add_row(step.name, models, takes, f"{seconds[step.name]:.2f}" if step.name in seconds else "?")
@@ -280,7 +292,7 @@ def plan(
     if seconds:
         total = sum(seconds.values())
         out.print(
-            f"{total:.2f} CPU-seconds a sample (measured by earlier runs in {output}): "
+            f"{total:.2f} CPU-seconds a sample (measured by earlier runs in {run_.folder}): "
             f"{duration(total * todo)} CPU time for {todo} samples"
         )
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from pipelines.settings import Profile, VlmSettings, profile_roles
+from pipelines.settings import Profile, VlmSettings, parse, profile_roles
 
 NEEDED_MEMORY_GIB = 4.0
 NEEDED_DISK_GIB = 2.0
@@ -33,7 +33,9 @@ def examine(profile: Profile) -> list[Result]:
     Raises:
         ValueError: the profile names something that does not exist.
     """
-    roles = profile_roles(profile, VlmSettings(), Path())
+    vlm = parse(VlmSettings, profile.settings.get("vlm", {}), f"profile {profile.name}: settings.vlm")
+    with tempfile.TemporaryDirectory(prefix="interavatar-") as answers:
+        roles = profile_roles(profile, vlm, Path(answers))
     results = [
         _check("ffmpeg", _ffmpeg),
         _check("memory", _memory),

@@ -72,6 +72,19 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What one worker of a group takes, and how many there are (None: as many as fit).
+
+    concurrency: blocks that one worker has in hand at once, where its stages wait for a server.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    workers: int | None = None
+    concurrency: int = 1
+
+
+@dataclass(frozen=True)
 class Program:
     """A pipeline made ready to run: checked, fingerprinted, with its manifest's schema.
 

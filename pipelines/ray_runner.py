@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from manifests.schema import to_rows, to_table
 from manifests.screen import Screen
-from pipelines.pipeline import Program, RunError, Step
+from pipelines.pipeline import Program, Resources, RunError, Step
 from pipelines.signals import sigterm_interrupts
 from pipelines.worker import Summary, Worker
 
@@ -32,19 +31,6 @@ SINGLE_THREAD = dict.fromkeys(
 TEMPORARY = "iavatar-"
 # The laptop's models take 0.9 GB, the frames of a clip of 20 s 0.6 GB; the rest is air.
 WORKER_BYTES = 2.5e9
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one worker of a group takes, and how many there are (None: as many as fit).
-
-    concurrency: blocks that one worker has in hand at once, where its stages wait for a server.
-    """
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    workers: int | None = None
-    concurrency: int = 1
 
 
 @contextlib.contextmanager

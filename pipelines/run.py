@@ -22,7 +22,7 @@ from manifests.report import write_report
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, rescreen
 from pipelines.inline_runner import run_inline
-from pipelines.pipeline import Pipeline, Program, RunError, Step, compile_pipeline
+from pipelines.pipeline import Pipeline, Program, Resources, RunError, Step, compile_pipeline
 from pipelines.plan import Plan, fan_out, make_plan, outdated, refuse_other_folder
 from pipelines.preview import preview
 from pipelines.progress import Progress
@@ -86,9 +86,10 @@ class Run:
                 )
                 while self._collect_batches(progress):
                     self.retry_errors = False  # that was done by the first pass
-                    done = self._manifest(
+                    again = self._manifest(
                         program, self.folder, listing, head_start, listed, progress, self.screen
                     )
+                    done = _both(done, again)
                 record |= done | {"status": "finished", "finished": now()}
             except BaseException as error:
                 kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -245,18 +246,18 @@ class Run:
             program, plan_file, plan.todo.num_rows, folder, screen, self.run_id, groups, rows_per_part
         )
 
-    def _groups(self, program: Program) -> list[tuple[list[Step], Any]]:
+    def resources_of(self, step: Step) -> Resources:
+        """What one worker of a stage takes."""
+        said = self.profile.resources_of(step.name)
+        concurrency = step.stage.concurrency
+        waits = any(getattr(model, "is_remote", False) for model in step.stage.models)
+        if waits and not said.gpus and step.name not in self.profile.resources:
+            return Resources(cpus=0, workers=1, concurrency=concurrency)  # for a server
+        return Resources(said.cpus, said.gpus, said.workers or self.settings.workers, concurrency)
+
+    def _groups(self, program: Program) -> list[tuple[list[Step], Resources]]:
         """Neighbouring stages with the same resources share an actor, and so one decode."""
-        from pipelines.ray_runner import Resources
-
-        def resources(step: Step) -> Resources:
-            said = self.profile.resources_of(step.name)
-            concurrency = step.stage.concurrency
-            if concurrency > 1 and step.name not in self.profile.resources:
-                return Resources(cpus=0, workers=1, concurrency=concurrency)  # it waits for a server
-            return Resources(said.cpus, said.gpus, said.workers or self.settings.workers, concurrency)
-
-        return [(list(steps), key) for key, steps in groupby(program.steps, resources)]
+        return [(list(steps), key) for key, steps in groupby(program.steps, self.resources_of)]
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -288,6 +289,19 @@ def _feature_remover(folder: Path) -> Callable[[dict[str, Any], dict[str, Any] |
             media.unlink(missing_ok=True)
 
     return remove
+
+
+def _both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The figures of two passes of one run: work is added, outcomes and reuse are the last and the first."""
+    added = {name: first[name] + second[name] for name in ("seconds", "decode_seconds")}
+    counts = second["counts"] | {"reused": first["counts"]["reused"]}
+    counts["computed"] = first["counts"]["computed"] + second["counts"]["computed"]
+    stages = {}
+    for name, figures in second["stages"].items():
+        before = first["stages"][name]
+        work = {key: round(before[key] + figures[key], 3) for key in ("computed", "errors", "seconds")}
+        stages[name] = figures | work | {"reused": before["reused"]}
+    return second | added | {"counts": counts, "stages": stages}
 
 
 def _counts(plan: Plan, total: Summary, manifest: Path) -> dict[str, int]:

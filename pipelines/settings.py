@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
@@ -48,7 +49,9 @@ class VlmSettings(BaseModel):
     batch: bool = Field(False, description="Ask by the Batch API: half the price, answers within a day.")
     batch_poll_s: float = Field(30.0, gt=0, description="Time between two looks at the batches, s.")
     key_variable: str = Field(
-        "OPENAI_API_KEY", description="Environment variable that holds the key; none is needed for vLLM."
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Z_][A-Z0-9_]*$",
+        description="Environment variable that holds the key; none is needed for vLLM.",
     )
     input_price: float | None = Field(None, ge=0, description="US dollars for a million prompt tokens.")
     output_price: float | None = Field(None, ge=0, description="US dollars for a million answer tokens.")
@@ -56,7 +59,7 @@ class VlmSettings(BaseModel):
     @field_validator("endpoint")
     @classmethod
     def _without_secrets(cls, value: str | None) -> str | None:
-        if value is not None and (not value.startswith(("http://", "https://")) or "@" in value):
+        if value is not None and not re.fullmatch(r"https?://[^@?#\s]+", value):
             raise ValueError(
                 "give an address such as http://localhost:8000/v1, without user or key "
                 "(the key is read from the variable that key_variable names)"
@@ -233,6 +236,8 @@ def profile_roles(profile: Profile, vlm: VlmSettings, answers: Path) -> Roles:
             not say which model it serves.
     """
     choices = {name: choice.model_dump() for name, choice in profile.roles.items()}
+    if choices.get("vision_language_model", {}).get("use") == "openai_endpoint":
+        raise SettingsError(f"profile {profile.name}: give the endpoint under settings: vlm: endpoint")
     if vlm.endpoint is not None:
         try:
             model = vlm.model or served_model(vlm.endpoint, str(answers), vlm.key_variable)

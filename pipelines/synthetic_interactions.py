@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +87,23 @@ def synthetic_interactions(models: Roles, settings: SyntheticInteractionsSetting
     )
 
 
-def clips_to_make(portraits: Path, settings: SyntheticInteractionsSettings) -> Listing:
+def clips_to_make(
+    portraits: Path, settings: SyntheticInteractionsSettings, listed: Collection[str]
+) -> Listing:
     """The clips as a listing: one row for each chosen portrait, region and type.
 
     Args:
         portraits: folder of the finished portraits run.
         settings: number of clips and seed.
+        listed: ids of this run's portraits; others that the manifest still has are not used.
 
     Returns:
         No rows when no portrait was kept, or none has a visible region with a reaction.
     """
     names = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
     wanted = [*names, "regions", "reactions", "reactions_by"]
-    kept = {r["sample_id"]: r for r in to_rows(store.read(portraits / "manifest", wanted)) if r["keep"]}
+    rows_now = to_rows(store.read(portraits / "manifest", wanted))
+    kept = {r["sample_id"]: r for r in rows_now if r["keep"] and r["sample_id"] in listed}
     # A point is needed, so a reaction counts only where its region is still visible.
     for row in kept.values():
         row["points"] = {r["region"]: r for r in row["regions"] or []}

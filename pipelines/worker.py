@@ -119,11 +119,11 @@ class Worker:
         return done
 
     def _sample(self, row: dict[str, Any], summary: Summary) -> dict[str, Any]:
-        if row["run_id"] == self.run_id and row["stopped"]:
-            return row  # an earlier group of this run has ended it
         everything, ended = due(row, self.program.steps)
         todo = [step for step in everything if step in self.steps]
-        if not todo:
+        stopped_by = (row["stopped"] or "").partition(":")[0]
+        waits = row["run_id"] == self.run_id and any(s.name == stopped_by for s in everything)
+        if not todo or waits:  # an earlier group of this run put the sample off
             return row
         row = {**row, "run_id": self.run_id, "schema_version": SCHEMA_VERSION}
         if not ended:
@@ -142,11 +142,17 @@ class Worker:
                 summary.failed[last.name] += 1
                 return row
             with ExitStack() as stack:
-                self._steps(row, todo, stack, note, summary)
+                self._steps(row, todo, stack, note, summary, ended)
         return row
 
     def _steps(
-        self, row: dict[str, Any], todo: list[Step], stack: ExitStack, note: Attempt, summary: Summary
+        self,
+        row: dict[str, Any],
+        todo: list[Step],
+        stack: ExitStack,
+        note: Attempt,
+        summary: Summary,
+        ended: bool,
     ) -> None:
         clip = Clip(row=row, seed=_seed(self.program.seed, row["sample_id"]), folder=self.folder)
         done = dict(row["stages"])
@@ -169,7 +175,8 @@ class Worker:
                     features.save(path, arrays)
                     clip.arrays.update(arrays)
             except Deferred as error:
-                row["stopped"] = f"{step.name}: {error}"  # not done, so it is taken up again
+                if not ended:  # a gate or an error further on still stands, and says more
+                    row["stopped"] = f"{step.name}: {error}"  # not done, so it is taken up again
                 return
             except Exception as error:
                 _fail(row, step, type(error).__name__, str(error), traceback.format_exc())

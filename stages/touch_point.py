@@ -54,7 +54,7 @@ class TouchPoint(Stage):
             "face heights", "least distance of a hand to that person's region over the clip"
         ),
         "hand_came_near": Column(
-            "bool", "", "interaction_gap is small enough; null for a touch that needs no hand"
+            "bool", "", "a hand was seen so near (interaction_gap); null for a touch that needs no hand"
         ),
         "interaction_prompt": Column("string", "", "The sentence that opens the training prompt."),
     }

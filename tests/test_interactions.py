@@ -14,9 +14,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from manifests.features import load_features
+from pipelines import cli
 from pipelines.catalogue import Request, prepare
+from pipelines.source import PICTURE_SUFFIXES, list_input
+from pipelines.synthetic_interactions import SyntheticInteractionsSettings, clips_to_make
 from prompts.vocabulary import GROUPS, REGIONS
 from tests.conftest import ROOT
 from tests.helpers import quiet
@@ -141,6 +145,7 @@ def test_clips_are_balanced_scored_and_never_kept(synthetic: Path) -> None:
     assert rows[[*scores, "portrait_likeness"]].notna().all(axis=None)
     assert rows["portrait_likeness"].min() > 0.95 and rows["num_frames"].eq(33).all()
     portraits = pd.read_parquet(synthetic / "portraits" / "manifest").set_index("sample_id")
+    assert portraits.loc[rows["portrait_id"]]["keep"].all()
     for _, row in rows.iterrows():
         visible = {r["region"]: (r["x"], r["y"]) for r in portraits.loc[row["portrait_id"]]["regions"]}
         assert visible[row["interaction_region"]] == (row["interaction_x"], row["interaction_y"])
@@ -152,6 +157,46 @@ def test_more_clips_keep_those_that_were_made(synthetic: Path, samples: Path) ->
     assert first["counts"]["computed"] == 0 and second["counts"]["computed"] == 2
     after = {p: p.stat().st_mtime_ns for p in (synthetic / "clips" / "media").rglob("*.mp4")}
     assert len(before) == 10 and len(after) == 12 and before.items() <= after.items()
+
+
+def test_clips_are_made_from_the_portraits_of_this_input_only(synthetic: Path, samples: Path) -> None:
+    one = samples / "images" / "uniface_man2.jpg"
+    settings = SyntheticInteractionsSettings(clips=30)
+    ids = {row["sample_id"] for row in list_input(str(one), "images", PICTURE_SUFFIXES).rows}
+    listing = clips_to_make(synthetic / "portraits", settings, ids)
+    assert len(listing.rows) == 30 and {row["portrait_id"] for row in listing.rows} == ids
+    assert clips_to_make(synthetic / "portraits", settings, set()).rows == []
+
+
+def test_no_kept_portrait_gives_no_clips_and_no_error(samples: Path, tmp_path: Path) -> None:
+    grass = samples / "images" / "facealign_grass.jpg"
+    _, record = execute("synthetic_interactions", grass, tmp_path / "out")
+    assert record["status"] == "finished" and record["counts"]["ids_in"] == 0
+    assert len(pd.read_parquet(tmp_path / "out" / "clips" / "manifest")) == 0
+
+
+def test_the_plan_names_both_steps(samples: Path, tmp_path: Path) -> None:
+    said = CliRunner().invoke(
+        cli.app,
+        ["plan", "synthetic_interactions", "--input", str(samples / "images"), "--set", "clips=123"],
+        env={"COLUMNS": "200"},
+    )
+    assert said.exit_code == 0, said.output
+    assert "portraits, profile laptop: 17 samples to compute" in said.output
+    assert "synthetic_interactions, profile laptop: 123 samples to compute" in said.output
+    assert "synthesise" in said.output and "reactions" in said.output
+
+
+def test_only_stages_that_wait_for_a_server_take_no_cpu(tmp_path: Path) -> None:
+    settings = ("vlm.endpoint=http://127.0.0.1:9/v1", "vlm.model=org/m", "vlm.concurrency=5")
+    clips = tmp_path / "a.mp4"
+    clips.write_bytes(b"x")
+    (run,) = prepare(Request("real_interactions", str(clips), tmp_path / "out", overrides=settings))
+    takes = {step.name: run.resources_of(step) for step in run.program().steps}
+    assert (takes["caption"].cpus, takes["caption"].concurrency) == (0, 5)
+    assert (takes["people"].cpus, takes["people"].concurrency) == (1, 1)
+    (run,) = prepare(Request("real_interactions", str(clips), tmp_path / "out"))
+    assert len({run.resources_of(step) for step in run.program().steps}) == 1  # one group, one decode
 
 
 def command(pipeline: str, source: Path, output: Path, *overrides: str) -> list[str]:

@@ -15,8 +15,8 @@ import pytest
 import ray
 
 from manifests import store
-from pipelines.pipeline import Program, RunError, compile_pipeline
-from pipelines.ray_runner import Resources, _place, part_size, ray_session, run_ray
+from pipelines.pipeline import Program, Resources, RunError, compile_pipeline
+from pipelines.ray_runner import _place, part_size, ray_session, run_ray
 from tests.conftest import ROOT
 from tests.helpers import SCREEN, execute, make_files, make_run, manifest, same_manifest, toy_stages
 

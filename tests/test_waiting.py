@@ -22,10 +22,11 @@ class Model:
     """Answers for the files in `folder`; notes how many are inside at once."""
 
     concurrency = 4
-    id = "model-1"
+    is_remote = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
+        self.id = "model-1"
 
     def setup(self) -> None:
         """Nothing to load."""
@@ -110,6 +111,43 @@ def test_a_sample_that_waits_is_neither_done_nor_an_error(
     rows = manifest(tmp_path / "out")
     assert record["counts"]["computed"] == 3 and record["stages"]["length"]["computed"] == 0
     assert rows["loud"].notna().all() and rows["stopped"].isna().all()
+
+
+class Gate(Stage):
+    """Stops every sample."""
+
+    reads = ("length",)
+    writes: ClassVar = {"gate": Column("bool", "", "Always false.")}
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        """Close."""
+        return {"gate": False}
+
+    def stop(self, row: Any) -> str | None:
+        """Always."""
+        return "closed"
+
+
+def test_a_wait_does_not_open_a_gate_that_was_closed(tmp_path: Path) -> None:
+    files = make_files(tmp_path / "in", 2)
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    for i in range(2):
+        (answers / f"clip{i:04d}.mp4.txt").write_text("hello")
+    execute([Length(), Ask(Model(answers)), Gate(), After()], files, tmp_path / "out")
+    other = tmp_path / "none"
+    other.mkdir()
+    asks_anew = Ask(Model(other))
+    asks_anew.model.id = "model-2"
+    execute([Length(), asks_anew, Gate(), After()], files, tmp_path / "out")
+    rows = manifest(tmp_path / "out")
+    assert rows["stopped"].tolist() == ["gate: closed"] * 2 and rows["loud"].isna().all()
+    for i in range(2):
+        (other / f"clip{i:04d}.mp4.txt").write_text("again")
+    record = execute([Length(), asks_anew, Gate(), After()], files, tmp_path / "out")
+    rows = manifest(tmp_path / "out")
+    assert rows["said"].tolist() == ["again"] * 2 and rows["stopped"].tolist() == ["gate: closed"] * 2
+    assert record["stages"]["after"]["computed"] == 0
 
 
 def test_one_worker_has_many_questions_in_flight(session: None, tmp_path: Path) -> None:
