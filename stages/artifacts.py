@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from backends.vision_language_model import VisionLanguageModel
 from prompts import anatomy, artifacts
-from stages.ask import VIDEO, ask
+from stages.ask import VIDEO, AskingStage, ask
 from stages.clip import Clip
-from stages.contract import Column, Frames, Stage, StageConfig
+from stages.contract import Column
 
 
-class Artifacts(Stage):
+class Artifacts(AskingStage):
     """Watermarks, subtitles, several people, hidden faces, distortion (InterAvatar §4.3, LMM filter)."""
 
     reads = ("subtitle_share", "persistent_text", "num_people_max")
@@ -25,15 +24,6 @@ class Artifacts(Stage):
         "artifacts_by": Column("string", "", "who looked for artifacts"),
     }
     prompts = (artifacts.ARTIFACTS,)
-
-    def __init__(self, model: VisionLanguageModel, config: StageConfig | None = None) -> None:
-        super().__init__(model, config=config)
-        self.model = model
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """What the model is shown."""
-        return (VIDEO,)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; a stand-in answers from measured overlays and people, and leaves the rest open."""
@@ -53,7 +43,7 @@ class Artifacts(Stage):
         return {**found, "artifacts_by": self.model.name}
 
 
-class Anatomy(Stage):
+class Anatomy(AskingStage):
     """Whether limbs, hands and faces are as a body's are (InterAvatar §4.3, human quality filter)."""
 
     writes: ClassVar[Mapping[str, Column]] = {
@@ -64,15 +54,6 @@ class Anatomy(Stage):
         "anatomy_by": Column("string", "", "who judged the anatomy"),
     }
     prompts = (anatomy.ANATOMY,)
-
-    def __init__(self, model: VisionLanguageModel, config: StageConfig | None = None) -> None:
-        super().__init__(model, config=config)
-        self.model = model
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """What the model is shown."""
-        return (VIDEO,)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; no measurement tells, so a stand-in leaves everything open."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from backends.vision_language_model import Question, VisionLanguageModel
 from stages.clip import FrameSequence
-from stages.contract import Frames
+from stages.contract import Frames, Stage, StageConfig
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -19,6 +19,19 @@ VIDEO: Final = Frames(fps=2.0, short_side=480)
 # So rarely that a clip gives its first frame alone.
 ONCE: Final = 0.001
 MAX_FRAMES: Final = 24
+
+
+class AskingStage(Stage):
+    """A stage that puts a question about the clip to a vision-language model."""
+
+    def __init__(self, model: VisionLanguageModel, config: StageConfig | None = None) -> None:
+        super().__init__(model, config=config)
+        self.model = model
+
+    @property
+    def sees(self) -> tuple[Frames, ...]:
+        """What the model is shown."""
+        return (VIDEO,)
 
 
 def first_frame(short_side: int) -> Frames:

@@ -10,14 +10,14 @@ from pydantic import Field
 from backends.vision_language_model import VisionLanguageModel
 from prompts.caption import CAPTION
 from prompts.caption import Caption as CaptionAnswer
-from stages.ask import VIDEO, ask
+from stages.ask import VIDEO, AskingStage, ask
 from stages.clip import Clip
-from stages.contract import Column, Frames, Stage, StageConfig
+from stages.contract import Column, StageConfig
 
 FACTS = ("num_people", "framing", "head_yaw", "hands_share", "speech_ratio", "mouth_motion", "camera_motion")
 
 
-class Caption(Stage):
+class Caption(AskingStage):
     """Keeps the caption that came with the clip, else asks the model (InterAvatar §4.2: human-centric).
 
     facts: measured columns that a stand-in puts into words.
@@ -38,18 +38,12 @@ class Caption(Stage):
         self, model: VisionLanguageModel, config: StageConfig | None = None, facts: Sequence[str] = FACTS
     ) -> None:
         super().__init__(model, config=config)
-        self.model = model
         self.facts = tuple(facts)
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
         """The input list's caption and the facts."""
         return ("input_caption", *self.facts)
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """What the model is shown."""
-        return (VIDEO,)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Choose or write the caption."""

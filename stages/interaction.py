@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
-from backends.vision_language_model import VisionLanguageModel
 from prompts.interaction import INTERACTION, consistent
 from prompts.interaction import Interaction as InteractionAnswer
 from prompts.prompt import quoted
 from prompts.vocabulary import GROUP_OF, INTERACTION_TYPES, REGIONS, Region, in_words
-from stages.ask import VIDEO, ask
+from stages.ask import VIDEO, AskingStage, ask
 from stages.clip import Clip
 from stages.contacts import contact_type
-from stages.contract import Column, Frames, Stage, StageConfig
+from stages.contract import Column
 
 
-class Interaction(Stage):
+class Interaction(AskingStage):
     """Interaction type (11 in 4 groups, or none) and body region (22) of a clip (InterAvatar §4.2).
 
     A stand-in goes by `Contacts`: the region that a hand came to rest on, and the type by how long and
@@ -42,15 +41,6 @@ class Interaction(Stage):
         "interaction_by": Column("string", "", "Who found or chose the interaction."),
     }
     prompts = (INTERACTION,)
-
-    def __init__(self, model: VisionLanguageModel, config: StageConfig | None = None) -> None:
-        super().__init__(model, config=config)
-        self.model = model
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """What the model is shown."""
-        return (VIDEO,)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; every column but the first and the last is None without a touch."""

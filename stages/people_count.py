@@ -7,14 +7,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from backends.vision_language_model import VisionLanguageModel
 from prompts.people import PEOPLE, People
-from stages.ask import VIDEO, ask
+from stages.ask import VIDEO, AskingStage, ask
 from stages.clip import Clip
-from stages.contract import Column, Frames, Stage, StageConfig
+from stages.contract import Column, StageConfig
 
 
-class PeopleCount(Stage):
+class PeopleCount(AskingStage):
     """Counts people, faceless ones too: backs, hands that reach in (InterAvatar §4.2: at most two)."""
 
     class Config(StageConfig):
@@ -28,15 +27,6 @@ class PeopleCount(Stage):
         "people_count_by": Column("string", "", "who counted"),
     }
     prompts = (PEOPLE,)
-
-    def __init__(self, model: VisionLanguageModel, config: Config | None = None) -> None:
-        super().__init__(model, config=config)
-        self.model = model
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """What the model is shown."""
-        return (VIDEO,)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; a stand-in gives the most faces at once."""

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from backends.vision_language_model import VisionLanguageModel
 from prompts.depiction import DEPICTION
 from prompts.depiction import Depiction as DepictionAnswer
-from stages.ask import ask, first_frame
+from stages.ask import AskingStage, ask, first_frame
 from stages.clip import Clip
 from stages.contract import Column, Frames, Stage, StageConfig
 from stages.depiction import depiction
@@ -48,7 +47,7 @@ class Portrait(Stage):
         }
 
 
-class PortraitKind(Stage):
+class PortraitKind(AskingStage):
     """A photograph of one real person, or something else (InterAvatar §4.2: human portrait images)."""
 
     class Config(StageConfig):
@@ -65,10 +64,6 @@ class PortraitKind(Stage):
         "depiction_by": Column("string", "", "who looked"),
     }
     prompts = (DEPICTION,)
-
-    def __init__(self, model: VisionLanguageModel, config: Config | None = None) -> None:
-        super().__init__(model, config=config)
-        self.model = model
 
     @property
     def sees(self) -> tuple[Frames, ...]:

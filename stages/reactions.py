@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from backends.vision_language_model import Deferred, VisionLanguageModel
+from backends.vision_language_model import Deferred
 from prompts.reactions import REACTIONS, Reaction, reactions_model
 from prompts.reactions import Reactions as ReactionsAnswer
 from prompts.vocabulary import (
@@ -20,9 +20,9 @@ from prompts.vocabulary import (
     Region,
     in_words,
 )
-from stages.ask import ask, first_frame
+from stages.ask import AskingStage, ask, first_frame
 from stages.clip import Clip
-from stages.contract import Column, Frames, Stage, StageConfig
+from stages.contract import Column, Frames, StageConfig
 
 # What a stand-in says: action and emotion by group; {part} is the region in words.
 MEASURED: Mapping[InteractionGroup, tuple[str, str, Intensity]] = {
@@ -49,7 +49,7 @@ MEASURED: Mapping[InteractionGroup, tuple[str, str, Intensity]] = {
 }
 
 
-class Reactions(Stage):
+class Reactions(AskingStage):
     """Action and emotion texts for every visible region and type (InterAvatar §4.2 and Table 5)."""
 
     class Config(StageConfig):
@@ -73,10 +73,6 @@ class Reactions(Stage):
         "reactions_by": Column("string", "", "who wrote the reactions"),
     }
     prompts = (REACTIONS,)
-
-    def __init__(self, model: VisionLanguageModel, config: Config | None = None) -> None:
-        super().__init__(model, config=config)
-        self.model = model
 
     @property
     def sees(self) -> tuple[Frames, ...]:

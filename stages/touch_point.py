@@ -8,19 +8,18 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from backends.vision_language_model import VisionLanguageModel
 from prompts.prompt import quoted
 from prompts.vocabulary import REGIONS, in_words, interaction_sentence
 from prompts.which_person import WHICH_PERSON, WhichPerson
-from stages.ask import VIDEO, ask
+from stages.ask import VIDEO, AskingStage, ask
 from stages.clip import Clip
-from stages.contract import Column, Frames, Score, Stage, StageConfig
+from stages.contract import Column, Score, StageConfig
 
 # Touches that need no hand.
 HANDLESS = ("kissed", "blown on", "kicked")
 
 
-class TouchPoint(Stage):
+class TouchPoint(AskingStage):
     """The behavioural interaction prompt of a real clip: point, person, sentence (InterAvatar §3.4 and §4.2).
 
     The point is the region's on the first frame; a region that is not visible there is not guessed. With
@@ -59,15 +58,6 @@ class TouchPoint(Stage):
         "interaction_prompt": Column("string", "", "The sentence that opens the training prompt."),
     }
     prompts = (WHICH_PERSON,)
-
-    def __init__(self, model: VisionLanguageModel, config: Config | None = None) -> None:
-        super().__init__(model, config=config)
-        self.model = model
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """What the model is shown."""
-        return (VIDEO,)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """All columns; None without an interaction, no point where the region is not visible."""

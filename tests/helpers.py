@@ -61,6 +61,14 @@ def make_run(
     return Run(pipeline, listing, output, profile, made, screen, engine, retry_errors, str(input))
 
 
+def linked(folder: Path, files: list[Path]) -> Path:
+    """A new folder with links to these files."""
+    folder.mkdir()
+    for file in files:
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
 def quiet() -> Progress:
     """A display that nobody sees."""
     return Progress(Console(file=io.StringIO()))

@@ -23,7 +23,7 @@ from pipelines.source import PICTURE_SUFFIXES, list_input
 from pipelines.synthetic_interactions import SyntheticInteractionsSettings, clips_to_make
 from prompts.vocabulary import GROUPS, REGIONS
 from tests.conftest import ROOT
-from tests.helpers import quiet
+from tests.helpers import linked, quiet
 from tests.misbehaving_server import MisbehavingServer
 from tests.schema_answers import answer
 
@@ -54,13 +54,6 @@ def rows_of(folder: Path) -> pd.DataFrame:
     rows = pd.read_parquet(folder / "manifest")
     rows.index = pd.Index(rows["source_uri"].map(lambda uri: Path(uri).name))
     return rows
-
-
-def linked(folder: Path, files: list[Path]) -> Path:
-    folder.mkdir()
-    for file in files:
-        (folder / file.name).symlink_to(file)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,13 @@ import yaml
 from pipelines.catalogue import Request, prepare
 from pipelines.settings import load_profile
 from prompts.vocabulary import INTERACTION_TYPES, REGIONS
-from tests.helpers import quiet
+from tests.helpers import linked, quiet
 from tests.vllm_server import VllmServer
 
 
 def execute(pipeline: str, source: Path, output: Path, profile: str, *overrides: str) -> list[dict[str, Any]]:
     request = Request(pipeline, str(source), output, profile=profile, overrides=overrides)
     return [run.execute(quiet()) for run in prepare(request)]
-
-
-def linked(folder: Path, files: list[Path]) -> Path:
-    folder.mkdir()
-    for file in files:
-        (folder / file.name).symlink_to(file)
-    return folder
 
 
 def lenient(folder: Path) -> str:
