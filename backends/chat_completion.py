@@ -16,7 +16,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from backends.vision_language_model import Question
-from prompts.prompt import strict_schema
 
 JPEG_QUALITY = 95  # with full colour resolution: 46-50 dB on real frames, about a third of the size of a PNG
 VIDEO_CRF = "18"  # ffmpeg's H.264 guide calls 17-18 visually lossless; 41-44 dB on real frames
@@ -57,7 +56,7 @@ def request_body(
     Raises:
         ValueError: the answer's schema is not one that a strict server takes.
     """
-    schema = dict(strict_schema(question.answer))
+    schema = question.answer.model_json_schema()
     check_strict(schema)
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", question.answer.__name__)[:64]
     as_video = video and question.fps is not None and len(question.images) > 1  # Qwen's loader wants two

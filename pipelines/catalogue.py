@@ -19,6 +19,7 @@ from pipelines.settings import (
     Profile,
     Settings,
     SettingsError,
+    VlmSettings,
     load_profile,
     load_screen,
     merged,
@@ -34,6 +35,7 @@ from pipelines.synthetic_interactions import (
     synthetic_interactions,
 )
 from pipelines.talking_head import TalkingHeadSettings, talking_head
+from stages.contract import Stage
 
 PIPELINES: Mapping[str, tuple[type[Settings], Callable[..., Pipeline]]] = {
     "talking_head": (TalkingHeadSettings, talking_head),
@@ -78,7 +80,7 @@ def prepare(request: Request) -> Iterator[Run]:
         return
     first = portraits(_roles(request, profile, settings), settings)
     listing = _list(request, settings, first)
-    clips_before_choice(request)
+    _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
     yield _checked(Run(first, listing, folder / PORTRAITS, screen=_screen(None, profile, first), **common))
     chosen = clips_to_make(folder / PORTRAITS, settings, {row["sample_id"] for row in listing.rows})
     yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
@@ -137,14 +139,14 @@ def _roles(request: Request, profile: Profile, settings: Settings) -> Any:
         return profile_roles(profile, settings.vlm, Path(nowhere))
 
 
-def all_stages() -> dict[str, list[str]]:
-    """Stage name -> the pipelines that have it, with the laptop profile's models."""
-    roles = profile_roles(load_profile("laptop"), Settings().vlm, Path())
-    found: dict[str, list[str]] = {}
+def all_stages() -> list[tuple[Stage, list[str]]]:
+    """Every stage once, with the laptop's models, and the names of the pipelines that have it."""
+    roles = profile_roles(load_profile("laptop"), VlmSettings(), Path())
+    found: dict[str, tuple[Stage, list[str]]] = {}
     for name, (model, build) in PIPELINES.items():
         for stage in build(roles, model()).stages:
-            found.setdefault(stage.name, []).append(name)
-    return found
+            found.setdefault(stage.name, (stage, []))[1].append(name)
+    return list(found.values())
 
 
 def _check_resources(profile: Profile) -> None:
@@ -155,7 +157,7 @@ def _check_resources(profile: Profile) -> None:
     """
     if not profile.resources:
         return
-    known = ["default", *all_stages()]
+    known = ["default", *(stage.name for stage, _ in all_stages())]
     for name in profile.resources:
         if name not in known:
             close = get_close_matches(name, known, 1)

@@ -9,28 +9,12 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
-from pipelines.catalogue import PIPELINES
-from pipelines.pipeline import Pipeline
-from pipelines.settings import Settings, VlmSettings, load_profile, load_screen, profile_roles
+from pipelines.catalogue import PIPELINES, all_stages
+from pipelines.settings import Settings, VlmSettings, load_screen
 from pipelines.synthetic_interactions import GIVEN
 from stages.contract import Array, Column, Frames, Stage
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-
-
-def _pipelines() -> list[Pipeline]:
-    """All pipelines with the laptop's models."""
-    roles = profile_roles(load_profile("laptop"), VlmSettings(), Path())
-    return [build(roles, model()) for model, build in PIPELINES.values()]
-
-
-def _stages() -> list[tuple[Stage, list[str]]]:
-    """Every stage once, with the names of the pipelines that have it."""
-    found: dict[str, tuple[Stage, list[str]]] = {}
-    for pipeline in _pipelines():
-        for stage in pipeline.stages:
-            found.setdefault(stage.name, (stage, []))[1].append(pipeline.name)
-    return list(found.values())
 
 
 def _in(names: Sequence[str]) -> str:
@@ -49,7 +33,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def manifest_page() -> str:
     """docs/manifest.md: every column with type, unit, meaning and the stage that writes it."""
     writers: dict[str, list[str]] = {}
-    for stage, _ in _stages():
+    for stage, _ in all_stages():
         for name, what in stage.writes.items():
             if isinstance(what, Column):
                 writers.setdefault(name, []).append(stage.name)
@@ -82,7 +66,7 @@ def manifest_page() -> str:
         "region, interaction_type, interaction_group, intensity, action, emotion.\n",
         "## Scores by stage\n",
     ]
-    for stage, names in _stages():
+    for stage, names in all_stages():
         own = {n: w for n, w in stage.writes.items() if n not in COMMON_COLUMNS and n not in SOURCE_COLUMNS}
         columns = [(f"`{n}`", w.type, w.unit, w.meaning) for n, w in own.items() if isinstance(w, Column)]
         arrays = [(f"`{n}`", w.shape, w.unit, w.meaning) for n, w in own.items() if isinstance(w, Array)]
@@ -111,7 +95,7 @@ def settings_page() -> str:
     common = set(Settings.model_fields)
     for name, (model, _) in PIPELINES.items():
         parts += [f"## {name}\n", _settings_table(model, "", common)]
-    for stage, names in _stages():
+    for stage, names in all_stages():
         parts += [
             f"## {stage.name}\n",
             f"{_in(names)}{_sees(stage)}\n",

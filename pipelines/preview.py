@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from pipelines.source import PICTURE_SUFFIXES
 from stages.media import local_copy, still
-from stages.picture import read_picture
+from stages.picture import read_picture, smaller
 
 SHORT_SIDE = 96
 MARK = (230, 30, 30)
@@ -29,9 +29,7 @@ def preview(row: Mapping[str, Any]) -> bytes | None:
     try:
         with local_copy(uri) as path:
             if PurePosixPath(uri).suffix.lower() in PICTURE_SUFFIXES:
-                image = Image.fromarray(read_picture(path))
-                scale = min(1.0, SHORT_SIDE / min(image.size))
-                image = image.resize((round(image.width * scale), round(image.height * scale)))
+                image = Image.fromarray(smaller(read_picture(path), SHORT_SIDE))
             else:
                 image = Image.fromarray(still(path, start, SHORT_SIDE))
         _mark(image, row.get("interaction_x"), row.get("interaction_y"))

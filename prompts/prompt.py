@@ -63,11 +63,6 @@ def quoted(text: str) -> str:
     return line
 
 
-def strict_schema(answer: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema as it is sent with a question."""
-    return answer.model_json_schema()
-
-
 @cache
 def _read(name: str) -> str:
     return (resources.files("prompts") / f"{name}.md").read_text(encoding="utf-8")

@@ -56,12 +56,12 @@ class Caption(AskingStage):
             CAPTION.fill(),
             CaptionAnswer,
             clip.frames(VIDEO),
-            lambda: CaptionAnswer(caption=in_words(facts)),
+            lambda: CaptionAnswer(caption=composed(facts)),
         )
         return {"caption": said.caption, "caption_by": self.model.name}
 
 
-def in_words(facts: Mapping[str, Any]) -> str:
+def composed(facts: Mapping[str, Any]) -> str:
     """Number of people, framing, pose, speech and camera, as far as they were measured."""
     people = facts.get("num_people")
     if people is None:

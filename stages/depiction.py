@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from backends.image_classifier import ImageClassifier, animal_mass
+from stages.ask import first_frame
 from stages.clip import Clip
 from stages.contract import Column, Frames, Score, Stage, StageConfig
 from stages.faces import boxes_at
@@ -109,8 +110,8 @@ class Depiction(Stage):
 
     @property
     def sees(self) -> tuple[Frames, ...]:
-        """The first frame: one in a thousand seconds."""
-        return (Frames(0.001, self.config.short_side),)
+        """The first frame."""
+        return (first_frame(self.config.short_side),)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """The cues; those of the face are None where the first frame shows none that is large enough."""

@@ -89,7 +89,8 @@ def local_copy(uri: str) -> Iterator[Path]:
         yield target
 
 
-def _short_side_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+def short_side_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height scaled so that the shorter is `short_side`; never enlarged."""
     scale = min(1.0, short_side / min(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -327,7 +328,7 @@ class _Pass:
         for sampler in self.samplers:
             if not sampler.wants(time):
                 continue
-            target = _short_side_size(out.width, out.height, sampler.request.short_side)
+            target = short_side_size(out.width, out.height, sampler.request.short_side)
             if target not in made:
                 made[target] = _to_rgb(frame, target, out.rotation)
             sampler.times.append(time)
@@ -389,4 +390,4 @@ def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
         raise MediaError(f"no frame at {at_s:.2f} s")
     rotation = round(found.rotation) % 360
     size = _upright_size(found, float(video.sample_aspect_ratio or 1), rotation)
-    return _to_rgb(found, _short_side_size(*size, short_side), rotation)
+    return _to_rgb(found, short_side_size(*size, short_side), rotation)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.contract import Audio, Frames
-from stages.media import Decoded, MediaError, open_regular
+from stages.media import Decoded, MediaError, open_regular, short_side_size
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 # Pillow's own limit against decompression bombs: 256 MiB of RGB.
@@ -86,7 +86,7 @@ def decode_picture(path: Path, requests: Iterable[Frames | Audio]) -> Decoded:
             out.audio[request] = None
             continue
         if request.short_side not in made:
-            made[request.short_side] = _smaller(image, request.short_side)
+            made[request.short_side] = smaller(image, request.short_side)
         out.frames[request] = ([0.0], [made[request.short_side]])
     return out
 
@@ -96,10 +96,10 @@ def _format(path: Path) -> str:
         return (image.format or "").lower()
 
 
-def _smaller(image: npt.NDArray[np.uint8], short_side: int) -> npt.NDArray[np.uint8]:
+def smaller(image: npt.NDArray[np.uint8], short_side: int) -> npt.NDArray[np.uint8]:
+    """The picture with its shorter side at most `short_side` pixels."""
     height, width = image.shape[:2]
-    scale = short_side / min(width, height)
-    if scale >= 1:
+    size = short_side_size(width, height, short_side)
+    if size == (width, height):
         return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -11,7 +11,7 @@ from backends.vision_language_model import AnswerError, Deferred, Question
 from prompts.vocabulary import GROUP_OF, INTERACTION_TYPES, REGIONS
 from stages.artifacts import Anatomy, Artifacts
 from stages.ask import MAX_FRAMES
-from stages.caption import Caption, in_words
+from stages.caption import Caption, composed
 from stages.interaction import Interaction
 from stages.people_count import PeopleCount
 from stages.portrait import PortraitKind
@@ -37,12 +37,12 @@ def test_the_input_lists_caption_is_kept_unless_told_otherwise() -> None:
 
 
 def test_a_stand_ins_caption_names_what_was_measured() -> None:
-    said = in_words({"num_people": 1, "framing": "head", "head_yaw": 30.0, "camera_motion": 0.0})
+    said = composed({"num_people": 1, "framing": "head", "head_yaw": 30.0, "camera_motion": 0.0})
     assert said == (
         "One person is in view, seen close up. The head is turned to their left. The camera is still."
     )
-    assert in_words({"num_people": 0}) == "No person is in view."
-    assert in_words({}) == "A video."
+    assert composed({"num_people": 0}) == "No person is in view."
+    assert composed({}) == "A video."
 
 
 def test_a_clip_is_shown_as_a_video_of_few_frames_and_a_picture_as_a_picture() -> None:
