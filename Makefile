@@ -4,13 +4,26 @@ BIN := .venv/bin
 INPUT ?=
 OUTPUT ?= demo
 
-.PHONY: setup demo test test-fast check docs bench clean
+.PHONY: setup setup-models demo test test-laptop test-models test-fast check docs bench clean
 
 setup: .venv/.done
 
 .venv/.done: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[laptop,dev]'
+	touch $@
+
+# The gpu profile's packages on a machine without a GPU: PyPI's CUDA builds of torch and its relatives run on
+# a CPU, vLLM has a build of its own whose wish for another torch is overridden (uv can, pip cannot).
+setup-models: .venv/models/.done
+
+MODELS := .venv/models/bin
+.venv/models/.done: pyproject.toml tests/models/requirements.txt | .venv/.done
+	$(PYTHON) -m venv .venv/models
+	$(MODELS)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(MODELS)/uv pip install --quiet --no-cache --python $(MODELS)/python \
+		--override tests/models/override.txt -r tests/models/requirements.txt -e '.[models,dev]'
+	$(MODELS)/uv pip install --quiet --no-cache --python $(MODELS)/python --no-deps napari-cotrack==0.1.7
 	touch $@
 
 demo: setup $(if $(INPUT),,.venv/demo-media)
@@ -25,8 +38,14 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
+test: check test-laptop test-models
+
+test-laptop: setup setup-models
 	$(BIN)/python -m pytest
+
+# Every model of the gpu profile, on tiny random weights.
+test-models: setup setup-models
+	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest tests/models
 
 test-fast: check
 	$(BIN)/python -m pytest -m 'not slow'

@@ -6,6 +6,12 @@
 
 Everything works for many processes on one filesystem (on a shared one, `flock` must be shared too:
 NFS is, Lustre needs the mount option `flock`).
+
+In an object store (s3://...) nothing can be locked: instead of the ledger and `cached/`
+
+    counts/<id>.json            what one process has counted; the sum is what was used
+
+so that no limit of requests can be kept, and no batches are sent.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.vision_language_model import BudgetError
+from manifests import storage
 
 COUNTS = ("requests", "failed_requests", "prompt_tokens", "completion_tokens")
 PAGE = 4096  # bytes; a kill does not tear a write inside one page
@@ -58,10 +65,11 @@ class CachedAnswer:
 
 
 class AnswerCache:
-    """The answers and the ledger under one folder; may be used from several threads."""
+    """The answers and the ledger under one folder or fsspec URL; may be used from several threads."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = storage.folder_of(folder)
+        self._counts = _Counts(self.folder) if storage.is_remote(self.folder) else None
         self._lock = threading.Lock()
         self._hits = 0
         self._hits_file: int | None = None
@@ -73,7 +81,7 @@ class AnswerCache:
     def read(self, key: str) -> CachedAnswer | None:
         """The answer; None when there is none or its file is damaged."""
         try:
-            said = json.loads(self.path(key).read_bytes())
+            said = json.loads(storage.read_bytes(self.path(key)))
             answer = CachedAnswer(**said)
         except (OSError, ValueError, TypeError, RecursionError):
             return None
@@ -87,13 +95,16 @@ class AnswerCache:
 
     def remove(self, key: str) -> None:
         """Forget an answer."""
-        self.path(key).unlink(missing_ok=True)
+        storage.remove([self.path(key)])
 
     def count_cached(self) -> None:
         """Count one answer taken from the cache.
 
         A rerun takes a million answers in a row, so no lock is taken: each process writes its own number.
         """
+        if self._counts is not None:
+            self._counts.add(cached_answers=1)
+            return
         with self._lock:
             if self._hits_file is None:
                 folder = self.folder / "cached"
@@ -106,8 +117,16 @@ class AnswerCache:
         """Count one request that is about to be made.
 
         Raises:
-            BudgetError: with it, more than `max_requests` would ever have been made into this folder.
+            BudgetError: with it, more than `max_requests` would ever have been made into this folder; or the
+                folder cannot keep such a limit.
         """
+        if self._counts is not None:
+            if max_requests is not None:
+                raise BudgetError(
+                    f"{self.folder} cannot be locked, so no limit of requests can be kept there"
+                )
+            self._counts.add(requests=1)
+            return
 
         def one_more(ledger: dict[str, Any]) -> None:
             if max_requests is not None and ledger["requests"] >= max_requests:
@@ -118,6 +137,10 @@ class AnswerCache:
 
     def count_reply(self, prompt_tokens: int = 0, completion_tokens: int = 0, failed: bool = False) -> None:
         """Count what came back from one request: its tokens, and whether it brought no valid answer."""
+        if self._counts is not None:
+            tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+            self._counts.add(failed_requests=int(failed), **tokens)
+            return
         self._change(lambda ledger: _add(ledger, prompt_tokens, completion_tokens, int(failed)))
 
     def settle(self, batch: str, prompt_tokens: int, completion_tokens: int, failed: int) -> None:
@@ -146,7 +169,9 @@ def read_usage(folder: str | Path) -> Usage:
     Raises:
         BudgetError: the ledger is damaged.
     """
-    folder = Path(folder)
+    folder = storage.folder_of(folder)
+    if storage.is_remote(folder):
+        return _sum_of_counts(folder)
     ledger = _zeros()
     if (folder / "ledger.json").exists():
         with _locked(folder / "ledger.json", os.O_RDWR) as file:
@@ -156,8 +181,49 @@ def read_usage(folder: str | Path) -> Usage:
     return Usage(cached_answers=cached, **{name: ledger[name] for name in COUNTS})
 
 
+class _Counts:
+    """What one process has counted, in an object of its own: nobody else writes it, so nothing is lost.
+
+    Threads that count while a write is on its way share the next one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "counts" / f"{uuid.uuid4().hex}.json"
+        self._numbers = threading.Lock()
+        self._writer = threading.Lock()
+        self._sums: dict[str, int] = {}
+        self._changes = self._written = 0
+
+    def add(self, **counts: int) -> None:
+        """Add to the counts; they are in the store when this returns."""
+        with self._numbers:
+            for name, count in counts.items():
+                self._sums[name] = self._sums.get(name, 0) + count
+            self._changes += 1
+            mine = self._changes
+        with self._writer:
+            if self._written >= mine:
+                return
+            with self._numbers:
+                data, upto = json.dumps(self._sums).encode(), self._changes
+            storage.put(self._path, data)
+            self._written = upto
+
+
+def _sum_of_counts(folder: Path) -> Usage:
+    paths = storage.files(folder / "counts", ".json")
+    sums: dict[str, int] = {}
+    for text in storage.each(storage.read_bytes, paths, remote=True):
+        for name, count in json.loads(text).items():
+            sums[name] = sums.get(name, 0) + int(count)
+    return Usage(**sums)
+
+
 def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
     """Replace a file in one step; `durable`: it also survives a power cut."""
+    if storage.is_remote(path):
+        storage.put(path, data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

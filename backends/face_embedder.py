@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 
 class FaceEmbedder(Protocol):
-    """Embeds one face of a picture."""
+    """Embeds one face of each picture."""
 
     @property
     def id(self) -> str:
@@ -22,12 +23,12 @@ class FaceEmbedder(Protocol):
         ...
 
     def embed(
-        self, image: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.float32]
+        self, images: Sequence[npt.NDArray[np.uint8]], landmarks: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        """Embed the face at `landmarks` of uint8 RGB [H, W, 3].
+        """Embed the face at `landmarks[i]` of `images[i]`, uint8 RGB [H, W, 3].
 
-        landmarks: float32 [5, 2], normalised: the subject's right eye, left eye, nose, right and left
-        mouth corner. Gives float32 [D]; faces are compared by cosine, whose scale is the model's own.
+        landmarks: float32 [N, 5, 2], normalised: the subject's right eye, left eye, nose, right and left
+        mouth corner. Gives float32 [N, D]; faces are compared by cosine, whose scale is the model's own.
         """
         ...
 
@@ -63,9 +64,16 @@ class DlibFaceEmbedder:
         self._net = dlib.face_recognition_model_v1(models.face_recognition_model_location())
 
     def embed(
+        self, images: Sequence[npt.NDArray[np.uint8]], landmarks: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """See `FaceEmbedder.embed`; float32 [N, 128]."""
+        self.setup()
+        found = [self._one(image, points) for image, points in zip(images, landmarks, strict=True)]
+        return np.asarray(found, np.float32).reshape(-1, 128)
+
+    def _one(
         self, image: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        """See `FaceEmbedder.embed`; float32 [128]."""
         import dlib
 
         image = np.ascontiguousarray(image)

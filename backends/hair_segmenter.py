@@ -1,9 +1,8 @@
-"""The hair of one head, pixel by pixel: the role, SAM 2 and a mask of the head for the laptop."""
+"""The hair of one head, pixel by pixel: the role, and a mask of the head for the laptop."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import cv2
 import numpy as np
@@ -66,72 +65,6 @@ class HairSegmenter(Protocol):
             bool [H, W]; all False where no hair is found.
         """
         ...
-
-
-class Sam2HairSegmenter:
-    """SAM 2 with the box as its prompt (InterAvatar appendix B.1): what the box holds is the hair.
-
-    model: a name on the model hub or a folder; "facebook/sam2.1-hiera-large" needs about 2 GB.
-    device: "cuda", "cpu" ...; None: CUDA where there is one.
-
-    It trusts the box: whether there is hair is for whoever drew it. The picture is scaled and normalised
-    here, as the model's own preprocessor configuration says, because the ready processor needs torchvision.
-    """
-
-    def __init__(self, model: str = "facebook/sam2.1-hiera-large", device: str | None = None) -> None:
-        self.model = model
-        self.device = device
-        self._net: Any = None
-        self._mean = self._std = np.zeros(3, np.float32)
-
-    @property
-    def id(self) -> str:
-        """Implementation, version and settings."""
-        return f"sam2({self.model}, transformers {version('transformers')})"
-
-    @property
-    def name(self) -> str:
-        """`sam2`."""
-        return "sam2"
-
-    def setup(self) -> None:
-        """Load the weights."""
-        if self._net is not None:
-            return
-        import torch
-        from transformers import Sam2Model
-        from transformers.image_processing_base import ImageProcessingMixin
-
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(self.model)
-        self._mean = np.asarray(settings["image_mean"], np.float32)
-        self._std = np.asarray(settings["image_std"], np.float32)
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        net: Any = Sam2Model.from_pretrained(self.model)  # its `to` is typed for another class
-        self._net = net.to(device).eval()
-
-    def segment(
-        self,
-        image: npt.NDArray[np.uint8],
-        box: npt.NDArray[np.float32],
-        keypoints: npt.NDArray[np.float32] | None,
-    ) -> npt.NDArray[np.bool_]:
-        """See `HairSegmenter.segment`; keypoints are not used."""
-        self.setup()
-        import torch
-
-        size = int(self._net.config.prompt_encoder_config.image_size)
-        scaled = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255
-        pixels = torch.from_numpy(((scaled - self._mean) / self._std).transpose(2, 0, 1)[None])
-        corners = torch.from_numpy(np.asarray(box, np.float32)[None, None] * size)
-        with torch.inference_mode():
-            out = self._net(
-                pixel_values=pixels.to(self._net.device),
-                input_boxes=corners.to(self._net.device),
-                multimask_output=False,
-            )
-        logits = out.pred_masks[0, 0, 0].float().cpu().numpy()
-        height, width = image.shape[:2]
-        return np.asarray(cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR) > 0)
 
 
 class HeadMaskHair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 
 class ImageEmbedder(Protocol):
-    """Embeds a picture."""
+    """Embeds pictures."""
 
     @property
     def id(self) -> str:
@@ -21,8 +22,8 @@ class ImageEmbedder(Protocol):
         """Load the weights once."""
         ...
 
-    def embed(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Uint8 RGB [H, W, 3] to float32 [D] of length 1: the dot product of two is their cosine."""
+    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """N pictures, uint8 RGB [H, W, 3], to float32 [N, D], rows of length 1: dot products are cosines."""
         ...
 
 
@@ -57,14 +58,20 @@ class EfficientNetLite:
         model.load_state_dict(weights)
         self._model = model.eval().to(memory_format=torch.channels_last)
 
-    def embed(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Uint8 RGB [H, W, 3] to float32 [1280] of length 1."""
+    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """See `ImageEmbedder.embed`; float32 [N, 1280]."""
+        vectors = np.zeros((len(images), 1280), np.float32)
+        for i, image in enumerate(images):
+            vectors[i] = self._features(image).mean((2, 3))[0].numpy()
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def _features(self, image: npt.NDArray[np.uint8]) -> Any:
+        """The last feature map, float tensor [1, 1280, 7, 7]."""
         import cv2
         import torch
 
+        self.setup()
         small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
         values = torch.from_numpy((small.astype(np.float32) - 127) / 128)  # as the TensorFlow original
         with torch.inference_mode():
-            features = self._model.extract_features(values.permute(2, 0, 1)[None])
-        vector = features.mean((2, 3))[0].numpy()
-        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+            return self._model.extract_features(values.permute(2, 0, 1)[None])

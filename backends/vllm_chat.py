@@ -16,9 +16,11 @@ from pydantic import BaseModel
 from backends.answer_cache import AnswerCache, CachedAnswer
 from backends.chat_completion import InvalidAnswer, encode_video, read_answer, shown
 from backends.vision_language_model import AnswerError, Question
+from backends.weights import Weights
 
 ATTEMPTS = 3  # at one question; at temperature 0 the same answer would come back, so it grows with each
 WARMER = 0.2
+CPU_MEMORY = 0.2  # share of the computer's memory
 MOST_PICTURES = 24  # in one question; vLLM reserves memory for them
 # vLLM would sample a video again, at 2 frames a second: take every frame, as the question counts them.
 EVERY_FRAME = {"video": {"fps": 30, "num_frames": -1}}
@@ -41,7 +43,7 @@ class VllmChat:
     that is done makes room. An answer that is not valid is asked for again, twice at most.
 
     Args:
-        model: a folder with the weights, or a name on the hub.
+        model: the weights.
         folder: where answers and the count of requests lie; shared by all processes of a run.
         max_model_len: tokens of prompt, pictures and answer together; None: what the model allows.
         max_tokens: the longest answer.
@@ -53,13 +55,15 @@ class VllmChat:
         enforce_eager: no compilation and no CUDA graphs: a quicker start, slower answers.
         gpu_memory_utilization: share of the GPU's memory for weights and cache, 0-1.
         tensor_parallel_size: number of GPUs that share the model.
+        device: "cpu": nothing is compiled and at most `CPU_MEMORY` of the memory is taken. Where it runs vLLM
+            decides itself: its build for a CPU is another.
     """
 
     is_remote = False
 
     def __init__(
         self,
-        model: str,
+        model: Weights,
         folder: str,
         max_model_len: int | None = None,
         max_tokens: int = 4096,
@@ -71,6 +75,7 @@ class VllmChat:
         enforce_eager: bool = False,
         gpu_memory_utilization: float = 0.9,
         tensor_parallel_size: int = 1,
+        device: str | None = None,
     ) -> None:
         self.model = model
         self.folder = folder
@@ -81,8 +86,11 @@ class VllmChat:
         self.min_pixels = min_pixels
         self.max_pixels = max_pixels
         self.dtype = dtype
-        self.enforce_eager = enforce_eager
-        self.gpu_memory_utilization = gpu_memory_utilization
+        self.enforce_eager = enforce_eager or device == "cpu"
+        # vLLM's build for a CPU takes the same share of the computer's memory, which others need too.
+        self.gpu_memory_utilization = (
+            min(gpu_memory_utilization, CPU_MEMORY) if device == "cpu" else gpu_memory_utilization
+        )
         self.tensor_parallel_size = tensor_parallel_size
         self._start()
 
@@ -120,8 +128,8 @@ class VllmChat:
 
     @property
     def name(self) -> str:
-        """The last part of the model's name."""
-        return self.model.rstrip("/").rpartition("/")[2]
+        """The model's name."""
+        return self.model.label
 
     @property
     def concurrency(self) -> int:
@@ -137,7 +145,7 @@ class VllmChat:
 
             pixels = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
             self._llm = LLM(
-                model=self.model,
+                model=str(self.model.folder),
                 trust_remote_code=False,
                 dtype=self.dtype,
                 max_model_len=self.max_model_len,
@@ -257,7 +265,7 @@ class VllmChat:
             return
         self._cache.count_reply(*tokens, failed=problem is not None)
         if problem is None:
-            self._cache.write(job.key, CachedAnswer(said.text, self.model, *tokens))
+            self._cache.write(job.key, CachedAnswer(said.text, self.name, *tokens))
             self._finish(job, text=said.text)
         elif job.attempt + 1 < ATTEMPTS:
             job.attempt += 1

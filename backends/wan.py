@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from backends.image_to_video import AREA_480P, Animation, fit_size, resized
+from backends.weights import Weights
 
 Offload = Literal["none", "model", "sequential"]
 # From the fastest to the one that needs the least memory of the GPU.
@@ -51,8 +52,7 @@ class WanImageToVideo:
     after it. The whole picture is resized, not cropped, so a point of it is the same point of the clip.
 
     Args:
-        model: folder of a diffusers pipeline, or its name on the Hugging Face hub.
-        revision: commit of the hub's repository.
+        model: the weights, a diffusers pipeline.
         num_frames: 4 n + 1; the model was trained on 81.
         num_inference_steps: denoising steps of both transformers together.
         guidance_scale: of the high-noise transformer, above 1.
@@ -61,19 +61,18 @@ class WanImageToVideo:
         flow_shift: of the noise schedule; 5.0 is Wan's own, the diffusers conversion says 3.0.
         max_area: pixels of a frame; 832 x 480, or 1280 x 720.
         max_prompt_tokens: what the text encoder reads; 512 is the model's own.
+        device: "cuda" or "cpu"; None: CUDA where there is one.
 
     Raises:
         ValueError: a setting that would be ignored or rounded.
     """
 
-    name: Final = "wan2.2-i2v-a14b"
     fps: Final = 16.0
     uses_point: Final = False
 
     def __init__(
         self,
-        model: str = "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
-        revision: str | None = None,
+        model: Weights,
         num_frames: int = 81,
         num_inference_steps: int = 40,
         guidance_scale: float = 3.5,
@@ -81,11 +80,11 @@ class WanImageToVideo:
         flow_shift: float = 5.0,
         max_area: int = AREA_480P,
         max_prompt_tokens: int = 512,
+        device: str | None = None,
     ) -> None:
         if not guidance_scale > 1:  # diffusers looks at the first alone to decide whether to guide at all
             raise ValueError(f"guidance_scale must be above 1, got {guidance_scale:g}")
         self.model = model
-        self.revision = revision
         self.num_frames = num_frames
         self.num_inference_steps = num_inference_steps
         self.guidance_scale = guidance_scale
@@ -93,6 +92,7 @@ class WanImageToVideo:
         self.flow_shift = flow_shift
         self.max_area = max_area
         self.max_prompt_tokens = max_prompt_tokens
+        self.device = device
         self.offload: Offload = "none"
         self._is_placed = False
         self._device = "cpu"
@@ -101,13 +101,18 @@ class WanImageToVideo:
 
     @cached_property
     def id(self) -> str:
-        """Implementation, version and settings; a folder counts by its path."""
+        """Implementation, version and settings."""
         settings = (
-            f"{self.model}@{self.revision or 'main'}, frames={self.num_frames}, "
+            f"frames={self.num_frames}, "
             f"steps={self.num_inference_steps}, guidance={self.guidance_scale:g}/{self.guidance_scale_2:g}, "
             f"flow_shift={self.flow_shift:g}, max_area={self.max_area}, tokens={self.max_prompt_tokens}"
         )
-        return f"{self.name}(diffusers {version('diffusers')}, {settings})"
+        return f"wan({self.model}, diffusers {version('diffusers')}, {settings})"
+
+    @property
+    def name(self) -> str:
+        """The name of the weights."""
+        return self.model.label
 
     def setup(self) -> None:
         """Load the pipeline into the computer's memory; it goes to the GPU with the first clip.
@@ -123,11 +128,10 @@ class WanImageToVideo:
 
         wan = _import_quietly()
         self._check(wan)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        weights = torch.bfloat16 if self._device == "cuda" else torch.float32
+        self._device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        weights = torch.bfloat16 if self._device.startswith("cuda") else torch.float32
         pipe = wan.WanImageToVideoPipeline.from_pretrained(
-            self.model,
-            revision=self.revision,
+            str(self.model.folder),
             dtype={"default": weights, "vae": torch.float32},
             use_safetensors=True,  # a pickled checkpoint could run code
         )
@@ -140,7 +144,7 @@ class WanImageToVideo:
         # diffusers asks for multiples of 16 whatever the checkpoint.
         cell = pipe.vae_scale_factor_spatial * pipe.transformer.config.patch_size[1]
         self._multiple = math.lcm(16, cell)
-        if self._device == "cuda":
+        if self._device.startswith("cuda"):
             free, _ = torch.cuda.mem_get_info()
             working = WORKING_BYTES * self.num_frames * self.max_area
             self.offload = choose_offload(free, _sizes(pipe), working)
@@ -148,7 +152,8 @@ class WanImageToVideo:
 
     def _check(self, wan: Any) -> None:
         """Look at the checkpoint's configuration before 69 GB of weights are read."""
-        index = wan.WanImageToVideoPipeline.load_config(self.model, revision=self.revision)
+        folder = str(self.model.folder)
+        index = wan.WanImageToVideoPipeline.load_config(folder)
 
         def has(part: str) -> bool:
             return (index.get(part) or [None])[0] is not None
@@ -158,18 +163,18 @@ class WanImageToVideo:
         problem = f"has no {', no '.join(missing)}" if missing else None
         if not missing:
             vae, expert = (
-                model.load_config(self.model, revision=self.revision, subfolder=part)
+                model.load_config(folder, subfolder=part)
                 for model, part in ((wan.AutoencoderKLWan, "vae"), (wan.WanTransformer3DModel, "transformer"))
             )
             # Noise, the picture, and four channels that say which frames are given (the VAE's time factor).
             channels = 2 * vae.get("z_dim", 16) + vae.get("scale_factor_temporal", 4)
             if expert["in_channels"] != channels:
                 problem = f"takes no picture: {expert['in_channels']} input channels instead of {channels}"
-            elif "flow_shift" not in _scheduler_config(wan, self.model, self.revision):
+            elif "flow_shift" not in _scheduler_config(wan, folder):
                 problem = "has a scheduler without flow_shift"
         if problem is not None:
             raise ValueError(
-                f"{self.model} {problem}; needed is Wan2.2-I2V-A14B in diffusers' layout, two transformers "
+                f"{folder} {problem}; needed is Wan2.2-I2V-A14B in diffusers' layout, two transformers "
                 "(transformer, transformer_2) that change places at boundary_ratio"
             )
 
@@ -265,8 +270,8 @@ def _import_quietly() -> Any:
     return diffusers
 
 
-def _scheduler_config(wan: Any, model: str, revision: str | None) -> Mapping[str, Any]:
-    config = wan.UniPCMultistepScheduler.load_config(model, revision=revision, subfolder="scheduler")
+def _scheduler_config(wan: Any, folder: str) -> Mapping[str, Any]:
+    config = wan.UniPCMultistepScheduler.load_config(folder, subfolder="scheduler")
     assert isinstance(config, Mapping)
     return config
 

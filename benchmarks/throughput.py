@@ -18,7 +18,7 @@ from manifests import store
 from pipelines.progress import Progress
 from pipelines.ray_runner import ray_session
 from pipelines.run import Run
-from pipelines.settings import VlmSettings, load_profile, load_screen, profile_roles
+from pipelines.settings import Settings, load_profile, load_screen, profile_roles
 from pipelines.source import list_input
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from stages.media import decode
@@ -70,7 +70,7 @@ def main() -> None:
 def run(folder: Path, output: Path) -> dict:  # type: ignore[type-arg]
     """talking_head on the laptop profile; returns run.json."""
     profile, settings = load_profile("laptop"), TalkingHeadSettings()
-    roles = profile_roles(profile, VlmSettings(), Path())
+    roles = profile_roles(profile, Settings(), Path())
     pipeline = talking_head(roles, settings)
     listing = list_input(str(folder))
     this = Run(pipeline, listing, output, profile, settings, load_screen("talking_head"), "ray")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from manifests.storage import folder_of, is_remote, read_bytes
 from manifests.store import write_bytes
 
 
@@ -34,17 +35,17 @@ def load(path: Path) -> dict[str, npt.NDArray[Any]]:
         ValueError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(read_bytes(path)) if is_remote(path) else path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
 def load_features(run: str | Path, row: Mapping[str, Any], stage: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays that `stage` stored for a row of the manifest in `run`.
+    """The arrays that `stage` stored for a row of the manifest in `run`, a local path or an fsspec URL.
 
     Raises:
         KeyError: the stage was not computed for this sample (`row["stages"]` does not name it).
     """
     fingerprint = dict(row["stages"])[stage]
-    return load(feature_path(Path(run), row["sample_id"], stage, fingerprint))
+    return load(feature_path(folder_of(run), row["sample_id"], stage, fingerprint))

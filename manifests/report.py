@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from manifests import store
+from manifests import storage, store
 from manifests.schema import to_rows
 from manifests.screen import Screen
 
@@ -30,7 +30,7 @@ def write_report(run: Path, preview: Callable[[Mapping[str, Any]], bytes | None]
     Raises:
         FileNotFoundError: there is no run in the folder.
     """
-    record = json.loads((run / "run.json").read_text())
+    record = json.loads(storage.read_bytes(run / "run.json"))
     screen = Screen.model_validate(record["screen"])
     light = to_rows(store.read(run / "manifest", ["keep", "drop_reasons", "stopped", "error"]))
     rows = to_rows(store.take(run / "manifest", _choose(light)))

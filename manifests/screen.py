@@ -5,6 +5,8 @@ A screen is a pure function of columns; it decodes nothing and can be applied ag
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from manifests import store
@@ -31,7 +32,7 @@ class Rule(BaseModel):
     min: float | None = Field(None, allow_inf_nan=False, description="Smallest value that is kept.")
     max: float | None = Field(None, allow_inf_nan=False, description="Largest value that is kept.")
     equals: bool | str | None = Field(None, description="The value that is kept.")
-    none_of: list[str] | None = Field(None, description="Values that are dropped.")
+    none_of: list[str] | None = Field(None, description="Values that are dropped; * stands for any text.")
     missing: str = Field("drop", pattern="^(drop|pass)$", description="What a null means.")
     source: str = Field(min_length=1, description="Public source of the threshold, or the reason for it.")
 
@@ -118,7 +119,10 @@ def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     if rule.equals is not None:
         broken |= np.asarray([v is not None and v != rule.equals for v in column.to_pylist()], bool)
     if rule.none_of is not None:
-        broken |= np.asarray([v in rule.none_of for v in column.to_pylist()], bool)
+        refused = [re.compile(fnmatch.translate(pattern)) for pattern in rule.none_of]
+        broken |= np.asarray(
+            [v is not None and any(r.match(str(v)) for r in refused) for v in column.to_pylist()], bool
+        )
     return broken
 
 
@@ -131,9 +135,9 @@ def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
     counts = {"rows": 0, "kept": 0, "dropped": 0, "changed": 0}
     files = store.manifest_files(manifest)
     for file in files:
-        screen.verdicts(pq.read_schema(file).empty_table())  # a wrong rule changes no file
+        screen.verdicts(store.read_schema(file).empty_table())  # a wrong rule changes no file
     for file in files:
-        before = pq.read_table(file)
+        before = store.read_file(file)
         after = screen.apply(before)
         was = zip(before["keep"].to_pylist(), before["drop_reasons"].to_pylist(), strict=True)
         now = list(zip(after["keep"].to_pylist(), after["drop_reasons"].to_pylist(), strict=True))

@@ -4,6 +4,7 @@ Finished samples are committed as small part files under `manifest/_parts/` (rea
 that begin with `_`): written under a temporary name, then renamed. `merge` folds parts into the
 manifest's files. A row never moves from one file to another and each file is replaced by one
 rename, so a reader sees every row once, and a merge that is killed can simply be done again.
+In an object store one PUT stands for the rename (`manifests/storage.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from manifests import storage
 from manifests.schema import to_rows
 
 ROWS_PER_FILE = 50_000
@@ -30,6 +32,9 @@ PARTS = "_parts"
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step: all of it is there, or nothing changed."""
+    if storage.is_remote(path):
+        storage.put(path, data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -46,17 +51,41 @@ def write_table(path: Path, table: pa.Table, row_group_size: int | None = None) 
     """Replace a Parquet file in one step."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=row_group_size)
-    write_bytes(path, sink.getvalue())
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet file; all of its columns come in one request where it is remote.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    fs, inside = storage.filesystem(path)
+    if fs is None:
+        return pq.read_table(path, columns=columns)
+    if columns is None:
+        return pq.read_table(pa.BufferReader(storage.read_bytes(path)))
+    return storage.steady(lambda: pq.read_table(inside, columns=columns, filesystem=fs))
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of one Parquet file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    fs, inside = storage.filesystem(path)
+    return storage.steady(lambda: pq.read_schema(inside, filesystem=fs))
 
 
 def manifest_files(manifest: Path) -> list[Path]:
     """The manifest's own files, in order."""
-    return sorted(p for p in manifest.glob("*.parquet") if not p.name.startswith(("_", ".")))
+    return [p for p in storage.files(manifest, ".parquet") if not p.name.startswith(("_", "."))]
 
 
 def part_files(manifest: Path) -> list[Path]:
     """Committed parts that are not merged yet, oldest first."""
-    return sorted(p for p in (manifest / PARTS).glob("*.parquet") if not p.name.startswith("_"))
+    return [p for p in storage.files(manifest / PARTS, ".parquet") if not p.name.startswith("_")]
 
 
 def commit(manifest: Path, table: pa.Table, run_id: str = "") -> str:
@@ -72,7 +101,7 @@ def read(manifest: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         FileNotFoundError: there is no manifest here.
     """
-    return _dataset(manifest).to_table(columns=columns)
+    return storage.steady(lambda: _dataset(manifest).to_table(columns=columns))
 
 
 def column_names(manifest: Path) -> list[str]:
@@ -90,21 +119,23 @@ def take(manifest: Path, positions: list[int]) -> pa.Table:
     Raises:
         FileNotFoundError: there is no manifest here.
     """
-    return _dataset(manifest).take(pa.array(positions, pa.int64()))
+    return storage.steady(lambda: _dataset(manifest).take(pa.array(positions, pa.int64())))
 
 
 def _dataset(manifest: Path) -> ds.Dataset:
     files = manifest_files(manifest)
     if not files:
         raise FileNotFoundError(f"no manifest in {manifest}")
-    schema = pa.unify_schemas([pq.read_schema(f) for f in files])
-    return ds.dataset([str(f) for f in files], schema=schema, format="parquet")
+    schema = pa.unify_schemas(storage.each(read_schema, files, storage.is_remote(manifest)))
+    fs, _ = storage.filesystem(manifest)
+    paths = [storage.filesystem(f)[1] for f in files]
+    return ds.dataset(paths, schema=schema, format="parquet", filesystem=fs)
 
 
 def _newest_parts(parts: list[Path], schema: pa.Schema) -> pa.Table:
     """All rows of the parts, the newest for each sample."""
-    tables = [conform(pq.read_table(p), schema) for p in parts]
-    table = pa.concat_tables(tables)
+    tables = storage.each(read_file, parts, storage.is_remote(parts[0]))
+    table = pa.concat_tables([conform(table, schema) for table in tables])
     ids = np.asarray(table.column("sample_id").to_pylist(), dtype=object)
     _, last = np.unique(ids[::-1], return_index=True)
     return table.take(np.sort(len(ids) - 1 - last))
@@ -148,17 +179,17 @@ def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = 
     Returns:
         The schema that the files have now.
     """
-    (manifest / PARTS).mkdir(parents=True, exist_ok=True)
-    for leftover in [*manifest.glob("_*.tmp"), *(manifest / PARTS).glob("_*.tmp")]:
-        leftover.unlink(missing_ok=True)
+    storage.make_folder(manifest / PARTS)
+    for folder in (manifest, manifest / PARTS):
+        storage.remove(p for p in storage.files(folder, storage.PARTIAL) if p.name.startswith("_"))
     files = manifest_files(manifest)
     schema = merged_schema(manifest, schema)
     if not files:
         write_table(manifest / "manifest-00000.parquet", schema.empty_table())
     stored = _as_stored(schema)
     for file in files:
-        if not pq.read_schema(file).equals(stored, check_metadata=True):
-            table = conform(pq.read_table(file), schema)
+        if not read_schema(file).equals(stored, check_metadata=True):
+            table = conform(read_file(file), schema)
             write_table(file, table if stages is None else _only_stages(table, stages))
     return schema
 
@@ -179,7 +210,7 @@ def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
     """`schema` and, after it, columns that earlier runs took from other input lists."""
     known = set(schema.names)
     for file in manifest_files(manifest):
-        for field in pq.read_schema(file):
+        for field in read_schema(file):
             if field.name not in known and (field.metadata or {}).get(b"from") == b"input list":
                 known.add(field.name)
                 schema = schema.insert(len(schema), field)
@@ -188,16 +219,22 @@ def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
 
 def sample_ids(file: Path) -> list[str]:
     """The ids in one Parquet file."""
-    ids: list[str] = pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
+    ids: list[str] = read_file(file, ["sample_id"])["sample_id"].to_pylist()
     return ids
 
 
 def num_rows(part: Path) -> int:
     """Rows of one Parquet file; 0 if a merge has just deleted it."""
+    fs, inside = storage.filesystem(part)
     try:
-        return int(pq.read_metadata(part).num_rows)
+        return int(pq.read_metadata(inside, filesystem=fs).num_rows)
     except FileNotFoundError:
         return 0
+
+
+def waiting_rows(manifest: Path) -> int:
+    """Rows that are committed and not merged yet."""
+    return sum(storage.each(num_rows, part_files(manifest), storage.is_remote(manifest)))
 
 
 def merge(
@@ -223,9 +260,7 @@ def merge(
     """
     parts = part_files(manifest)
     if run_id is not None:
-        for part in parts:
-            if not part.stem.endswith(f"-{run_id}"):
-                part.unlink(missing_ok=True)
+        storage.remove(part for part in parts if not part.stem.endswith(f"-{run_id}"))
         parts = [part for part in parts if part.stem.endswith(f"-{run_id}")]
     if not parts and not remove:
         return 0
@@ -236,7 +271,7 @@ def merge(
     waiting = fresh
     sizes: dict[Path, int] = {}
     for file in manifest_files(manifest):
-        ids = pq.read_table(file, columns=["sample_id"])["sample_id"]
+        ids = read_file(file, ["sample_id"])["sample_id"]
         sizes[file] = len(ids)
         here = pc.is_in(waiting["sample_id"], value_set=ids.combine_chunks())
         mine = waiting.filter(here)
@@ -244,14 +279,13 @@ def merge(
         replaced = pc.is_in(ids, value_set=pa.concat_arrays([mine["sample_id"].combine_chunks(), gone]))
         if not pc.any(replaced).as_py():
             continue
-        old = conform(pq.read_table(file), schema)
+        old = conform(read_file(file), schema)
         write_table(file, _sorted(pa.concat_tables([old.filter(pc.invert(replaced)), mine])))
         sizes[file] -= pc.sum(replaced).as_py() - mine.num_rows
         if on_replaced:
             _tell(on_replaced, old.filter(replaced), mine)
     _append(manifest, waiting, sizes)
-    for part in parts:
-        part.unlink(missing_ok=True)
+    storage.remove(parts)
     return fresh.num_rows
 
 
@@ -263,7 +297,7 @@ def _append(manifest: Path, rows: pa.Table, sizes: dict[Path, int]) -> None:
             last = manifest / f"manifest-{len(sizes):05d}.parquet"
             sizes[last] = 0
         room = ROWS_PER_FILE - sizes[last]
-        old = [conform(pq.read_table(last), rows.schema)] if sizes[last] else []
+        old = [conform(read_file(last), rows.schema)] if sizes[last] else []
         write_table(last, _sorted(pa.concat_tables([*old, rows.slice(0, room)])))
         sizes[last] += min(room, rows.num_rows)
         rows = rows.slice(room)

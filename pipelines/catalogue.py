@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from backends.roles import Roles
 from manifests.screen import Screen
+from manifests.storage import is_remote
 from manifests.text import public_url
 from pipelines.pipeline import Pipeline, stage_columns
 from pipelines.portraits import PortraitsSettings, portraits
@@ -19,13 +21,13 @@ from pipelines.settings import (
     Profile,
     Settings,
     SettingsError,
-    VlmSettings,
     load_profile,
     load_screen,
     merged,
     parse,
     parse_overrides,
     profile_roles,
+    profile_weights,
 )
 from pipelines.source import MEDIA_SUFFIXES, Listing, list_input
 from pipelines.synthetic_interactions import (
@@ -71,17 +73,27 @@ def prepare(request: Request) -> Iterator[Run]:
         SettingsError: a name, setting, profile or screen is wrong; said before anything runs.
         InputError: the input cannot be listed.
     """
-    profile, settings, pipe = resolve(request)
+    profile, settings, roles, pipe = resolve(request)
     judge = _screen(request.screen, profile, pipe)
     folder = (request.output or Path()).absolute()  # workers may run in another directory
-    common = _common(request, profile, settings, folder)
-    if not isinstance(settings, SyntheticInteractionsSettings):
+    first = portraits(roles, settings) if isinstance(settings, SyntheticInteractionsSettings) else None
+    common = _common(request, profile, settings, folder, _weights(profile, settings, roles, pipe, first))
+    if first is None:
         yield _checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))
         return
-    first = portraits(_roles(request, profile, settings), settings)
+    assert isinstance(settings, SyntheticInteractionsSettings)
     listing = _list(request, settings, first)
+    screen = _screen(settings.portraits_screen, profile, first)
     _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
-    yield _checked(Run(first, listing, folder / PORTRAITS, screen=_screen(None, profile, first), **common))
+    yield _checked(
+        Run(
+            first,
+            listing,
+            folder / PORTRAITS,
+            screen=_screen(settings.portraits_screen, profile, first),
+            **common,
+        )
+    )
     chosen = clips_to_make(folder / PORTRAITS, settings, {row["sample_id"] for row in listing.rows})
     yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
 
@@ -92,16 +104,18 @@ def clips_before_choice(request: Request) -> Run | None:
     Raises:
         SettingsError: as `prepare`.
     """
-    profile, settings, pipe = resolve(request)
+    profile, settings, _, pipe = resolve(request)
     if not isinstance(settings, SyntheticInteractionsSettings):
         return None
     folder = (request.output or Path()).absolute()
-    common = _common(request, profile, settings, folder)
+    common = _common(request, profile, settings, folder, [])
     judge = _screen(request.screen, profile, pipe)
     return _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
 
 
-def _common(request: Request, profile: Profile, settings: Settings, folder: Path) -> dict[str, Any]:
+def _common(
+    request: Request, profile: Profile, settings: Settings, folder: Path, weights: Sequence[str]
+) -> dict[str, Any]:
     """What all runs of a request share."""
     said = public_url(request.input) if "://" in request.input else request.input
     return {
@@ -111,11 +125,20 @@ def _common(request: Request, profile: Profile, settings: Settings, folder: Path
         "retry_errors": request.retry_errors,
         "input": said,
         "answers": folder / "answers",
+        "weights": weights,
     }
 
 
-def resolve(request: Request) -> tuple[Profile, Settings, Pipeline]:
-    """Profile, settings and pipeline.
+def _weights(profile: Profile, settings: Settings, roles: Roles, *pipes: Pipeline | None) -> list[str]:
+    """Names of the models in the model store that these pipelines load."""
+    used = {id(model) for pipe in pipes if pipe for stage in pipe.stages for model in stage.models}
+    return profile_weights(
+        profile, settings, {f.name for f in fields(roles) if id(getattr(roles, f.name)) in used}
+    )
+
+
+def resolve(request: Request) -> tuple[Profile, Settings, Roles, Pipeline]:
+    """Profile, settings, models and pipeline.
 
     Raises:
         SettingsError: one of them is wrong.
@@ -127,21 +150,39 @@ def resolve(request: Request) -> tuple[Profile, Settings, Pipeline]:
     parse(model, profile.settings, f"profile {request.profile}: settings")
     overrides = parse_overrides(request.overrides)
     settings = parse(model, merged(profile.settings, overrides), "--set")
-    pipe = build(_roles(request, profile, settings), settings)
+    _check_answers(request.output, settings)
+    roles = _roles(request, profile, settings)
+    pipe = build(roles, settings)
     _check_resources(profile)
-    return profile, settings, pipe
+    return profile, settings, roles, pipe
 
 
-def _roles(request: Request, profile: Profile, settings: Settings) -> Any:
+def _check_answers(output: Path | None, settings: Settings) -> None:
+    """An object store has no locks, with which requests and batches are counted.
+
+    Raises:
+        SettingsError: the settings ask for what needs them.
+    """
+    if output is None or not is_remote(output):
+        return
+    asked = {"vlm.max_requests": settings.vlm.max_requests is not None, "vlm.batch": settings.vlm.batch}
+    for name in (name for name, is_asked in asked.items() if is_asked):
+        raise SettingsError(
+            f"{name} needs a file system with locks, which {output} has not: take a local or shared folder "
+            "as --output, and copy it there afterwards"
+        )
+
+
+def _roles(request: Request, profile: Profile, settings: Settings) -> Roles:
     if request.output is not None:
-        return profile_roles(profile, settings.vlm, request.output.absolute() / "answers")
+        return profile_roles(profile, settings, request.output.absolute() / "answers")
     with tempfile.TemporaryDirectory(prefix="interavatar-") as nowhere:
-        return profile_roles(profile, settings.vlm, Path(nowhere))
+        return profile_roles(profile, settings, Path(nowhere))
 
 
 def all_stages() -> list[tuple[Stage, list[str]]]:
     """Every stage once, with the laptop's models, and the names of the pipelines that have it."""
-    roles = profile_roles(load_profile("laptop"), VlmSettings(), Path())
+    roles = profile_roles(load_profile("laptop"), Settings(), Path())
     found: dict[str, tuple[Stage, list[str]]] = {}
     for name, (model, build) in PIPELINES.items():
         for stage in build(roles, model()).stages:
@@ -186,4 +227,9 @@ def _checked(run: Run) -> Run:
         run.program()
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    except ImportError as error:  # a model's id names its package's version
+        raise SettingsError(
+            f"profile {run.profile.name}: the package {error.name} is not installed here "
+            f"(`interavatar doctor --profile {run.profile.name}` names all that are missing)"
+        ) from None
     return run

@@ -1,9 +1,8 @@
-"""The command line: run, screen, status, report, plan, doctor."""
+"""The command line: run, screen, status, report, plan, doctor, models."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -18,15 +17,18 @@ from manifests import store
 from manifests.report import write_report
 from manifests.schema import ERROR
 from manifests.screen import Screen, rescreen
+from manifests.storage import StorageError, folder_of, is_client_error, is_remote
 from manifests.text import clean_text
 from pipelines import doctor as checks
-from pipelines.catalogue import CLIPS, PIPELINES, PORTRAITS, Request, clips_before_choice, prepare
+from pipelines.catalogue import CLIPS, PIPELINES, PORTRAITS, Request, prepare
+from pipelines.estimate import Gpu, estimates
+from pipelines.estimate_text import print_estimates
+from pipelines.models_cli import app as models_app
 from pipelines.pipeline import RunError
-from pipelines.plan import make_plan
 from pipelines.preview import preview
 from pipelines.progress import Progress, duration
 from pipelines.record import is_locked, lock, read_run, write_run, write_screen
-from pipelines.run import Engine, Run
+from pipelines.run import Engine
 from pipelines.settings import SettingsError, load_profile, load_screen
 from pipelines.signals import sigterm_interrupts
 from pipelines.source import InputError
@@ -51,8 +53,23 @@ Input = Annotated[
         "local or any fsspec URL (s3://...).",
     ),
 ]
+
+
+def _folder(text: str) -> Path:
+    try:
+        return folder_of(text)
+    except StorageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Output = Annotated[
-    Path, typer.Option("--output", help="Folder of the run: manifest/, run.json, report.html.")
+    Path,
+    typer.Option(
+        "--output",
+        parser=_folder,
+        metavar="DIR",
+        help="Folder of the run: manifest/, run.json, report.html; local or any fsspec URL.",
+    ),
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="A profile's name, or a YAML file.")]
 ScreenName = Annotated[
@@ -63,7 +80,9 @@ Overrides = Annotated[
     typer.Option("--set", help="A setting, such as quality.fps=4 or split=true; may be repeated."),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples of the input.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run (its --output).")]
+Folder = Annotated[
+    Path, typer.Argument(parser=_folder, metavar="DIR", help="Folder of a run (its --output).")
+]
 
 
 def _stop(message: str, code: int) -> NoReturn:
@@ -82,6 +101,10 @@ def _readable_errors(output: Path | None = None) -> Iterator[None]:
         _stop(f"error: {error}", 2)
     except (RunError, AnswerError, ValueError, OSError, pa.ArrowException) as error:
         _stop(f"error: {error}", 1)
+    except Exception as error:
+        if not is_client_error(error):
+            raise
+        _stop(f"error: {output}: {error}; run the same command again to go on", 1)
     except KeyboardInterrupt:
         _stop(f"interrupted. What was committed in {output} is safe; run the same command again to go on.", 1)
 
@@ -111,7 +134,7 @@ def run(
     """
     with _readable_errors(output):
         sigterm_interrupts()
-        if Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve()):
+        if _lies_inside(output, input):
             raise SettingsError(
                 f"--output {output} lies inside --input {input}: its clips would become input"
             )
@@ -127,6 +150,12 @@ def run(
             record = this.execute(Progress(err))
             shown = output / this.folder.name if this.folder != output.absolute() else output
             _print_outcome(record, shown)
+
+
+def _lies_inside(output: Path, input: str) -> bool:
+    if is_remote(output):
+        return f"{output}/".startswith(f"{input.rstrip('/')}/")
+    return Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve())
 
 
 def _print_outcome(record: dict[str, Any], output: Path) -> None:
@@ -210,7 +239,7 @@ def _print_status(folder: Path) -> None:
         manifest = folder / "manifest"
         started = bool(store.manifest_files(manifest))  # not while videos are still being cut
         table = store.read(manifest, ["keep", "error"]) if started else OUTCOME.empty_table()
-        waiting = sum(store.num_rows(part) for part in store.part_files(manifest))
+        waiting = store.waiting_rows(manifest)
     running = is_locked(folder)
     state = "running" if running else record["status"]
     if state == "running" and not running:
@@ -245,85 +274,58 @@ def plan(
     input: Input,
     output: Annotated[
         Path | None,
-        typer.Option("--output", help="A run's folder: what it has already is not counted again."),
+        typer.Option(
+            "--output",
+            parser=_folder,
+            metavar="DIR",
+            help="A run's folder: what it has already is not counted again.",
+        ),
     ] = None,
     profile: ProfileName = "laptop",
     overrides: Overrides = None,
     limit: Limit = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like",
+            parser=_folder,
+            metavar="DIR",
+            help="A run's folder: its times count instead of those in --output.",
+        ),
+    ] = None,
+    gpu: Annotated[
+        Gpu, typer.Option("--gpu", help="Whose published times count where no run measured any.")
+    ] = "H100",
 ) -> None:
-    """Say what a run would do, before anything is spent: samples, stages, models, resources, time."""
+    """Say what a run would do, before anything is spent: samples, stages, models, hours, bytes, requests.
+
+    Times are those of earlier runs of the same profile in --output, or of the run in --like. For a cluster
+    that is not there yet: --set cluster.cpus=64 --set cluster.gpus=8.
+    """
     with _readable_errors():
         request = Request(pipeline, input, output, profile, None, overrides or [], limit)
-        run_ = next(prepare(request))
-        program = run_.program()
-        then = clips_before_choice(request)
-        output = run_.folder if output is not None else None
-        todo, reused = len(run_.listing.rows), 0
-        seconds: dict[str, float] = {}
-        if output is not None and (output / "manifest").is_dir():
-            schema = store.merged_schema(output / "manifest", program.schema)
-            made = make_plan(run_.listing, program, output / "manifest", schema)
-            # Parts of a killed run, which the next one merges first.
-            parts = store.part_files(output / "manifest")
-            waiting = {i for part in parts for i in store.sample_ids(part)} & set(made.todo_ids())
-            todo, reused = made.todo.num_rows - len(waiting), made.reused + len(waiting)
-            seconds = _seconds_per_sample(output)
-    _print_plan(run_, todo, reused, seconds)
-    if then is not None:
-        asked = then.settings.model_dump()["clips"]
-        made_before = output is not None and (then.folder / "manifest").is_dir()
-        _print_plan(then, asked, 0, _seconds_per_sample(then.folder) if made_before else {})
-
-
-def _print_plan(run_: Run, todo: int, reused: int, seconds: Mapping[str, float]) -> None:
-    """A run's stages, and its time where earlier runs measured it."""
-    program = run_.program()
-    out.print(
-        f"{program.name}, profile {run_.profile.name}: {todo} samples to compute, {reused} reused",
-        markup=False,
-    )
-    view = Table("stage", "models", "resources", "s/sample")
-    for step in program.steps:
-        given = run_.resources_of(step)
-        takes = f"{given.cpus:g} CPU" + (f", {given.gpus:g} GPU" if given.gpus else "")
-        models = ", ".join(m.id for m in step.stage.models) or "-"
-        view.add_row(step.name, models, takes, f"{seconds[step.name]:.2f}" if step.name in seconds else "?")
-    out.print(view)
-    if seconds:
-        total = sum(seconds.values())
-        out.print(
-            f"{total:.2f} CPU-seconds a sample (measured by earlier runs in {run_.folder}): "
-            f"{duration(total * todo)} CPU time for {todo} samples"
-        )
-    else:
-        out.print("no measured seconds yet: run a few samples (--limit 20) into --output, then plan again")
-
-
-def _seconds_per_sample(folder: Path) -> dict[str, float]:
-    """Mean seconds a sample of each stage over all earlier runs in the folder, and of decoding."""
-    spent: dict[str, float] = {}
-    count: dict[str, int] = {}
-    for file in sorted((folder / "runs").glob("*.json")):
-        record = json.loads(file.read_text())
-        for name, figures in record.get("stages", {}).items():
-            spent[name] = spent.get(name, 0.0) + figures["seconds"]
-            count[name] = count.get(name, 0) + figures["computed"] + figures["errors"]
-        spent["decode"] = spent.get("decode", 0.0) + record.get("decode_seconds", 0.0)
-        count["decode"] = max(count.values(), default=0)
-    return {name: spent[name] / count[name] for name in spent if count[name]}
+        made = estimates(request, like, gpu)
+    print_estimates(made, out)
 
 
 @app.command()
-def doctor(profile: ProfileName = "laptop") -> None:
-    """Check that this machine can run a profile: packages, weights, ffmpeg, Ray, memory, disk."""
+def doctor(profile: ProfileName = "laptop", overrides: Overrides = None) -> None:
+    """Check that this machine can run a profile: packages, weights, GPUs, ffmpeg, Ray, memory, disk.
+
+    Example: interavatar doctor --profile gpu --set models=/shared/models
+    """
     with _readable_errors():
-        results = checks.examine(load_profile(profile))
+        chosen = load_profile(profile)
+        results = checks.examine(chosen, checks.settings_of(chosen, overrides or ()), err.print)
     for result in results:
-        mark = "[green]ok [/]" if result.ok else "[red]no [/]"
+        mark = "[red]no [/]" if not result.ok else "[yellow]-- [/]" if result.note else "[green]ok [/]"
         out.print(mark, end=" ")
         out.print(f"{result.what}: {result.said}", markup=False, soft_wrap=True)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+app.add_typer(models_app, name="models")
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from pydantic import BaseModel
+from rich.filesize import decimal
 
+from backends.model_catalogue import known_models
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
 from pipelines.catalogue import PIPELINES, all_stages
 from pipelines.settings import Settings, VlmSettings, load_screen
@@ -137,7 +139,57 @@ def _settings_table(model: type[BaseModel], prefix: str, without: Collection[str
     return _table(("key", "default", "meaning"), rows) if rows else "No settings.\n"
 
 
-PAGES = {"manifest.md": manifest_page, "settings.md": settings_page}
+MODELS = """# Models of the gpu profile
+
+Made from `configs/models.yaml` by `make docs`; do not edit.
+
+Their weights lie in the model store, `<store>/<name>/<files>`: a folder that all workers see, or a URL.
+`--set models=LOCATION` names it, else the environment variable `INTERAVATAR_MODELS`, else it is
+`~/.cache/interavatar/models`.
+
+```
+interavatar models list --models /shared/models    # what is there, what is missing, where it comes from
+interavatar models fetch --models /shared/models   # gets what is missing; goes on after a stop
+interavatar doctor --profile gpu --set models=/shared/models
+```
+
+`fetch` compares every file with its SHA-256 and writes what it got into the store's own `models.yaml`. These
+hashes go into the fingerprints of the stages: other weights, and only they, make a stage run again. Before a
+run the store is compared with them; files that have not changed since are not read again. Repositories
+marked *gated* ask for an account that accepted their conditions, and its token in `HF_TOKEN`; `HF_ENDPOINT`
+names a mirror of Hugging Face. A file whose hash is not pinned here is compared with what Hugging Face lists
+at the pinned revision: the hash of a large file, the size of a small one.
+
+**Without a network**: fetch on another machine and copy the store, its `models.yaml` too. Or put the files
+into their folders by hand and run `interavatar models record NAME...`, which compares them with the pins and
+writes down their hashes. Any other folder in the store can be recorded, and named in a profile, the same way.
+
+**On an object store**: copy such a folder to it and give its URL (`--set models=s3://bucket/models`, with the
+fsspec package of that kind). Each machine copies a model when it first uses it into `INTERAVATAR_CACHE`
+(default `~/.cache/interavatar`), whole and compared, once for all its workers.
+
+**Stand-ins**: `interavatar models record NAME --random-weights` marks a folder of random weights. Whatever
+they make is named `stand_in_random_NAME`.
+"""
+
+
+def models_page() -> str:
+    """docs/models.md: the model store, and the weights with source, licence and hashes."""
+    rows, notes = [], []
+    for name, model in known_models().items():
+        pinned = sum(f.sha256 is not None for f in model.files.values())
+        commercial = {True: "yes", False: "**no**", None: "not stated"}[model.commercial]
+        licence = f"{model.licence}{', gated' if model.gated else ''}"
+        size = "?" if model.size is None else decimal(model.size)
+        source = model.source.huggingface or str(model.page).split("/")[2]
+        pins = f"{pinned} of {len(model.files)}"
+        rows.append((f"`{name}`", ", ".join(model.roles), source, size, licence, commercial, pins))
+        notes.append(f"- `{name}`: <{model.licence_url}>. {model.notes}".rstrip())
+    head = ("model", "roles", "from", "size", "licence of the weights", "commercial use", "pinned hashes")
+    return "\n".join([MODELS, "## Weights\n", _table(head, rows), "Their licences:\n", *notes, ""])
+
+
+PAGES = {"manifest.md": manifest_page, "settings.md": settings_page, "models.md": models_page}
 
 
 def main() -> None:

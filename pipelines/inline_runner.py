@@ -18,5 +18,6 @@ def run_inline(
 ) -> Iterator[Summary]:
     """Compute every row of the plan; yields one summary for each committed part."""
     worker = Worker(program, program.steps, folder, screen, run_id)
-    for batch in pq.ParquetFile(plan).iter_batches(batch_size=rows_per_part):
-        yield worker.commit(*worker.run(to_rows(batch)))
+    with plan.open("rb") as file:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=rows_per_part):
+            yield worker.commit(*worker.run(to_rows(batch)))

@@ -75,13 +75,15 @@ class Step:
 class Resources:
     """What one worker of a group takes, and how many there are (None: as many as fit).
 
-    concurrency: blocks that one worker has in hand at once, where its stages wait for a server.
+    concurrency: blocks that one worker has in hand at once, each in a thread of its own.
+    runtime_env: Ray's `runtime_env` of the workers as JSON; "" for that of the run.
     """
 
     cpus: float = 1.0
     gpus: float = 0.0
     workers: int | None = None
     concurrency: int = 1
+    runtime_env: str = ""
 
 
 @dataclass(frozen=True)

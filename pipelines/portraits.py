@@ -40,11 +40,11 @@ def portraits(models: Roles, settings: PortraitsSettings) -> Pipeline:
             Portrait(),  # readable, size
             Faces(models.face_detector, config=s.faces),  # faces, main face
             Depiction(models.image_classifier, config=s.depiction),  # evidence: animal, painting
-            PortraitKind(vlm, config=s.portrait_kind),  # a photograph of one person
             Head(models.face_mesh, config=s.head),  # frontal enough
             Quality(models.image_quality, config=s.quality),  # luminance, sharpness
             Consistency(models.image_embedder, models.face_embedder, config=s.consistency),  # identity
             People(models.face_detector, models.pose, models.hand_detector, config=s.people),  # 133 keypoints
+            PortraitKind(vlm, config=s.portrait_kind),  # a photograph of one person
             Regions(
                 vlm, models.hair_segmenter, models.person_mask, config=s.regions
             ),  # visible regions with points

@@ -22,9 +22,11 @@ def preview(row: Mapping[str, Any]) -> bytes | None:
 
     A later frame would have to be decoded from the last key frame on, which takes long in long shots.
     """
-    uri = row["media_uri"] or ""
-    if "://" in uri and not uri.startswith("file://"):
-        return None  # a report must not download the data set
+    # A report must not download the data set: of a clip that lies in an object store, what it was made from.
+    near = [uri for uri in (row["media_uri"], row["source_uri"]) if uri and _is_near(uri)]
+    if not near:
+        return None
+    uri = near[0]
     start = (row["start_s"] or 0.0) if uri == row["source_uri"] else 0.0
     try:
         with local_copy(uri) as path:
@@ -38,6 +40,10 @@ def preview(row: Mapping[str, Any]) -> bytes | None:
     except Exception:  # a picture that cannot be made must not end a finished run; its row says what is wrong
         return None
     return sink.getvalue()
+
+
+def _is_near(uri: str) -> bool:
+    return "://" not in uri or uri.startswith("file://")
 
 
 def _mark(image: Image.Image, x: float | None, y: float | None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
-import math
 import os
 import shutil
 import sys
@@ -16,11 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
 from manifests.schema import to_rows, to_table
 from manifests.screen import Screen
-from pipelines.pipeline import Program, Resources, RunError, Step
+from pipelines.pipeline import Program, RunError
+from pipelines.placement import Group, Pool, place
+from pipelines.settings import ClusterSettings
 from pipelines.signals import sigterm_interrupts
 from pipelines.worker import Summary, Worker
 
@@ -29,8 +31,11 @@ SINGLE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"], "1"
 )
 TEMPORARY = "iavatar-"
-# The laptop's models take 0.9 GB, the frames of a clip of 20 s 0.6 GB; the rest is air.
-WORKER_BYTES = 2.5e9
+# When nothing comes out of any stage for so long, the run is given up. A block of 8 clips of image-to-video
+# takes most of an hour on one GPU, and a cluster that waits for its first machine has nothing to show.
+NO_PROGRESS_S = 6 * 3600.0
+# Workers of one stage that may die in a row while they load their models (a machine lost, memory short).
+INIT_DEATHS = 3
 
 
 @contextlib.contextmanager
@@ -156,8 +161,9 @@ def run_ray(
     folder: Path,
     screen: Screen,
     run_id: str,
-    groups: Sequence[tuple[Sequence[Step], Resources]],
+    groups: Sequence[Group],
     rows_per_part: int,
+    cluster: ClusterSettings | None = None,
 ) -> Iterator[Summary]:
     """Compute every row of the plan on Ray; yields one summary for each committed part.
 
@@ -170,27 +176,28 @@ def run_ray(
         run_id: written into computed rows.
         groups: neighbouring steps that share an actor, and the resources of each actor.
         rows_per_part: largest number of rows that are committed together.
+        cluster: what the cluster can grow to, where it scales by itself.
 
     Raises:
         RunError: the cluster is too small, or Ray gave up.
     """
     with ray_session():
-        pools = _place(groups, rows)
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        per_part = part_size(rows, sum(size for *_, size in pools), rows_per_part)
-        data = ray.data.read_parquet(str(plan)).repartition(target_num_rows_per_block=per_part)
-        for number, (steps, resources, size) in enumerate(pools):
-            worker = Worker(program, steps, folder, screen, run_id)
+        pools = _place(groups, rows, cluster)
+        _configure(pools, cluster)
+        per_part = part_size(rows, sum(pool.size for pool in pools), rows_per_part)
+        data = _read(plan).repartition(target_num_rows_per_block=per_part)
+        for number, pool in enumerate(pools):
+            worker = Worker(program, pool.steps, folder, screen, run_id)
             data = data.map_batches(
                 _Group,
                 fn_constructor_args=(worker, number == len(pools) - 1),
-                batch_size=None,
+                # A block is a part, so both give the worker one block; Ray Data wants a number beside a GPU.
+                batch_size=per_part if pool.resources.gpus else None,
                 batch_format="pyarrow",
-                compute=_pool(size, resources.concurrency),
-                num_cpus=resources.cpus,
-                num_gpus=resources.gpus or None,
+                compute=_strategy(pool),
+                num_cpus=pool.resources.cpus,
+                num_gpus=pool.resources.gpus or None,
+                **_environment(pool.resources.runtime_env),
             )
         try:
             for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -200,14 +207,64 @@ def run_ray(
             raise RunError(_why(error)) from error
 
 
-def _pool(size: int, concurrency: int) -> ActorPoolStrategy:
-    if concurrency == 1:
-        return ActorPoolStrategy(size=size)
+def _read(plan: Path) -> ray.data.Dataset:
+    """The plan's rows; a plan on fsspec storage is read with the credentials that wrote it."""
+    filesystem = getattr(plan, "fs", None)
+    return ray.data.read_parquet(plan.path if filesystem else str(plan), filesystem=filesystem)  # type: ignore[attr-defined]
+
+
+def _configure(pools: Sequence[Pool], cluster: ClusterSettings | None) -> None:
+    """Ray Data's own settings for this run."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.max_consecutive_actor_init_deaths = INIT_DEATHS
+    # A worker that has loaded its models is kept while anything is left to do.
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
+    limits = ExecutionResources.for_limits()
+    if cluster is not None and (cluster.cpus or cluster.gpus):
+        have = ray.cluster_resources()
+        wanted = (cluster.gpus or 0.0) if any(pool.resources.gpus for pool in pools) else 0.0
+        # Ray Data asks for one more node of every kind while it is busy: never beyond what was allowed, and
+        # no GPUs for stages that use none.
+        limits = ExecutionResources.for_limits(
+            cpu=max(cluster.cpus or 0.0, have.get("CPU", 0.0)), gpu=max(wanted, have.get("GPU", 0.0))
+        )
+    context.execution_options.resource_limits = limits
+
+
+def _environment(text: str) -> dict[str, Any]:
+    """`runtime_env` for a pool of workers, where they need one of their own.
+
+    A relative path of the interpreter counts from where the run was started.
+    """
+    if not text:
+        return {}
+    environment = json.loads(text)
+    python = environment.get("py_executable", "")
+    if "/" in python and " " not in python and Path(python).exists():
+        environment["py_executable"] = str(Path(python).absolute())
+    return {"runtime_env": environment}
+
+
+def _strategy(pool: Pool) -> ActorPoolStrategy:
+    """A fixed pool, or one that grows; a worker has one block waiting beside those it works on.
+
+    Blocks that wait at one worker are not at hand for another, so there are no more of them.
+    """
+    concurrency = pool.resources.concurrency
+    is_fixed = pool.start == pool.size
+    threads: dict[str, Any] = {}
+    if concurrency > 1:
+        threads = {"max_concurrent_calls_per_actor": concurrency, "enable_true_multi_threading": True}
+    waiting = concurrency if is_fixed and concurrency > 1 else 2 * concurrency  # it grows when both are full
     return ActorPoolStrategy(
-        size=size,
-        max_tasks_in_flight_per_actor=concurrency,
-        max_concurrent_calls_per_actor=concurrency,
-        enable_true_multi_threading=True,
+        min_size=pool.size if is_fixed else 1,
+        max_size=pool.size,
+        initial_size=pool.start,
+        max_tasks_in_flight_per_actor=waiting,
+        **threads,
     )
 
 
@@ -219,40 +276,14 @@ def part_size(rows: int, workers: int, largest: int) -> int:
     return max(1, min(largest, rows // (workers * 16)))
 
 
-def _place(
-    groups: Sequence[tuple[Sequence[Step], Resources]], rows: int
-) -> list[tuple[Sequence[Step], Resources, int]]:
-    """How many actors each group gets: what memory holds on all CPUs but one, which Ray Data's readers need.
+def _place(groups: Sequence[Group], rows: int, cluster: ClusterSettings | None = None) -> list[Pool]:
+    """`place` on the nodes of this Ray.
 
     Raises:
-        RunError: not even one actor of each group fits; Ray Data would wait for ever without a word.
+        RunError: see there.
     """
-    have = ray.cluster_resources()
-    cpus, gpus = have.get("CPU", 0.0) - 1, have.get("GPU", 0.0)
-    largest = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-    widest = max((r.cpus for _, r in groups), default=0.0)
-    if widest > largest:
-        raise RunError(f"one worker asks for {widest:g} CPUs; the largest node has {largest:g}")
-    needs_cpu = sum(r.cpus * (r.workers or 1) for _, r in groups)
-    needs_gpu = sum(r.gpus * (r.workers or 1) for _, r in groups)
-    if needs_cpu > cpus + 1e-9 or needs_gpu > gpus + 1e-9:
-        raise RunError(
-            f"the stages need at least {needs_cpu:g} CPUs and {needs_gpu:g} GPUs; the cluster has "
-            f"{cpus + 1:g} CPUs, of which Ray Data keeps one for reading, and {gpus:g} GPUs. Ask for fewer "
-            "workers (--set workers=N) or a larger cluster"
-        )
-    open_groups = [r for _, r in groups if r.workers is None]
-    pools = []
-    for steps, resources in groups:
-        size = resources.workers
-        if size is None:
-            spare_cpu, spare_gpu = cpus - needs_cpu, gpus - needs_gpu
-            fits = [spare_cpu / len(open_groups) / resources.cpus] if resources.cpus else []
-            fits += [spare_gpu / len(open_groups) / resources.gpus] if resources.gpus else []
-            size = 1 + int(min(fits) + 1e-9) if fits else 1
-            size = max(1, min(size, int(have.get("memory", math.inf) / WORKER_BYTES / len(open_groups))))
-        pools.append((steps, resources, max(1, min(size, rows))))
-    return pools
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return place(groups, rows, nodes, *((cluster.cpus or 0.0, cluster.gpus or 0.0) if cluster else ()))
 
 
 def _why(error: BaseException) -> str:

@@ -8,6 +8,8 @@ from backends.roles import Roles
 from pipelines.pipeline import Pipeline
 from pipelines.settings import Settings
 from stages.artifacts import Anatomy, Artifacts
+from stages.attributes import Attributes
+from stages.audio_features import AudioFeatures
 from stages.caption import Caption
 from stages.consistency import Consistency
 from stages.contacts import Contacts
@@ -42,6 +44,7 @@ class RealInteractionsSettings(Settings):
     motion: Motion.Config = Motion.Config()
     consistency: Consistency.Config = Consistency.Config()
     overlays: Overlays.Config = Overlays.Config()
+    attributes: Attributes.Config = Attributes.Config()
     caption: Caption.Config = Caption.Config()
     people_count: PeopleCount.Config = PeopleCount.Config()
     regions: Regions.Config = Regions.Config()
@@ -65,6 +68,8 @@ def real_interactions(models: Roles, settings: RealInteractionsSettings) -> Pipe
             Motion(models.point_tracker, models.person_mask, config=s.motion),  # subject, camera
             Consistency(models.image_embedder, models.face_embedder, config=s.consistency),  # time, identity
             Overlays(models.text_detector, config=s.overlays),  # subtitles, logos
+            Attributes(models.attribute_embedder, config=s.attributes),  # for training
+            AudioFeatures(models.audio_embedder),  # for training
             Caption(vlm, config=s.caption, facts=FACTS),
             PeopleCount(vlm, config=s.people_count),  # at most two
             Interaction(vlm),  # type of 11 or none, region of 22, who acts

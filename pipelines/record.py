@@ -7,16 +7,17 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from manifests import store
+from manifests import storage, store
 from manifests.screen import Screen
+from pipelines.lease import is_leased, lease
 from pipelines.pipeline import RunError
 from pipelines.source import InputError
 
@@ -69,24 +70,41 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         InputError: it is damaged.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / "run.json").read_text())
+        record: dict[str, Any] = json.loads(storage.read_bytes(folder / "run.json"))
         missing = {"run_id", "status", "pipeline", "screen"} - set(record)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
         raise InputError(f"{folder / 'run.json'} is damaged ({error}); move it away and run again") from None
+    except Exception as error:
+        if not storage.is_remote(folder):
+            raise
+        raise InputError(f"cannot read {folder}: {error}") from error  # its client has errors of its own
     if missing:
         raise InputError(f"{folder / 'run.json'} is damaged (no {', '.join(sorted(missing))}); move it away")
     return record
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for one run; the system lets go when the process dies.
+def lock(folder: Path) -> Iterator[Callable[[], None]]:
+    """Hold the folder for one run; the system lets go when the process dies, in an object store a lease ends.
+
+    Gives a function that raises RunError when the lock was lost, as only a lease can be.
 
     Raises:
         RunError: another run holds it.
+        InputError: the folder cannot be written to.
     """
+    if storage.is_remote(folder):
+        with ExitStack() as stack:
+            try:
+                held = stack.enter_context(lease(folder))
+            except RunError:
+                raise
+            except Exception as error:
+                raise InputError(f"cannot write to {folder}: {error}") from error
+            yield held
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
@@ -109,11 +127,13 @@ def lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield lambda: None
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a run is writing to the folder now."""
+    if storage.is_remote(folder):
+        return is_leased(folder)
     try:
         with (folder / ".lock").open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -16,18 +16,20 @@ import pyarrow.compute as pc
 
 from backends.answer_batches import AnswerBatches
 from backends.answer_cache import read_usage
+from backends.copied_weights import ModelStoreError
 from backends.vision_language_model import AnswerError
-from manifests import features, store
+from manifests import storage, store
 from manifests.report import write_report
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, rescreen
 from pipelines.inline_runner import run_inline
+from pipelines.leftovers import Leftovers
 from pipelines.pipeline import Pipeline, Program, Resources, RunError, Step, compile_pipeline
 from pipelines.plan import Plan, fan_out, make_plan, outdated, refuse_other_folder
 from pipelines.preview import preview
 from pipelines.progress import Progress
 from pipelines.record import lock, now, read_run, versions, write_run, write_screen
-from pipelines.settings import Profile, Settings
+from pipelines.settings import Profile, Settings, StageResources, model_store
 from pipelines.source import InputError, Listing
 from pipelines.worker import ATTEMPTS, Summary
 from stages.contract import Column
@@ -44,6 +46,7 @@ class Run:
 
     folder: the output; holds manifest/, features/, media/, run.json, screen.yaml, report.html.
     answers: where a language model keeps its answers and counts its requests.
+    weights: names of the models in the model store that its stages load.
     """
 
     pipeline: Pipeline
@@ -56,17 +59,20 @@ class Run:
     retry_errors: bool = False
     input: str = ""
     answers: Path | None = None
+    weights: Sequence[str] = ()
     run_id: str = field(default_factory=lambda: time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
+    _held: Callable[[], None] = field(default=lambda: None, init=False, repr=False)
 
     def execute(self, progress: Progress) -> dict[str, Any]:
         """Run to the end; returns what run.json holds.
 
         Raises:
-            RunError: another run uses the folder, or ids in and out differ.
+            RunError: weights are missing, another run uses the folder, or ids in and out differ.
             InputError: the folder holds another pipeline's run.
             KeyboardInterrupt: after what was finished has been made safe.
         """
-        with lock(self.folder):
+        self._check_weights(progress)
+        with lock(self.folder) as self._held:
             before = read_run(self.folder)
             if before is not None and before["pipeline"] != self.pipeline.name:
                 raise InputError(
@@ -96,12 +102,25 @@ class Run:
                 record |= {"status": kind, "finished": now(), "message": str(error)[:1000]}
                 raise
             finally:
+                self._held()
                 record["vlm"] = self._spent_since(spent)
                 write_run(self.folder, record)
             write_screen(self.folder, self.screen)
             progress.say("writing the report")
             write_report(self.folder, preview)
             return record
+
+    def _check_weights(self, progress: Progress) -> None:
+        """Refuse to start where a model could not be loaded.
+
+        Raises:
+            RunError: weights are missing or wrong; all of them are named.
+        """
+        if self.weights:
+            try:
+                model_store(self.settings).check(self.weights, progress.say)
+            except ModelStoreError as error:
+                raise RunError(f"{error}\n(`interavatar doctor` checks everything)") from None
 
     def program(self) -> Program:
         """The pipeline, checked and fingerprinted.
@@ -187,9 +206,16 @@ class Run:
         manifest = folder / "manifest"
         schema = store.prepare(manifest, program.schema, set(program.fingerprints))
         program = replace(program, schema=schema)
-        shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
-        forget = _feature_remover(folder)
-        store.merge(manifest, schema, on_replaced=forget)
+        storage.remove_tree(folder / ATTEMPTS)
+        storage.sweep(folder)
+        leftovers = Leftovers(folder)
+
+        def merge(remove: Collection[str] = (), run_id: str | None = self.run_id) -> None:
+            self._held()
+            with leftovers:
+                store.merge(manifest, schema, remove, leftovers.of, run_id)
+
+        merge(run_id=None)
         refuse_other_folder(listing, manifest)
         plan = make_plan(listing, program, manifest, schema, self.retry_errors, head_start)
         if plan.updated.num_rows:
@@ -209,21 +235,21 @@ class Run:
                     progress.update(part)
                     waiting += 1
                     if waiting >= MERGE_PARTS and time.monotonic() - merged >= MERGE_SECONDS:
-                        store.merge(manifest, schema, on_replaced=forget, run_id=self.run_id)
+                        merge()
                         merged, waiting = time.monotonic(), 0
         finally:
             progress.stop()
             # Whatever was committed is folded in, also when the run is cut short here.
-            store.merge(manifest, schema, on_replaced=forget, run_id=self.run_id)
+            merge()
         gone = outdated(manifest, listed, set(plan.ids))
-        store.merge(manifest, schema, gone, on_replaced=forget, run_id=self.run_id)
+        merge(gone)
         if total.rows != plan.todo.num_rows:
             raise RunError(
                 f"audit failed: of {plan.todo.num_rows} samples to compute {total.rows} were committed; "
                 "run the same command again"
             )
-        plan_file.unlink(missing_ok=True)
-        shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
+        storage.remove([plan_file])
+        storage.remove_tree(folder / ATTEMPTS)
         counts = rescreen(manifest, screen)
         return {
             "seconds": round(time.perf_counter() - started, 3),
@@ -249,11 +275,14 @@ class Run:
     def resources_of(self, step: Step) -> Resources:
         """What one worker of a stage takes."""
         said = self.profile.resources_of(step.name)
-        concurrency = step.stage.concurrency
+        if self.settings.device == "cpu":  # CPUs and threads beside a GPU are there to feed it
+            said = StageResources(workers=said.workers, runtime_env=said.runtime_env)
+        concurrency = max(said.threads or 1, step.stage.concurrency)
         waits = any(getattr(model, "is_remote", False) for model in step.stage.models)
         if waits and not said.gpus and step.name not in self.profile.resources:
             return Resources(cpus=0, workers=1, concurrency=concurrency)  # for a server
-        return Resources(said.cpus, said.gpus, said.workers or self.settings.workers, concurrency)
+        env = json.dumps(said.runtime_env, sort_keys=True) if said.runtime_env else ""
+        return Resources(said.cpus, said.gpus, said.workers or self.settings.workers, concurrency, env)
 
     def _groups(self, program: Program) -> list[tuple[list[Step], Resources]]:
         """Neighbouring stages with the same resources share an actor, and so one decode."""
@@ -274,21 +303,6 @@ class Run:
             "schema_version": SCHEMA_VERSION,
             "versions": versions(),
         }
-
-
-def _feature_remover(folder: Path) -> Callable[[dict[str, Any], dict[str, Any] | None], None]:
-    """Deletes arrays and media of stage versions that a row no longer carries."""
-
-    def remove(old: dict[str, Any], new: dict[str, Any] | None) -> None:
-        kept = (new or {}).get("stages") or {}
-        for stage, fingerprint in old["stages"].items():
-            if kept.get(stage) != fingerprint:
-                features.feature_path(folder, old["sample_id"], stage, fingerprint).unlink(missing_ok=True)
-        media = Path(old["media_uri"] or "")
-        if media.is_relative_to(folder / "media") and old["media_uri"] != (new or {}).get("media_uri"):
-            media.unlink(missing_ok=True)
-
-    return remove
 
 
 def _both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from backends.openai_endpoint import served_model
-from backends.roles import Roles, build_roles
+from backends.roles import Roles, build_roles, weights_of
 from backends.vision_language_model import AnswerError
 from manifests.screen import Screen
+
+if TYPE_CHECKING:
+    from backends.model_store import ModelStore
 
 
 class SettingsError(Exception):
@@ -67,6 +70,15 @@ class VlmSettings(BaseModel):
         return value
 
 
+class ClusterSettings(BaseModel):
+    """What the cluster has, or can grow to: for one that scales by itself, and for `plan`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: float | None = Field(None, gt=0, description="CPUs; default: what is there when the run starts.")
+    gpus: float | None = Field(None, ge=0, description="GPUs; likewise.")
+
+
 class Settings(BaseModel):
     """What every pipeline takes."""
 
@@ -76,6 +88,19 @@ class Settings(BaseModel):
     source: str | None = Field(None, description="Name of the data set in sample ids; default: the folder's.")
     workers: int | None = Field(None, ge=1, description="Processes that compute; default: as many as fit.")
     rows_per_part: int = Field(8, ge=1, description="Most samples that are committed together.")
+    device: Literal["cuda", "cpu"] | None = Field(
+        None, description="Where models run that can use a GPU; cpu: no stage asks for one. Default: CUDA."
+    )
+    models: str | None = Field(
+        None,
+        description="The model store: a folder all workers see, or an fsspec URL. Default: the environment "
+        "variable INTERAVATAR_MODELS, else ~/.cache/interavatar/models.",
+    )
+    roles: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Laid over the profile's settings of roles, such as roles.image_to_video.num_frames=49.",
+    )
+    cluster: ClusterSettings = ClusterSettings()
     vlm: VlmSettings = VlmSettings()
 
 
@@ -95,6 +120,17 @@ class StageResources(BaseModel):
     cpus: float = Field(1.0, ge=0)
     gpus: float = Field(0.0, ge=0)
     workers: int | None = Field(None, ge=1)
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="Blocks of samples that one worker has in hand at once, so that it decodes one while a "
+        "model works on another; only where every model may be called from several threads, as those of the "
+        "gpu profile may.",
+    )
+    runtime_env: dict[str, Any] | None = Field(
+        None,
+        description="Ray's `runtime_env` of the workers, such as {py_executable: /opt/vllm/bin/python}.",
+    )
 
 
 class Profile(BaseModel):
@@ -223,21 +259,21 @@ def load_profile(name: str) -> Profile:
     return parse(Profile, *_load_yaml(name, "profiles"))
 
 
-def profile_roles(profile: Profile, vlm: VlmSettings, answers: Path) -> Roles:
+def profile_roles(profile: Profile, settings: Settings, answers: Path) -> Roles:
     """The models of a profile, not loaded yet.
 
     Args:
         profile: names an implementation for each role.
-        vlm: an endpoint here takes the place of the profile's vision-language model.
+        settings: `roles` is laid over the profile's; an endpoint in `vlm` takes the place of its
+            vision-language model.
         answers: folder in which a language model keeps its answers.
 
     Raises:
-        SettingsError: it names a role, implementation or setting that does not exist, or the endpoint does
-            not say which model it serves.
+        SettingsError: it names a role, implementation, setting or model that does not exist, or the endpoint
+            does not say which model it serves.
     """
-    choices = {name: choice.model_dump() for name, choice in profile.roles.items()}
-    if choices.get("vision_language_model", {}).get("use") == "openai_endpoint":
-        raise SettingsError(f"profile {profile.name}: give the endpoint under settings: vlm: endpoint")
+    choices = _choices(profile, settings)
+    vlm = settings.vlm
     if vlm.endpoint is not None:
         try:
             model = vlm.model or served_model(vlm.endpoint, str(answers), vlm.key_variable)
@@ -248,15 +284,75 @@ def profile_roles(profile: Profile, vlm: VlmSettings, answers: Path) -> Roles:
     if choices.get("vision_language_model", {}).get("use") in ("openai_endpoint", "vllm"):
         choices["vision_language_model"].setdefault("folder", str(answers))
     try:
-        return build_roles(choices)
+        return build_roles(choices, model_store(settings) if weights_of(choices) else None, settings.device)
     except ValueError as error:
         raise SettingsError(f"profile {profile.name}: {error}") from None
+
+
+def profile_weights(profile: Profile, settings: Settings, roles: Collection[str] | None = None) -> list[str]:
+    """Names of the models in the model store that some roles of a profile need, in their order.
+
+    Args:
+        profile: names an implementation for each role.
+        settings: laid over it.
+        roles: whose models; None: of all.
+
+    Raises:
+        SettingsError: as `profile_roles`.
+    """
+    choices = _choices(profile, settings)
+    if settings.vlm.endpoint is not None:
+        choices.pop("vision_language_model", None)
+    try:
+        return weights_of({n: c for n, c in choices.items() if roles is None or n in roles})
+    except ValueError as error:
+        raise SettingsError(f"profile {profile.name}: {error}") from None
+
+
+def model_store(settings: Settings) -> ModelStore:
+    """The model store that the settings name."""
+    from backends.model_store import ModelStore
+
+    return ModelStore(settings.models)
+
+
+def _choices(profile: Profile, settings: Settings) -> dict[str, dict[str, Any]]:
+    choices = {name: choice.model_dump() for name, choice in profile.roles.items()}
+    for role, over in settings.roles.items():
+        if role not in choices:
+            close = get_close_matches(role, choices, 1)
+            raise SettingsError(f"roles.{role}: there is no such role" + _mean(close))
+        choices[role] = merged({} if "use" in over else choices[role], over)
+    if choices.get("vision_language_model", {}).get("use") == "openai_endpoint":
+        raise SettingsError(f"profile {profile.name}: give the endpoint under settings: vlm: endpoint")
+    return choices
+
+
+def _mean(close: Sequence[str]) -> str:
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def load_screen(name: str) -> Screen:
     """A screen by name or file.
 
+    One that says `extends: NAME` has the rules of that screen too; a rule of its own with the same reason and
+    column takes the other's place.
+
     Raises:
         SettingsError: there is none, or it is wrong.
     """
-    return parse(Screen, *_load_yaml(name, "screens"))
+    return _screen(name, ())
+
+
+def _screen(name: str, below: tuple[str, ...]) -> Screen:
+    values, where = _load_yaml(name, "screens")
+    base = values.pop("extends", None)
+    if base is None:
+        return parse(Screen, values, where)
+    if where in below:
+        raise SettingsError(f"{where} extends itself: {' -> '.join((*below, where))}")
+    under = _screen(str(base), (*below, where))
+    own = parse(Screen, values, where)
+    mine = {(rule.reason, rule.column): rule for rule in own.rules}
+    rules = [mine.pop((rule.reason, rule.column), rule) for rule in under.rules]
+    return own.model_copy(update={"rules": [*rules, *mine.values()]})

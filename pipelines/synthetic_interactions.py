@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from backends.roles import Roles
-from manifests import features, store
+from manifests import features, storage, store
 from manifests.schema import ARROW_TYPES, COMMON_COLUMNS, arrow_field, to_rows
 from pipelines.pipeline import Pipeline
 from pipelines.portraits import PortraitsSettings
@@ -19,6 +19,7 @@ from pipelines.selection import Choice, choose
 from pipelines.source import Listing, sample_id
 from prompts.vocabulary import in_words, interaction_sentence
 from stages.artifacts import Anatomy, Artifacts
+from stages.attributes import Attributes
 from stages.consistency import Consistency
 from stages.contract import Column
 from stages.faces import Faces
@@ -55,12 +56,16 @@ class SyntheticInteractionsSettings(PortraitsSettings):
         40, ge=1, description="Clips to make, balanced over groups, types, regions, portraits."
     )
     max_seconds: float = Field(30.0, gt=0, description="Longest clip that is scored, s.")
+    portraits_screen: str | None = Field(
+        None, description="Screen of the portraits, a name or a file; --screen judges the clips."
+    )
     synthesise: Synthesise.Config = Synthesise.Config()
     probe: Probe.Config = Probe.Config()
     shots: Shots.Config = Shots.Config()
     motion: Motion.Config = Motion.Config()
     likeness: Likeness.Config = Likeness.Config()
     overlays: Overlays.Config = Overlays.Config()
+    attributes: Attributes.Config = Attributes.Config()
 
 
 def synthetic_interactions(models: Roles, settings: SyntheticInteractionsSettings) -> Pipeline:
@@ -79,6 +84,7 @@ def synthetic_interactions(models: Roles, settings: SyntheticInteractionsSetting
             Consistency(models.image_embedder, models.face_embedder, config=s.consistency),  # time, identity
             Likeness(models.face_embedder, config=s.likeness),  # identity against the portrait
             Overlays(models.text_detector, config=s.overlays),
+            Attributes(models.attribute_embedder, config=s.attributes),  # for training
             Artifacts(vlm),
             Anatomy(vlm),
         ],
@@ -100,8 +106,8 @@ def clips_to_make(
     Returns:
         No rows when no portrait was kept, or none has a visible region with a reaction.
     """
-    names = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
-    wanted = [*names, "regions", "reactions", "reactions_by"]
+    columns = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
+    wanted = [*columns, "regions", "reactions", "reactions_by"]
     rows_now = to_rows(store.read(portraits / "manifest", wanted))
     kept = {r["sample_id"]: r for r in rows_now if r["keep"] and r["sample_id"] in listed}
     # A point is needed, so a reaction counts only where its region is still visible.
@@ -109,7 +115,11 @@ def clips_to_make(
         row["points"] = {r["region"]: r for r in row["regions"] or []}
         row["reactions"] = [r for r in row["reactions"] or [] if r["region"] in row["points"]]
     choices = choose((kept[name] for name in sorted(kept)), settings.clips, settings.seed)
-    embeddings = {name: _embedding(portraits, kept[name]) for name in {c.portrait for c in choices}}
+    names = sorted({choice.portrait for choice in choices})
+    vectors = storage.each(
+        lambda name: _embedding(portraits, kept[name]), names, storage.is_remote(portraits)
+    )
+    embeddings = dict(zip(names, vectors, strict=True))
     rows = [_row(choice, kept[choice.portrait], embeddings[choice.portrait]) for choice in choices]
     return Listing(rows, clip_fields())
 

@@ -10,6 +10,8 @@ from pydantic import Field, field_validator
 from backends.roles import Roles
 from pipelines.pipeline import Pipeline, Span, Split
 from pipelines.settings import Settings
+from stages.attributes import Attributes
+from stages.audio_features import AudioFeatures
 from stages.body import Body
 from stages.caption import Caption
 from stages.consistency import Consistency
@@ -51,6 +53,7 @@ class TalkingHeadSettings(Settings):
     speech: Speech.Config = Speech.Config()
     lip_sync: LipSync.Config = LipSync.Config()
     overlays: Overlays.Config = Overlays.Config()
+    attributes: Attributes.Config = Attributes.Config()
     caption: Caption.Config = Caption.Config()
 
     @field_validator("clip_seconds")
@@ -77,6 +80,8 @@ def talking_head(models: Roles, settings: TalkingHeadSettings) -> Pipeline:
         Speech(models.voice_activity, models.diarizer, config=s.speech),  # speech ratio, speakers
         LipSync(models.lip_sync, config=s.lip_sync),  # offset and confidence
         Overlays(models.text_detector, config=s.overlays),  # subtitles, logos
+        Attributes(models.attribute_embedder, config=s.attributes),  # for training
+        AudioFeatures(models.audio_embedder),  # for training
         Caption(models.vision_language_model, config=s.caption),
     ]
     if any(stage.needs_constant_rate for stage in scores):

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from backends.vision_language_model import Deferred
-from manifests import features, store
+from manifests import features, storage, store
 from manifests.schema import ARROW_TYPES, SCHEMA_VERSION, to_table
 from manifests.screen import Screen
 from manifests.text import clean_text, without_secrets
@@ -200,7 +200,7 @@ class Worker:
     def _heal(self, row: dict[str, Any], error: Exception) -> None:
         """Forget the stage whose stored result is gone, so that the next run makes it again."""
         lost = error.stage if isinstance(error, LostFeature) else None
-        if row[MEDIA] != row["source_uri"] and not Path(row[MEDIA]).exists():
+        if row[MEDIA] != row["source_uri"] and not storage.exists(row[MEDIA]):
             lost = next(s.name for s in self.program.steps if MEDIA in s.stage.writes)
         if lost is not None:
             row["stages"].pop(lost, None)
@@ -317,15 +317,23 @@ def _record(value: Mapping[str, Any], kind: pa.StructType, name: str) -> dict[st
 
 
 class Attempt:
-    """Notes on disk which stage a sample is in, so that a process that dies leaves a trace.
+    """Notes in the run's folder which stage a sample is in, so that a process that dies leaves a trace.
+
+    In an object store every note is a request, so the stages are noted only for a sample that a process has
+    died on before.
 
     deaths: for each earlier attempt of this run that did not end, the stage it died in.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_remote = storage.is_remote(path)
+        try:
+            self._text = storage.read_bytes(path).decode()
+        except FileNotFoundError:
+            self._text = ""
         # One line for each attempt: the stages it began.
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = self._text.splitlines()
         self.deaths = [(line.split() or ["start-up"])[-1] for line in lines]
         if not self.is_hopeless:
             self._write("begun" if not lines else "\nbegun")
@@ -337,9 +345,14 @@ class Attempt:
 
     def stage(self, name: str) -> None:
         """The sample enters a stage."""
-        self._write(f" {name}")
+        if self.deaths or not self._is_remote:
+            self._write(f" {name}")
 
     def _write(self, text: str) -> None:
+        if self._is_remote:
+            self._text += text
+            storage.put(self.path, self._text.encode())
+            return
         with self.path.open("a") as file:
             file.write(text)
 
@@ -348,6 +361,6 @@ class Attempt:
 def attempt(folder: Path, sample_id: str) -> Iterator[Attempt]:
     """Count this attempt at a sample; forgotten when it ends in any way but the death of the process."""
     path = folder / ATTEMPTS / sample_id
-    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(path.parent)
     yield Attempt(path)
-    path.unlink(missing_ok=True)
+    storage.remove([path])

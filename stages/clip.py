@@ -82,6 +82,8 @@ class Clip:
     def new_media(self, suffix: str) -> Path:
         """Where this stage puts media it makes for this sample: named by sample and fingerprint.
 
+        The run's folder may lie in an object store: write with `manifests.storage.making`.
+
         Raises:
             ValueError: there is no run folder (a clip made by hand).
         """

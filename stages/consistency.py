@@ -65,7 +65,7 @@ class Consistency(Stage):
         """Similarities of frames and faces, and one face's embedding."""
         frames = clip.frames(self.sees[0])
         picked = self._spread(frames.times, list(range(len(frames))), self.config.image_every_s)
-        images = [self.image_embedder.embed(frames.images[i]) for i in picked]
+        images = self.image_embedder.embed([frames.images[i] for i in picked])
 
         marks = self._landmarks(clip, frames.times)
         seen = [i for i, points in enumerate(marks) if np.isfinite(points).all()]
@@ -76,9 +76,11 @@ class Consistency(Stage):
             chosen = self._spread(frames.times, seen, self.config.face_every_s)
             # The drawn frame takes the place of the nearest: one face less to embed.
             chosen[int(np.abs(np.array(chosen) - drawn).argmin())] = drawn
-            faces = {i: self.face_embedder.embed(frames.images[i], marks[i]) for i in sorted(set(chosen))}
+            order = sorted(set(chosen))
+            vectors = self.face_embedder.embed([frames.images[i] for i in order], marks[order])
+            faces = dict(zip(order, vectors, strict=True))
 
-        scene, person = similarities(images), similarities(list(faces.values()))
+        scene, person = similarities(list(images)), similarities(list(faces.values()))
         return {
             "temporal_consistency": float(np.mean(scene)) if scene else None,
             "temporal_consistency_min": min(scene, default=None),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
+from pathlib import Path
 from typing import Any, ClassVar
 
 import ffmpeg
 import imageio_ffmpeg
 from pydantic import Field
 
+from manifests.storage import making
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
 from stages.media import MediaError
@@ -50,12 +51,11 @@ class ConstantRate(Stage):
         fps = min(STANDARD_RATES, key=lambda rate: abs(rate - clip["fps"]))
         target = clip.new_media(f"-{clip['content_hash'][:8]}.mp4")
         if not target.exists():
-            self._convert(clip, fps, str(target))
+            with making(target) as path:
+                self._convert(clip, fps, path)
         return {"media_uri": str(target), "constant_rate_fps": fps}
 
-    def _convert(self, clip: Clip, fps: float, target: str) -> None:
-        path = clip.new_media(f"-{uuid.uuid4().hex[:8]}.tmp.mp4")
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _convert(self, clip: Clip, fps: float, path: Path) -> None:
         span = {"ss": clip["start_s"], "to": clip["end_s"]}
         options = {name: value for name, value in span.items() if value is not None}
         output = {
@@ -73,9 +73,6 @@ class ConstantRate(Stage):
                 .output(str(path), vf="scale=trunc(iw/2)*2:trunc(ih/2)*2", threads=1, **output)
                 .run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True, overwrite_output=True)
             )
-            path.replace(target)
         except ffmpeg.Error as error:
             said = error.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
             raise MediaError(f"cannot convert to {fps:g} fps: {' / '.join(said)}") from error
-        finally:
-            path.unlink(missing_ok=True)

@@ -63,10 +63,8 @@ class Likeness(Stage):
         picked = seen[places.astype(int)]
         frames = clip.frames(self.sees[0])
         images = [frames.images[i] for i in nearest(frames.times, np.asarray(clip["face_times"])[picked])]
-        found = [
-            self._similarity(self.face_embedder.embed(image, points), portrait)
-            for image, points in zip(images, np.asarray(marks, np.float32)[picked], strict=True)
-        ]
+        faces = self.face_embedder.embed(images, np.asarray(marks, np.float32)[picked])
+        found = [self._similarity(face, portrait) for face in faces]
         return {"portrait_likeness": float(np.mean(found)), "portrait_likeness_min": min(found)}
 
     def _similarity(self, face: npt.NDArray[np.float32], portrait: npt.NDArray[np.float32]) -> float:

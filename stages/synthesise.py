@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from av.video.frame import VideoFrame
 from pydantic import Field
 
 from backends.image_to_video import Animation, ImageToVideo
+from manifests.storage import making
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
 from stages.picture import MAX_PIXELS, read_picture
@@ -78,13 +78,8 @@ class Synthesise(Stage):
         target = clip.new_media(f"-{_digest(request, self.image_to_video.uses_point)}.mp4")
         if not target.exists():
             frames = self.image_to_video.animate(request)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path = clip.new_media(f"-{uuid.uuid4().hex[:8]}.tmp.mp4")
-            try:
+            with making(target) as path:
                 write_video(path, frames, self.image_to_video.fps, self.config.crf)
-                path.replace(target)
-            finally:
-                path.unlink(missing_ok=True)
         return {
             "media_uri": str(target),
             "synthesis_by": self.image_to_video.name,

@@ -12,6 +12,7 @@ import pickle
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from pydantic import Field
 from backends.answer_cache import read_usage
 from backends.vision_language_model import Question
 from backends.vllm_chat import VllmChat
+from backends.weights import Weights
 from prompts.prompt import Answer
 
 PIXELS = 28 * 28 * 16
@@ -58,7 +60,8 @@ def questions(images: list[np.ndarray]) -> dict[str, Question]:
 def main(model: str, folder: str, frames: str) -> None:
     images = list(np.load(frames)["frames"])
     settings: dict[str, Any] = {"max_model_len": 4096, "max_tokens": 256, "batch_size": 8}
-    asked = VllmChat(model, folder, dtype="float32", enforce_eager=True, max_pixels=PIXELS, **settings)
+    weights = Weights("tiny-qwen-vl", Path(model))
+    asked = VllmChat(weights, folder, dtype="float32", device="cpu", max_pixels=PIXELS, **settings)
     started = time.perf_counter()
     asked.setup()
     ready = time.perf_counter()

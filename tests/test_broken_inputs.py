@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pipelines.progress import Progress
 from pipelines.run import Run
-from pipelines.settings import VlmSettings, load_profile, load_screen, profile_roles
+from pipelines.settings import Settings, load_profile, load_screen, profile_roles
 from pipelines.source import list_input
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from stages.media import MediaError, decode
@@ -61,7 +61,7 @@ def rows(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame
     """The manifest of the whole talking-head pipeline over that folder, by file name."""
     out = tmp_path_factory.mktemp("out")
     profile, settings = load_profile("laptop"), TalkingHeadSettings()
-    pipeline = talking_head(profile_roles(profile, VlmSettings(), Path()), settings)
+    pipeline = talking_head(profile_roles(profile, Settings(), Path()), settings)
     listing = list_input(str(folder))
     assert listing.ignored == {".txt": 1}
     run = Run(pipeline, listing, out, profile, settings, load_screen("talking_head"), "inline")

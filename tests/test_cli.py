@@ -139,7 +139,7 @@ def test_a_missing_input_is_refused_at_once(tmp_path: Path) -> None:
     ("pipeline", "options", "said"),
     [
         ("taking_head", [], r"no pipeline 'taking_head'; there are: talking_head, real_inter.*, toy"),
-        ("toy", ["--profile", "lapptop"], r"no profile 'lapptop': neither a file nor one of laptop"),
+        ("toy", ["--profile", "lapptop"], r"no profile 'lapptop': neither a file nor one of gpu, laptop"),
         (
             "toy",
             ["--screen", "none.yaml"],

@@ -24,9 +24,9 @@ class Known:
 
     def setup(self) -> None: ...
 
-    def embed(self, image: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
-        angle = np.deg2rad(float(image[0, 0, 0]))
-        return np.array([np.cos(angle), np.sin(angle)], np.float32) * 3
+    def embed(self, images: list[np.ndarray], landmarks: np.ndarray | None = None) -> np.ndarray:
+        angles = np.deg2rad([float(image[0, 0, 0]) for image in images])
+        return np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32) * 3
 
 
 def clip_of(angles: list[int], faces: list[bool], seed: int = 0) -> tuple[Consistency, Clip]:
@@ -117,7 +117,7 @@ def test_same_and_other_people(samples, models):
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         if mirror:
             image = np.ascontiguousarray(image[:, ::-1])
-        vector = stage.face_embedder.embed(image, faces.detector.detect(image).landmarks[0])
+        vector = stage.face_embedder.embed([image], faces.detector.detect(image).landmarks[:1])[0]
         return vector / np.linalg.norm(vector)
 
     official, podium = embedding("facerec_obama_official.jpg"), embedding("facerec_obama_podium.jpg")
@@ -129,7 +129,7 @@ def test_same_and_other_people(samples, models):
     assert 1.2 < np.linalg.norm(stage.face_embedder.embed(*_any_face(samples, faces))) < 1.7
 
 
-def _any_face(samples, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
+def _any_face(samples, faces: Faces) -> tuple[list[np.ndarray], np.ndarray]:
     image = cv2.imread(str(samples / "images" / "facerec_biden_official.jpg"))[:, :, ::-1]
     image = cv2.resize(np.ascontiguousarray(image), (480, 480), interpolation=cv2.INTER_AREA)
-    return image, faces.detector.detect(image).landmarks[0]
+    return [image], faces.detector.detect(image).landmarks[:1]

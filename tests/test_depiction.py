@@ -324,7 +324,7 @@ def test_classifier() -> None:
     # It is the embedder too, but not under its name.
     embedder = EfficientNetLite()
     embedder.setup()
-    assert np.array_equal(classifier.embed(cat), embedder.embed(cat))
+    assert np.array_equal(classifier.embed([cat]), embedder.embed([cat]))
     assert classifier.id != embedder.id
     assert pickle.loads(pickle.dumps(EfficientNetLiteClassifier())).id == classifier.id
     with pytest.raises(ValueError, match="1000"):

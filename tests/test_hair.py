@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backends.hair_segmenter import HeadMaskHair, Sam2HairSegmenter
+from backends.hair_segmenter import HeadMaskHair
 from backends.keypoints import NUM_KEYPOINTS
 from backends.pose import MediaPipeHolistic
 from backends.skin import FaceFrame, face_frame
@@ -202,80 +201,6 @@ def test_it_pickles_and_names_itself() -> None:
     model = pickle.loads(pickle.dumps(HeadMaskHair()))
     assert "mediapipe" in model.id
     assert model.name == "head_mask"
-    assert "facebook/sam2.1-hiera-large" in Sam2HairSegmenter().id
-
-
-# SAM 2, as large as a test can carry, with random weights.
-
-
-@pytest.fixture(scope="module")
-def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    torch.manual_seed(0)
-    backbone = transformers.Sam2HieraDetConfig(
-        hidden_size=12,
-        num_attention_heads=1,
-        image_size=[128, 128],
-        blocks_per_stage=[1, 2, 1, 1],
-        embed_dim_per_stage=[12, 24, 48, 96],
-        num_attention_heads_per_stage=[1, 1, 2, 4],
-        global_attention_blocks=[2],
-        window_positional_embedding_background_size=[2, 2],
-    )
-    vision = transformers.Sam2VisionConfig(
-        backbone_config=backbone,
-        backbone_channel_list=[96, 48, 24, 12],
-        fpn_hidden_size=32,
-        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
-    )
-    config = transformers.Sam2Config(
-        vision_config=vision,
-        prompt_encoder_config={"hidden_size": 32, "image_size": 128, "patch_size": 16},
-        mask_decoder_config={
-            "hidden_size": 32,
-            "mlp_dim": 64,
-            "num_attention_heads": 4,
-            "iou_head_hidden_dim": 32,
-        },
-    )
-    folder = tmp_path_factory.mktemp("sam2")
-    transformers.Sam2Model(config).save_pretrained(folder)
-    settings = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    return folder
-
-
-def test_sam2_gives_the_models_mask(tiny_sam2: Path) -> None:
-    import torch
-    from transformers import Sam2Model
-
-    image = np.random.default_rng(1).integers(0, 255, (96, 160, 3), np.uint8)
-    box = np.array([0.25, 0.125, 0.75, 0.5], np.float32)
-    segmenter = Sam2HairSegmenter(str(tiny_sam2), device="cpu")
-    mask = segmenter.segment(image, box, None)
-    assert mask.dtype == bool
-    assert mask.shape == (96, 160)
-    assert np.array_equal(mask, segmenter.segment(image, box, None))
-
-    # The same by the model itself: scaled to 128 x 128, sides apart, and so is the box.
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    pixels = torch.nn.functional.interpolate(pixels, (128, 128), mode="bilinear", align_corners=False)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
-    net = Sam2Model.from_pretrained(tiny_sam2).eval()
-    with torch.inference_mode():
-        out = net(
-            pixel_values=pixels,
-            input_boxes=torch.tensor([[[32.0, 16.0, 96.0, 64.0]]]),
-            multimask_output=False,
-        )
-        logits = torch.nn.functional.interpolate(
-            out.pred_masks[:, 0], (96, 160), mode="bilinear", align_corners=False
-        )
-    expected = logits[0, 0].numpy() > 0
-    assert 0 < expected.mean() < 1
-    assert (expected == mask).mean() > 0.99
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> HairBox:

@@ -15,6 +15,7 @@ import pytest
 from backends.image_to_video import AREA_480P, Animation, fit_size, resized
 from backends.image_warp import ImageWarp
 from backends.wan import WanImageToVideo, choose_offload
+from backends.weights import Weights
 from prompts.vocabulary import INTERACTION_TYPES
 from stages.picture import read_picture
 from tests.tiny_wan import edit_index, save_tiny_wan
@@ -161,7 +162,7 @@ def checkpoint(tmp_path_factory) -> Iterator[Path]:
 
 def small(checkpoint: Path, **settings) -> WanImageToVideo:
     return WanImageToVideo(
-        str(checkpoint),
+        Weights("wan2.2-i2v-a14b", checkpoint),
         **{"num_frames": 9, "num_inference_steps": 4, "max_area": 64 * 48, "max_prompt_tokens": 64}
         | settings,
     )
@@ -300,7 +301,7 @@ def test_wan_refuses_other_checkpoints(checkpoint, tmp_path):
 
 def test_wan_refuses_what_would_be_changed_silently(checkpoint, wan):
     with pytest.raises(ValueError, match="guidance_scale must be above 1"):
-        WanImageToVideo(guidance_scale=1.0)
+        small(checkpoint, guidance_scale=1.0)
     with pytest.raises(ValueError, match=r"num_frames must be 4 n \+ 1, got 10"):
         small(checkpoint, num_frames=10).setup()
     long = "a" * 600
@@ -312,8 +313,7 @@ def test_wan_refuses_what_would_be_changed_silently(checkpoint, wan):
 
 def test_wan_id_and_silence(checkpoint, capfd):
     settings = {
-        "model": "other",
-        "revision": "abc",
+        "model": Weights("other", checkpoint),
         "num_frames": 5,
         "num_inference_steps": 3,
         "guidance_scale": 4.0,
@@ -322,9 +322,16 @@ def test_wan_id_and_silence(checkpoint, capfd):
         "max_area": 1280 * 720,
         "max_prompt_tokens": 226,
     }
-    ids = {WanImageToVideo(**{name: value}).id for name, value in settings.items()}
-    assert len(ids | {WanImageToVideo().id}) == len(settings) + 1
-    assert WanImageToVideo().name == "wan2.2-i2v-a14b"
+    given = {"model": Weights("wan2.2-i2v-a14b", checkpoint, "ab12")}
+    ids = {WanImageToVideo(**given | {name: value}).id for name, value in settings.items()}
+    ids |= {WanImageToVideo(Weights("wan2.2-i2v-a14b", checkpoint, "cd34")).id}
+    asked = WanImageToVideo(**given)
+    assert len(ids | {asked.id}) == len(settings) + 2
+    elsewhere = Weights("wan2.2-i2v-a14b", Path("/elsewhere"), "ab12")
+    assert WanImageToVideo(elsewhere, device="cpu").id == asked.id
+    assert asked.name == "wan2.2-i2v-a14b"
+    random = WanImageToVideo(Weights("wan2.2-i2v-a14b", checkpoint, is_random=True))
+    assert random.name == "stand_in_random_wan2.2-i2v-a14b"  # every screen drops its clips
     wan = small(checkpoint)
     wan.setup()
     wan.animate(ASKED)

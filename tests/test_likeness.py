@@ -25,10 +25,10 @@ class Known:
 
     def setup(self) -> None: ...
 
-    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        assert landmarks.shape == (5, 2) and np.isfinite(landmarks).all()
-        angle = np.deg2rad(float(image[0, 0, 0]))
-        return np.array([np.cos(angle), np.sin(angle)], np.float32) * 3
+    def embed(self, images: list[np.ndarray], landmarks: np.ndarray) -> np.ndarray:
+        assert landmarks.shape == (len(images), 5, 2) and np.isfinite(landmarks).all()
+        angles = np.deg2rad([float(image[0, 0, 0]) for image in images])
+        return np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32) * 3
 
 
 def score(angles: list[int], faces: list[bool], portrait: list[float] | None, **settings: int) -> dict:
@@ -81,7 +81,7 @@ def test_own_and_other_portraits(samples, tmp_path, decode_clip):
         image = read_picture(samples / "images" / name)
         scale = 480 / min(image.shape[:2])
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        return stage.face_embedder.embed(image, faces.detector.detect(image).landmarks[0]).tolist()
+        return stage.face_embedder.embed([image], faces.detector.detect(image).landmarks[:1])[0].tolist()
 
     own_name = "facerec_obama_official.jpg"
     asked = Animation(

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from manifests.schema import ERROR, SOURCE_COLUMNS
 from manifests.screen import Rule, Screen, rescreen
 from pipelines.catalogue import PIPELINES
 from pipelines.pipeline import compile_pipeline
-from pipelines.settings import VlmSettings, load_profile, load_screen, profile_roles
+from pipelines.settings import Settings, SettingsError, load_profile, load_screen, profile_roles
 from pipelines.synthetic_interactions import clip_fields
 from stages import media
 
@@ -275,24 +276,22 @@ SHIPPED = sorted(
 )
 
 
-JUDGES = {
-    "visual": "talking_head",
-    "portraits_gpu": "portraits",
-}  # a screen that is not named as its pipeline
+JUDGES = {"visual": "talking_head"}  # a screen that is not named as its pipeline
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_screen_reads_what_its_pipeline_gives_and_names_its_sources(name: str) -> None:
     screen = load_screen(name)
     assert screen.name == name.removesuffix(".yaml") and screen.description and screen.rules
-    model, build = PIPELINES[JUDGES.get(screen.name, screen.name)]
-    stages = build(profile_roles(load_profile("laptop"), VlmSettings(), Path()), model()).stages
+    pipeline = JUDGES.get(screen.name, screen.name.removesuffix("_gpu"))
+    model, build = PIPELINES[pipeline]
+    stages = build(profile_roles(load_profile("laptop"), Settings(), Path()), model()).stages
     given = {*SOURCE_COLUMNS, *(column for stage in stages for column in stage.writes)}
     for r in screen.rules:
         assert r.column in given and len(r.source) >= 10, r
     bounds = [(r.reason, r.column, r.min is None) for r in screen.rules]
     assert len(set(bounds)) == len(bounds)
-    fields = clip_fields() if screen.name == "synthetic_interactions" else []
+    fields = clip_fields() if pipeline == "synthetic_interactions" else []
     empty = compile_pipeline("p", stages, 30, 0, fields).schema.empty_table()
     assert screen.verdicts(empty)[1] == []
 
@@ -308,3 +307,24 @@ def test_no_screen_keeps_a_clip_that_a_stand_in_made() -> None:
     )
     keep, reasons = screen.verdicts(table)
     assert keep.tolist() == [False, True, True] and reasons == [["stand_in"], [], []]
+
+
+def test_a_screen_builds_on_another(tmp_path: Path) -> None:
+    own = [rule("too_short", "duration_s", min=7), rule("no_sound", "has_audio", equals=True)]
+    mine = {"name": "mine", "extends": "visual", "rules": [r.model_dump(exclude_none=True) for r in own]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    screen, base = load_screen(str(tmp_path / "mine.yaml")), load_screen("visual")
+    assert screen.name == "mine"
+    assert screen.rules == [own[0], *base.rules[1:], own[1]]
+    ring = tmp_path / "ring.yaml"
+    ring.write_text(yaml.safe_dump({"name": "r", "extends": str(ring), "rules": []}))
+    with pytest.raises(SettingsError, match=r"ring.yaml extends itself"):
+        load_screen(str(ring))
+
+
+def test_refused_values_may_be_patterns() -> None:
+    rows = [{"name": by} for by in ("stand_in_measured", "qwen", None, "openclip(stand_in_random_x@1)")]
+    begins = rule("no", "name", none_of=["stand_in*"], missing="pass")
+    assert judge([begins], *rows) == [["no"], [], [], []]
+    within = rule("no", "name", none_of=["*stand_in*"], missing="pass")
+    assert judge([within], *rows) == [["no"], [], [], ["no"]]

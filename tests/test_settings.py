@@ -158,7 +158,7 @@ def test_a_file_can_be_named_with_or_without_its_ending(load: Any, tmp_path: Pat
 @pytest.mark.parametrize(
     ("load", "said"),
     [
-        (load_profile, "no profile 'nothing': neither a file nor one of laptop"),
+        (load_profile, "no profile 'nothing': neither a file nor one of gpu, laptop"),
         (
             load_screen,
             "no screen 'nothing': neither a file nor one of portraits, portraits_gpu, real_interactions, ",

