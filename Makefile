@@ -21,9 +21,9 @@ MODELS := .venv/models/bin
 .venv/models/.done: pyproject.toml tests/models/requirements.txt | .venv/.done
 	$(PYTHON) -m venv .venv/models
 	$(MODELS)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	$(MODELS)/uv pip install --quiet --no-cache --python $(MODELS)/python \
+	$(MODELS)/uv pip install --quiet --no-cache --compile-bytecode --python $(MODELS)/python \
 		--override tests/models/override.txt -r tests/models/requirements.txt -e '.[models,dev]'
-	$(MODELS)/uv pip install --quiet --no-cache --python $(MODELS)/python --no-deps napari-cotrack==0.1.7
+	$(MODELS)/uv pip install --quiet --no-cache --compile-bytecode --python $(MODELS)/python --no-deps napari-cotrack==0.1.7
 	touch $@
 
 demo: setup $(if $(INPUT),,.venv/demo-media)

@@ -43,7 +43,7 @@ def load_pretrained(kind: Any, model: Weights, device: str) -> Any:
 
     logging.disable_progress_bar()
     loud = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns that SAM 2 is published as its video model; what matters is below
+    logging.set_verbosity_error()  # SAM 2 is published as its video model: it warns of that
     try:
         net, found = kind.from_pretrained(
             str(model.folder),

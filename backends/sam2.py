@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,6 @@ from backends.batching import Batcher
 from backends.dwpose import YoloxPersons
 from backends.pretrained import autocast, load_pretrained, torch_device
 from backends.weights import Weights
-
-_LOADING: Final = threading.Lock()
 
 
 class Sam2:
@@ -45,7 +44,9 @@ class Sam2:
         """Load the weights, or take them from another user in this process."""
         if self._net is None:
             with _LOADING:
-                self._net = _load(self.model, torch_device(self.device), self.batch)
+                key = self.model, torch_device(self.device), self.batch
+                self._net = _LOADED.get(key) or _Net(*key)
+                _LOADED[key] = self._net
 
     def logits(self, image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Masks of boxes at the network's resolution, a quarter of its input.
@@ -177,6 +178,6 @@ class _Net:
         return out
 
 
-@lru_cache
-def _load(model: Weights, device: str, batch: int) -> _Net:
-    return _Net(model, device, batch)
+# Networks in use in this process.
+_LOADED: WeakValueDictionary[tuple[Weights, str, int], _Net] = WeakValueDictionary()
+_LOADING: Final = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import queue
 import threading
@@ -159,6 +160,8 @@ class VllmChat:
                 # A model that falls into writing blanks between two fields never ends.
                 structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
             )
+            # Before multiprocessing's own end, which waits for ever for an engine that nobody stops.
+            atexit.register(self._llm.llm_engine.engine_core.shutdown)
             threading.Thread(target=self._serve, name="vllm", daemon=True).start()
 
     def answer(self, question: Question) -> BaseModel:

@@ -85,15 +85,7 @@ def prepare(request: Request) -> Iterator[Run]:
     listing = _list(request, settings, first)
     screen = _screen(settings.portraits_screen, profile, first)
     _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
-    yield _checked(
-        Run(
-            first,
-            listing,
-            folder / PORTRAITS,
-            screen=_screen(settings.portraits_screen, profile, first),
-            **common,
-        )
-    )
+    yield _checked(Run(first, listing, folder / PORTRAITS, screen=screen, **common))
     chosen = clips_to_make(folder / PORTRAITS, settings, {row["sample_id"] for row in listing.rows})
     yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
+from manifests import storage
 from manifests.schema import to_rows, to_table
 from manifests.screen import Screen
 from pipelines.pipeline import Program, RunError
@@ -208,9 +209,9 @@ def run_ray(
 
 
 def _read(plan: Path) -> ray.data.Dataset:
-    """The plan's rows; a plan on fsspec storage is read with the credentials that wrote it."""
-    filesystem = getattr(plan, "fs", None)
-    return ray.data.read_parquet(plan.path if filesystem else str(plan), filesystem=filesystem)  # type: ignore[attr-defined]
+    """The plan's rows."""
+    filesystem, path = storage.filesystem(plan)
+    return ray.data.read_parquet(path, filesystem=filesystem)
 
 
 def _configure(pools: Sequence[Pool], cluster: ClusterSettings | None) -> None:

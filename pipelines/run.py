@@ -269,7 +269,15 @@ class Run:
 
         groups = self._groups(program)
         return run_ray(
-            program, plan_file, plan.todo.num_rows, folder, screen, self.run_id, groups, rows_per_part
+            program,
+            plan_file,
+            plan.todo.num_rows,
+            folder,
+            screen,
+            self.run_id,
+            groups,
+            rows_per_part,
+            self.settings.cluster,
         )
 
     def resources_of(self, step: Step) -> Resources:

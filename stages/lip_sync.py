@@ -43,7 +43,7 @@ class LipSync(Stage):
         "lip_sync_confidence": Score(
             "see lip_sync_by",
             "how surely mouth and sound belong together; mouth_envelope_correlation: standard deviations of "
-            "the correlation above that of shifted sound",
+            "the correlation above that of shifted sound; syncnet: median less least distance (Sync-C)",
         ),
         "lip_sync_correlation": Score("-1 to 1", "correlation of mouth and sound at av_offset_s"),
         "mouth_moves_in_speech": Score(

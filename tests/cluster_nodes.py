@@ -77,10 +77,11 @@ class Nodes:
         """Begin a node; the first is the head."""
         ray = [str(Path(sys.executable).parent / "ray"), "start", "--block", f"--num-cpus={cpus}"]
         ray += [f"--num-gpus={gpus}", "--object-store-memory=100000000", "--disable-usage-stats"]
+        ray += [f"--dashboard-agent-listen-port={free_port()}"]  # not that of another node or another Ray
         if not self.processes:
             ray += ["--head", f"--port={self.port}", f"--temp-dir={self.folder}"]
         else:
-            ray += [f"--address={self.address}", "--dashboard-agent-listen-port=0"]
+            ray += [f"--address={self.address}"]
         environment = self.environment | {"MACHINE": name}
         with (self.folder / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
@@ -115,11 +116,17 @@ class Nodes:
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
         }
-        empty: dict[str, Any] = dict.fromkeys(("auth", "docker", "file_mounts"), {})
-        empty |= dict.fromkeys(("setup_commands", "head_setup_commands", "worker_setup_commands"), [])
-        empty |= dict.fromkeys(("head_start_ray_commands", "worker_start_ray_commands"), [])
-        empty |= dict.fromkeys(("initialization_commands", "cluster_synced_files", "rsync_exclude"), [])
-        config = empty | {
+        lists = (
+            "setup",
+            "head_setup",
+            "worker_setup",
+            "initialization",
+            "head_start_ray",
+            "worker_start_ray",
+        )
+        config: dict[str, Any] = {f"{name}_commands": [] for name in lists}
+        config |= {key: {} for key in ("auth", "docker", "file_mounts")} | {"cluster_synced_files": []}
+        config |= {
             "cluster_name": "grows",
             "max_workers": 2 * most,
             "upscaling_speed": 1.0,

@@ -52,29 +52,27 @@ class Half(Stage):
 
 
 class Interpreter(Stage):
-    """Which Python ran this stage, and which packages it found."""
+    """Which Python ran this stage, and where it found numpy and this project."""
 
-    class Config(StageConfig):
-        package: str = "numpy"
-
-    reads = ("length",)
     writes: ClassVar = {
-        "interpreter": Column("string", "", "sys.executable."),
-        "package_file": Column("string", "", "Where the package comes from."),
+        "interpreter": Column("string", "", "The interpreter."),
+        "numpy_file": Column("string", "", "Where numpy comes from."),
         "project_file": Column("string", "", "Where this project comes from."),
     }
 
     def score(self, clip: Clip) -> dict[str, Any]:
-        import importlib
+        import numpy
 
         import pipelines.worker
 
-        package = importlib.import_module(self.config.package)
-        return {
-            "interpreter": sys.executable,
-            "package_file": package.__file__,
-            "project_file": pipelines.worker.__file__,
-        }
+        found = (sys.executable, numpy.__file__, pipelines.worker.__file__)
+        return dict(zip(self.writes, found, strict=True))
+
+
+class Elsewhere(Interpreter):
+    """The same once more, for a worker in another environment."""
+
+    writes: ClassVar = {f"other_{name}": what for name, what in Interpreter.writes.items()}
 
 
 def three_groups(log: Path | str = "", **cube: Any) -> list[Stage]:

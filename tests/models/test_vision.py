@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import shutil
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,6 +121,29 @@ def test_threads_share_them(store: Store) -> None:
             np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+def test_half_precision_changes_little(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on CUDA, here on the CPU: weights in float32, sums in bfloat16."""
+    image = pictures((97, 161))[0]
+    box = np.array([[0.2, 0.1, 0.8, 0.7]], np.float32)
+    hair, _, clip, dino, _ = made(store)
+
+    def run() -> list[np.ndarray]:
+        return [hair.sam2.logits(image, box)[0] > 0, clip.embed([image])[0], dino.embed([image])[0]]
+
+    exact = run()
+    for module in ("sam2", "openclip", "attribute_embedder"):
+        monkeypatch.setattr(
+            f"backends.{module}.autocast", lambda device: torch.autocast("cpu", torch.bfloat16)
+        )
+    mask, vector, tokens = run()
+    assert (mask == exact[0]).mean() > 0.95
+    assert vector.dtype == tokens.dtype == np.float32
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    assert vector @ exact[1] > 0.999
+    assert np.abs(tokens - exact[2]).max() < 0.1
+    assert not np.array_equal(tokens, exact[2])
+
+
 def test_missing_weights_are_errors(store: Store, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -160,6 +185,19 @@ def test_sam2_gives_what_its_processor_and_model_give(store: Store, size: tuple[
     expected = processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0][0, 0].numpy()
     assert 0 < expected.mean() < 1
     assert (expected == mask).mean() > 0.999
+
+
+def test_sam2_is_loaded_once_while_it_is_used(store: Store) -> None:
+    weights = store("sam2.1-hiera-large")
+    one, other = (Sam2HairSegmenter(weights, device="cpu") for _ in range(2))
+    one.setup()
+    other.setup()
+    assert one.sam2._net is other.sam2._net
+    assert pickle.loads(pickle.dumps(Sam2HairSegmenter(weights))).sam2._net is None
+    used = weakref.ref(one.sam2._net)
+    del one, other
+    gc.collect()
+    assert used() is None
 
 
 def test_people_are_all_masks_together(store: Store, tmp_path: Path) -> None:

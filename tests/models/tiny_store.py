@@ -26,7 +26,7 @@ BUILDERS: Mapping[str, Callable[[Path], object]] = {
 # Small where the true architecture would still be slow, and what a vocabulary of few words can bear.
 SETTINGS = (
     "device=cpu",
-    "roles.point_tracker.interp_shape=[96, 128]",
+    "roles.point_tracker.interp_shape=[48, 64]",
     "roles.vision_language_model.dtype=float32",
     "roles.vision_language_model.max_model_len=8192",
     "roles.vision_language_model.max_tokens=1024",

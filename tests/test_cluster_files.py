@@ -1,0 +1,99 @@
+"""The files that describe clusters: valid by their tools' own rules, and true to this project."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.metadata import version
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.pipeline import Resources
+from pipelines.placement import place
+from pipelines.settings import Settings, parse, parse_overrides
+from tests.cluster_kuberay import Container, RayJob
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Any:
+    return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def job() -> Any:
+    return yaml.safe_load((ROOT / "deploy" / "rayjob.yaml").read_text())
+
+
+def test_the_launcher_file_is_valid_by_rays_own_schema(launcher: Any) -> None:
+    validate_config(launcher)
+    validate_config(prepare_config(launcher))
+    with pytest.raises(Exception, match="setup_command"):
+        validate_config(launcher | {"setup_command": []})
+
+
+def test_the_launcher_file_makes_head_cpu_and_gpu_machines_that_show_a_token(launcher: Any) -> None:
+    types = launcher["available_node_types"]
+    assert set(types) == {"head", "cpu_worker", "gpu_worker"} and launcher["head_node_type"] == "head"
+    assert types["head"]["resources"] == {"CPU": 0} and types["head"]["max_workers"] == 0
+    assert sum(t["max_workers"] for t in types.values()) <= launcher["max_workers"]
+    starts = launcher["head_start_ray_commands"] + launcher["worker_start_ray_commands"]
+    for start in (command for command in starts if "ray start" in command):
+        assert "RAY_AUTH_MODE=token" in start and "INTERAVATAR_MODELS=/shared/models" in start
+    assert "/home/ubuntu/.ray/auth_token" in launcher["file_mounts"]
+    setup = "\n".join(launcher["setup_commands"] + launcher["worker_setup_commands"])
+    assert "interavatar[models]" in setup and "/opt/vllm" in setup and "/shared" in setup
+
+
+def test_the_rayjob_is_valid(job: Any) -> None:
+    made = RayJob.model_validate(job)
+    with pytest.raises(ValidationError, match="minReplica"):
+        spoilt = yaml.safe_load(yaml.safe_dump(job))
+        spoilt["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["minReplica"] = 1
+        RayJob.model_validate(spoilt)
+    cluster = made.spec.rayClusterSpec
+    assert cluster.rayVersion == version("ray")
+    submitter = made.spec.submitterPodTemplate
+    assert submitter is not None and cluster.autoscalerOptions is not None
+    pods = [submitter, cluster.headGroupSpec.template, *(w.template for w in cluster.workerGroupSpecs)]
+    containers: list[Container] = [one for pod in pods for one in pod.spec.containers]
+    for environment in (*(one.env for one in containers), cluster.autoscalerOptions.env):
+        said = {variable.name: variable for variable in environment}
+        assert said["RAY_AUTH_MODE"].value == "token"
+        token = said["RAY_AUTH_TOKEN"].valueFrom
+        assert token is not None and token.secretKeyRef.name == "ray-token"
+    assert len({one.image for one in containers}) == 1
+
+
+def test_the_rayjobs_command_is_one_of_ours_and_says_how_far_its_cluster_grows(job: Any) -> None:
+    python, dash_m, package, *arguments = shlex.split(job["spec"]["entrypoint"])
+    assert (python, dash_m, package) == ("python", "-m", "pipelines")
+    help_text = CliRunner().invoke(app, [arguments[0], "--help"]).output
+    assert all(option in help_text for option in arguments if option.startswith("--"))
+    overrides = [value for option, value in pairwise(arguments) if option == "--set"]
+    settings = parse(Settings, parse_overrides(overrides), "deploy/rayjob.yaml")
+    cpus = gpus = 0
+    for group in RayJob.model_validate(job).spec.rayClusterSpec.workerGroupSpecs:
+        resources = group.template.spec.containers[0].resources
+        assert resources is not None
+        cpus += group.maxReplicas * int(resources.limits["cpu"])
+        gpus += group.maxReplicas * int(resources.limits.get("nvidia.com/gpu", "0"))
+    assert (settings.cluster.cpus, settings.cluster.gpus) == (cpus, gpus)
+    pools = place([([], Resources(cpus=2, gpus=1))], 100_000, [{"CPU": 0.0}], cpus, gpus)
+    assert [(pool.start, pool.size) for pool in pools] == [(1, gpus)]
+
+
+def test_the_image_holds_what_the_job_and_the_profiles_name() -> None:
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    packages = re.search(r"^packages = (\[.*\])$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert packages is not None
+    for package in yaml.safe_load(packages[1]):
+        assert f"COPY {package} {package}" in text
+    assert "/opt/vllm" in text and "vllm==0.32.0" in text
