@@ -4,7 +4,7 @@ BIN := .venv/bin
 INPUT ?=
 OUTPUT ?= demo
 
-.PHONY: setup setup-models demo test test-laptop test-models test-fast check docs bench clean
+.PHONY: setup setup-models demo test test-laptop test-models test-fast check docs bench bench-gpu clean
 
 setup: .venv/.done
 
@@ -38,7 +38,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check test-laptop test-models
+# Both at once: each leaves a core idle most of the time.
+test: check setup-models
+	$(MAKE) --jobs=2 --output-sync=target test-laptop test-models
 
 test-laptop: setup setup-models
 	$(BIN)/python -m pytest
@@ -57,6 +59,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.resume
+
+# On a machine with a GPU, in an environment with the gpu profile's packages.
+bench-gpu:
+	$(PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf .venv demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -49,7 +49,8 @@ def test_the_launcher_file_makes_head_cpu_and_gpu_machines_that_show_a_token(lau
         assert "RAY_AUTH_MODE=token" in start and "INTERAVATAR_MODELS=/shared/models" in start
     assert "/home/ubuntu/.ray/auth_token" in launcher["file_mounts"]
     setup = "\n".join(launcher["setup_commands"] + launcher["worker_setup_commands"])
-    assert "interavatar[models]" in setup and "/opt/vllm" in setup and "/shared" in setup
+    assert "interavatar[models,vllm,s3]" in setup and "/shared" in setup
+    assert "cotracker @ git" in setup and setup.index("onnxruntime-gpu") > setup.index("[models")
 
 
 def test_the_rayjob_is_valid(job: Any) -> None:
@@ -96,4 +97,4 @@ def test_the_image_holds_what_the_job_and_the_profiles_name() -> None:
     assert packages is not None
     for package in yaml.safe_load(packages[1]):
         assert f"COPY {package} {package}" in text
-    assert "/opt/vllm" in text and "vllm==0.32.0" in text
+    assert "[models,vllm,s3]" in text and text.index("onnxruntime-gpu") > text.index("[models")
