@@ -47,7 +47,7 @@ test-laptop: setup setup-models
 
 # Every model of the gpu profile, on tiny random weights.
 test-models: setup setup-models
-	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest tests/models
+	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest tests/models tests/test_role_contract.py
 
 test-fast: check
 	$(BIN)/python -m pytest -m 'not slow'

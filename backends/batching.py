@@ -104,13 +104,15 @@ class Batcher(Generic[Item, Result]):
             if error is None:
                 continue
             if is_out_of_memory(error):
-                if len(part) == 1:
-                    part[0][0].error = error
-                else:
+                alone = part[0][0] if len(part) == 1 else None
+                if alone is None:
                     self.size = min(self.size, len(part) // 2)
                     parts.appendleft(part)
                 del error  # its traceback holds the tensors
                 _empty_cache()
+                # What was free may have been held by another library of this process: once more.
+                if alone is not None:
+                    alone.error = self._try(part)
                 continue
             calls = _unique(call for call, _ in part)
             if len(calls) == 1:

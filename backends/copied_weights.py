@@ -61,15 +61,16 @@ class CopiedWeights(Weights):
         """
         source, files = str(vars(self)["source"]), dict(vars(self)["files"])
         place = cache_folder() / "copies" / hashlib.sha256(source.encode()).hexdigest()[:12]
-        target = place / f"{self.name}-{self.digest}"
+        name = self.name.replace("/", "--")
+        target = place / f"{name}-{self.digest}"
         if target.is_dir():
             return target
         place.mkdir(parents=True, exist_ok=True)
-        with locked(place / f".{self.name}.lock"):
+        with locked(place / f".{name}.lock"):
             if not target.is_dir():
-                for left_over in place.glob(f".{self.name}.copy-*"):  # of a process that was killed
+                for left_over in place.glob(f".{name}.copy-*"):  # of a process that was killed
                     shutil.rmtree(left_over)
-                partial = Path(tempfile.mkdtemp(dir=place, prefix=f".{self.name}.copy-"))
+                partial = Path(tempfile.mkdtemp(dir=place, prefix=f".{name}.copy-"))
                 try:
                     _copy(source, files, partial)
                     partial.chmod(0o755)

@@ -113,14 +113,23 @@ class CoTracker3:
         # The first column is the frame in which a point is given.
         starts = torch.from_numpy(np.pad(points, ((0, 0), (1, 0))))[None].to(self._device)
         with self._lock, torch.inference_mode():
-            if len(images) <= self.offline_frames:
-                found, seen = self._offline(self._video(frames), queries=starts)
-            else:
-                found, seen = self._follow(frames, starts)
+            try:
+                found, seen = self._tracks(frames, starts)
+            except torch.OutOfMemoryError:
+                found = None
+            if found is None:  # memory may lie with another library of this process: once more
+                torch.cuda.empty_cache()
+                found, seen = self._tracks(frames, starts)
             tracks = np.array(found[0].float().cpu().numpy())
             visible = np.array(seen[0].cpu().numpy())
         tracks[0], visible[0] = points, True  # the online model moves even the points it was given
         return tracks, visible
+
+    def _tracks(self, frames: Any, starts: Any) -> tuple[Any, Any]:
+        if len(frames) <= self.offline_frames:
+            found, seen = self._offline(self._video(frames), queries=starts)
+            return found, seen
+        return self._follow(frames, starts)
 
     def _follow(self, frames: Any, starts: Any) -> tuple[Any, Any]:
         """The online model over overlapping windows; it joins them itself."""

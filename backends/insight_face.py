@@ -42,6 +42,7 @@ class InsightFaceDetector:
         self.side = side
         self.device = device
         self._net: Any = None
+        self._run: Batcher[Any, Any] | None = None  # one picture at a time, out of memory handled
 
     @cached_property
     def id(self) -> str:
@@ -65,13 +66,14 @@ class InsightFaceDetector:
         if not net.use_kps:
             raise ValueError(f"{path}: gives boxes without the five points")
         net.prepare(0, input_size=(self.side, self.side), det_thresh=self.threshold)
+        self._run = Batcher(lambda images: [net.detect(image) for image in images], 1)
         self._net = net
 
     def detect(self, image: npt.NDArray[np.uint8]) -> DetectedFaces:
         """The faces of one RGB image; see `FaceDetector.detect`."""
         self.setup()
-        # Runs in several threads at once: it changes nothing of its own but a table of cell centres.
-        found, points = self._net.detect(np.ascontiguousarray(image[..., ::-1]))
+        assert self._run is not None
+        [(found, points)] = self._run([np.ascontiguousarray(image[..., ::-1])])
         extent = np.asarray(image.shape[1::-1], np.float32)
         return DetectedFaces(
             boxes=np.clip(found[:, :4] / np.tile(extent, 2), 0, 1).astype(np.float32),

@@ -134,10 +134,15 @@ class ModelStore:
             close = get_close_matches(name, known, 1)
             nearest = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
             raise ValueError(f"there is no model {name!r}; {nearest}")
-        return ModelEntry(files=self._listing(name))
+        files = self._listing(name)
+        if not files:
+            raise ValueError(f"{name}: the folder holds no files")
+        return ModelEntry(files=files)
 
     def weights(self, name: str) -> Weights:
-        """Where a model's weights lie and what they are called. Reads no weights and checks nothing.
+        """Where a model's weights lie and what they are called. Checks nothing.
+
+        Of a folder that no models.yaml names the files are read, once, for their hashes.
 
         Args:
             name: in the catalogue or the store, or the path of a folder that holds a model.
@@ -149,8 +154,12 @@ class ModelStore:
         entry = self.entry(name)
         if self._is_listed(name):
             digest = _digest({file: f.sha256 for file, f in entry.files.items()}) if entry.is_pinned else ""
+        elif self.is_remote:  # sizes would not tell a fine-tuned model from its base
+            raise ValueError(
+                f"{name} is not in {RECORD} of the store: `interavatar models record` writes it there"
+            )
         else:
-            digest = _digest({file: f.bytes for file, f in entry.files.items()})
+            digest = _digest(RememberedHashes(Path(self.location) / name).of(list(entry.files)))
         if self.is_remote and not Path(name).is_absolute():
             return CopiedWeights(name, f"{self.location}/{name}", entry, digest)
         return Weights(Path(name).name, Path(self.location) / name, digest, entry.random_weights)

@@ -74,7 +74,12 @@ def open_session(path: Path, device: str | None) -> Any:
             )
         onnxruntime.preload_dlls()  # CUDA and cuDNN as PyTorch's packages carry them
         # Batches differ in size, and the default searches all algorithms again for every size.
-        cuda = {"device_id": where.partition(":")[2] or "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        # And it doubles what it takes of the GPU's memory, which others in the process need.
+        cuda = {
+            "device_id": where.partition(":")[2] or "0",
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "arena_extend_strategy": "kSameAsRequested",
+        }
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     elif where != "cpu":
         raise ValueError(f"device {where!r}: choose cpu, cuda or cuda:0, cuda:1 ...")

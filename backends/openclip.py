@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -18,8 +19,8 @@ from backends.weights import Weights
 class OpenClipEmbedder:
     """The image tower of a CLIP model; the paper's temporal consistency (InterAvatar §4.3) with ViT-L/14.
 
-    The paper does not name the CLIP model; ViT-L/14 of OpenAI is this project's choice. Pictures are prepared
-    as the folder's configuration says: with OpenAI's models the shorter side to 224, then the middle square.
+    The paper does not name the CLIP model; ViT-L/14 trained on LAION-2B is this project's choice. Pictures
+    are prepared as the folder's configuration says: the shorter side to 224, then the middle square.
 
     Args:
         model: folder with `open_clip_config.json` and `open_clip_model.safetensors`.
@@ -53,6 +54,11 @@ class OpenClipEmbedder:
         # Without weights open_clip goes on with random ones.
         for name in ("open_clip_config.json", "open_clip_model.safetensors"):
             self.model.file(name)
+        config = json.loads(self.model.file("open_clip_config.json").read_text())
+        if not (config.get("preprocess_cfg") or {}).get("mean"):  # open_clip would take OpenAI's
+            raise ValueError(
+                f"{self.model.file('open_clip_config.json')}: no preprocess_cfg with mean and std"
+            )
         device = torch_device(self.device)
         tower = open_clip.create_model(f"local-dir:{self.model.folder}", device="cpu").visual
         settings = open_clip.transform.PreprocessCfg(**tower.preprocess_cfg)

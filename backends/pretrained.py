@@ -9,11 +9,17 @@ from backends.weights import Weights
 
 
 def torch_device(device: str | None) -> str:
-    """A device by name; None: CUDA where there is one, else "cpu"."""
-    if device is not None:
-        return device
+    """A device by name; None: CUDA where there is one, else "cpu".
+
+    From here on float32 means float32 in the whole process: pyannote.audio switches TF32 off when it first
+    runs, and what other models give must not depend on whether it has.
+    """
     import torch
 
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if device is not None:
+        return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

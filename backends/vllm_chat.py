@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,7 +233,8 @@ class VllmChat:
         except AnswerError as error:  # the count of requests is damaged
             self._finish(job, error=error)
         except Exception as error:  # too long, too many pictures, a schema that has no grammar
-            self._cache.count_reply(failed=True)
+            with suppress(OSError, AnswerError):
+                self._cache.count_reply(failed=True)
             self._finish(job, error=AnswerError(f"the model does not take the question: {shown(str(error))}"))
         else:
             self._running[request.partition("-")[0]] = job  # vLLM adds a suffix that its outputs lack
@@ -263,12 +265,18 @@ class VllmChat:
         except InvalidAnswer as error:
             problem = str(error)
         except Exception as error:  # a broken `check`
-            self._cache.count_reply(*tokens, failed=True)
+            with suppress(OSError, AnswerError):
+                self._cache.count_reply(*tokens, failed=True)
             self._finish(job, error=error)
             return
-        self._cache.count_reply(*tokens, failed=problem is not None)
+        try:
+            self._cache.count_reply(*tokens, failed=problem is not None)
+            if problem is None:
+                self._cache.write(job.key, CachedAnswer(said.text, self.name, *tokens))
+        except (OSError, AnswerError) as error:  # the disk's trouble is this question's alone
+            self._finish(job, error=error)
+            return
         if problem is None:
-            self._cache.write(job.key, CachedAnswer(said.text, self.name, *tokens))
             self._finish(job, text=said.text)
         elif job.attempt + 1 < ATTEMPTS:
             job.attempt += 1

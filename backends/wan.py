@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from backends.batching import is_out_of_memory
 from backends.image_to_video import AREA_480P, Animation, fit_size, resized
 from backends.weights import Weights
 
@@ -145,7 +146,7 @@ class WanImageToVideo:
         cell = pipe.vae_scale_factor_spatial * pipe.transformer.config.patch_size[1]
         self._multiple = math.lcm(16, cell)
         if self._device.startswith("cuda"):
-            free, _ = torch.cuda.mem_get_info()
+            free, _ = torch.cuda.mem_get_info(self._device)
             working = WORKING_BYTES * self.num_frames * self.max_area
             self.offload = choose_offload(free, _sizes(pipe), working)
         self._pipe = pipe
@@ -185,7 +186,6 @@ class WanImageToVideo:
             ValueError: the prompt is longer than the text encoder reads, or the model gave no numbers.
             torch.OutOfMemoryError: the clip does not fit on the GPU even layer by layer.
         """
-        import torch
 
         self.setup()
         self._check_length("prompt", request.prompt)
@@ -194,8 +194,8 @@ class WanImageToVideo:
             try:
                 self._place()
                 return self._generate(request)
-            except torch.OutOfMemoryError:
-                if self.offload == OFFLOADS[-1]:
+            except RuntimeError as error:  # cuBLAS has no class of its own for it
+                if not is_out_of_memory(error) or self.offload == OFFLOADS[-1]:
                     raise
             # Out here the error is gone, and with it the tensors its traceback holds.
             self.offload = OFFLOADS[OFFLOADS.index(self.offload) + 1]

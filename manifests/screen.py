@@ -5,7 +5,6 @@ A screen is a pure function of columns; it decodes nothing and can be applied ag
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,7 @@ def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     if rule.equals is not None:
         broken |= np.asarray([v is not None and v != rule.equals for v in column.to_pylist()], bool)
     if rule.none_of is not None:
-        refused = [re.compile(fnmatch.translate(pattern)) for pattern in rule.none_of]
+        refused = [re.compile(".*".join(map(re.escape, p.split("*"))) + r"\Z", re.S) for p in rule.none_of]
         broken |= np.asarray(
             [v is not None and any(r.match(str(v)) for r in refused) for v in column.to_pylist()], bool
         )

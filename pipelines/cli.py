@@ -211,11 +211,8 @@ def screen_command(folder: Folder, screen: ScreenName = None) -> None:
             except ValueError as error:
                 raise SettingsError(str(error)) from None
             record["screen"] = judge.model_dump(mode="json", exclude_none=True)
-            record["counts"] = {
-                **record.get("counts", {}),
-                "kept": counts["kept"],
-                "dropped": counts["dropped"],
-            }
+            if "counts" in record:  # a run that did not finish has none
+                record["counts"] |= {"kept": counts["kept"], "dropped": counts["dropped"]}
             write_run(folder, record)
             write_screen(folder, judge)
             write_report(folder, preview)

@@ -16,6 +16,7 @@ from typing import Any
 import imageio_ffmpeg
 from rich.filesize import decimal
 
+from backends.copied_weights import shown
 from backends.model_store import ModelStore, say_problems
 from backends.roles import Roles
 from pipelines.settings import (
@@ -225,6 +226,11 @@ def _versions(python: str, modules: list[str]) -> dict[str, str | None]:
     return found
 
 
+def _gib(mib: str) -> str:
+    """MiB as nvidia-smi says them, in GiB; some GPUs share the computer's memory and say "[N/A]"."""
+    return f"{int(mib) / 1024:.1f}" if mib.isdigit() else mib
+
+
 def _gpus(modules: set[str]) -> list[Result]:
     """The driver and each GPU, and whether the packages can use them."""
     otherwise = "run this on a machine with a GPU, or give --set device=cpu"
@@ -237,9 +243,9 @@ def _gpus(modules: set[str]) -> list[Result]:
         Result(
             f"gpu {number}",
             True,
-            f"{name}, {int(free) / 1024:.1f} of {int(total) / 1024:.1f} GiB free, driver {driver}",
+            f"{name}, {_gib(free)} of {_gib(total)} GiB free, driver {driver}",
         )
-        for number, (name, total, free, driver) in enumerate(lines)
+        for number, (name, total, free, driver) in enumerate(line for line in lines if len(line) == 4)
     ]
     if not results:
         return [Result("gpu", False, f"nvidia-smi lists none; {otherwise}")]
@@ -273,7 +279,7 @@ def _models(store: ModelStore, names: list[str], say: Callable[[str], None] | No
     try:
         problems = store.problems(names, say=say)
     except Exception as error:
-        return [Result("models", False, f"{store.location}: {type(error).__name__}: {error}")]
+        return [Result("models", False, f"{shown(store.location)}: {type(error).__name__}: {error}")]
     results = []
     for name in names:
         entry, wrong = store.entry(name), [p for p in problems if p.model == name]

@@ -120,7 +120,7 @@ def earlier_runs(run: Run, written: Path | None, like: Path | None) -> Earlier:
     records = []
     for file in storage.files(folder / "runs", ".json"):
         record = json.loads(file.read_text())
-        fits = record["pipeline"] == run.pipeline.name and "counts" in record
+        fits = record["pipeline"] == run.pipeline.name and record["status"] == "finished"
         fits = fits and record["settings"].get("device") == run.settings.device
         if fits and (like is not None or record["profile"]["name"] == run.profile.name):
             records.append(record)

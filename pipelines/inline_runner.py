@@ -9,15 +9,23 @@ import pyarrow.parquet as pq
 
 from manifests.schema import to_rows
 from manifests.screen import Screen
-from pipelines.pipeline import Program
-from pipelines.worker import Summary, Worker
+from pipelines.pipeline import Program, RunError
+from pipelines.worker import DeviceLost, Summary, Worker
 
 
 def run_inline(
     program: Program, plan: Path, folder: Path, screen: Screen, run_id: str, rows_per_part: int
 ) -> Iterator[Summary]:
-    """Compute every row of the plan; yields one summary for each committed part."""
+    """Compute every row of the plan; yields one summary for each committed part.
+
+    Raises:
+        RunError: the GPU was lost.
+    """
     worker = Worker(program, program.steps, folder, screen, run_id)
     with plan.open("rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=rows_per_part):
-            yield worker.commit(*worker.run(to_rows(batch)))
+            try:
+                done = worker.run(to_rows(batch))
+            except DeviceLost as error:
+                raise RunError(f"{error}; run the same command again to go on") from error
+            yield worker.commit(*done)

@@ -14,6 +14,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 from rich.table import Table
 
+from backends.copied_weights import shown
 from backends.model_catalogue import ModelEntry, known_models
 from backends.model_fetch import FetchProgress, fetch
 from backends.model_store import ModelStore, ModelStoreError, Problem, say_problems
@@ -128,7 +129,7 @@ def list_command(
                 allowed,
                 state,
             )
-        out.print(f"store  {store.location}", markup=False, soft_wrap=True)
+        out.print(f"store  {shown(store.location)}", markup=False, soft_wrap=True)
         out.print(view)
         if problems:
             out.print(say_problems(problems), markup=False, soft_wrap=True)
@@ -170,7 +171,7 @@ def fetch_command(
             fetch(store, chosen, progress, workers)
         finally:
             progress.stop()
-    out.print(f"store  {store.location}", markup=False, soft_wrap=True)
+    out.print(f"store  {shown(store.location)}", markup=False, soft_wrap=True)
 
 
 @app.command("record")

@@ -119,8 +119,8 @@ def place(
         ]
         while growing:
             number = min(growing, key=lambda i: sum(placed[i]) * _size(groups[i][1]))
-            cpu_workers = sum(sum(placed[i]) for i in growing)
-            full = sum(placed[number]) >= rows or (not has_gpu and (cpu_workers + 1) * WORKER_BYTES > memory)
+            workers = sum(sum(n) for n, (_, r) in zip(placed, groups, strict=True) if _size(r))
+            full = sum(placed[number]) >= rows or (not has_gpu and (workers + 1) * WORKER_BYTES > memory)
             if full or not add(number):
                 growing.remove(number)
     mixed = to_come or any(r.gpus for _, r in groups)

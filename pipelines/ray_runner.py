@@ -25,7 +25,7 @@ from pipelines.pipeline import Program, RunError
 from pipelines.placement import Group, Pool, place
 from pipelines.settings import ClusterSettings
 from pipelines.signals import sigterm_interrupts
-from pipelines.worker import Summary, Worker
+from pipelines.worker import DeviceLost, Summary, Worker
 
 # One thread a process: the pipeline is parallel over clips.
 SINGLE_THREAD = dict.fromkeys(
@@ -143,7 +143,11 @@ class _Group:
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = to_rows(table)
         earlier = [row.pop(FIGURES, None) for row in rows]
-        rows, done = self.worker.run(rows)
+        try:
+            rows, done = self.worker.run(rows)
+        except DeviceLost as error:
+            print(f"{error}; this worker ends, another takes its samples", file=sys.stderr, flush=True)
+            os._exit(1)  # every sample it got would become an error
         for figures in filter(None, earlier):  # what earlier groups did with these rows
             done.add(Summary.from_json(figures))
         if self.is_last:

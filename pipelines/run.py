@@ -282,13 +282,14 @@ class Run:
 
     def resources_of(self, step: Step) -> Resources:
         """What one worker of a stage takes."""
-        said = self.profile.resources_of(step.name)
+        remote = [getattr(model, "is_remote", False) for model in step.stage.models]
+        # Of a stage that asks a server the entry is for the model it would have in the worker instead.
+        said = self.profile.resources_of("default" if any(remote) else step.name)
         if self.settings.device == "cpu":  # CPUs and threads beside a GPU are there to feed it
             said = StageResources(workers=said.workers, runtime_env=said.runtime_env)
         concurrency = max(said.threads or 1, step.stage.concurrency)
-        waits = any(getattr(model, "is_remote", False) for model in step.stage.models)
-        if waits and not said.gpus and step.name not in self.profile.resources:
-            return Resources(cpus=0, workers=1, concurrency=concurrency)  # for a server
+        if any(remote) and (all(remote) or not said.gpus):
+            return Resources(cpus=0, workers=1, concurrency=step.stage.concurrency)  # it waits
         env = json.dumps(said.runtime_env, sort_keys=True) if said.runtime_env else ""
         return Resources(said.cpus, said.gpus, said.workers or self.settings.workers, concurrency, env)
 
@@ -306,11 +307,20 @@ class Run:
             "ignored_files": dict(self.listing.ignored),
             "engine": self.engine,
             "settings": self.settings.model_dump(mode="json"),
-            "profile": self.profile.model_dump(mode="json"),
+            "profile": _without_values(self.profile.model_dump(mode="json")),
             "screen": self.screen.model_dump(mode="json", exclude_none=True),
             "schema_version": SCHEMA_VERSION,
             "versions": versions(),
         }
+
+
+def _without_values(profile: dict[str, Any]) -> dict[str, Any]:
+    """The profile with the names of its environment variables alone: some hold keys."""
+    for said in profile["resources"].values():
+        variables = (said["runtime_env"] or {}).get("env_vars")
+        if variables:
+            said["runtime_env"]["env_vars"] = dict.fromkeys(variables, "...")
+    return profile
 
 
 def _both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,15 @@ class Settings(BaseModel):
     cluster: ClusterSettings = ClusterSettings()
     vlm: VlmSettings = VlmSettings()
 
+    @field_validator("models")
+    @classmethod
+    def _no_secrets(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value and re.search(r"[@?#]|::", value):
+            raise ValueError(
+                "a store's URL has no user, password or query; credentials come from the environment"
+            )
+        return value
+
 
 class RoleChoice(BaseModel):
     """Which implementation fills a role; further keys are its settings."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from backends.batching import is_out_of_memory
 from backends.vision_language_model import Deferred
 from manifests import features, storage, store
 from manifests.schema import ARROW_TYPES, SCHEMA_VERSION, to_table
@@ -34,6 +36,7 @@ from stages.picture import decode_picture
 ATTEMPTS = "_attempts"
 # A sample whose worker process died this often in one run is given up as an error.
 MAX_ATTEMPTS = 3
+_SUSPECTS = threading.Lock()
 
 
 @dataclass
@@ -179,6 +182,8 @@ class Worker:
                     row["stopped"] = f"{step.name}: {error}"  # not done, so it is taken up again
                 return
             except Exception as error:
+                if is_device_lost(error):
+                    raise DeviceLost(f"{step.name}: {error}") from error
                 _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
                 self._heal(row, error)
                 summary.failed[step.name] += 1
@@ -254,6 +259,19 @@ def clear_outdated(row: dict[str, Any], program: Program) -> None:
         if step.name not in row["stages"]:
             for name in step.stage.writes:
                 row[name] = row["source_uri"] if name == MEDIA else None
+
+
+class DeviceLost(Exception):
+    """Nothing runs on this process's GPU any more; a new process must take the sample up again."""
+
+
+def is_device_lost(error: Exception) -> bool:
+    """Whether every further use of the GPU, or of vLLM's engine, would fail too."""
+    if type(error).__name__ == "EngineDeadError":
+        return True
+    said = str(error)
+    lost = "CUDA error" in said or "CUDNN_STATUS_EXECUTION_FAILED" in said
+    return lost and not is_out_of_memory(error)
 
 
 class LostFeature(Exception):
@@ -335,8 +353,11 @@ class Attempt:
         # One line for each attempt: the stages it began.
         lines = self._text.splitlines()
         self.deaths = [(line.split() or ["start-up"])[-1] for line in lines]
+
+    def begin(self) -> None:
+        """Another attempt begins."""
         if not self.is_hopeless:
-            self._write("begun" if not lines else "\nbegun")
+            self._write("\nbegun" if self.deaths else "begun")
 
     @property
     def is_hopeless(self) -> bool:
@@ -362,5 +383,10 @@ def attempt(folder: Path, sample_id: str) -> Iterator[Attempt]:
     """Count this attempt at a sample; forgotten when it ends in any way but the death of the process."""
     path = folder / ATTEMPTS / sample_id
     storage.make_folder(path.parent)
-    yield Attempt(path)
-    storage.remove([path])
+    note = Attempt(path)
+    # A process that dies takes the samples of all its threads along. Those are tried again one at a time, so
+    # that only the one to blame comes to MAX_ATTEMPTS.
+    with _SUSPECTS if note.deaths else nullcontext():
+        note.begin()
+        yield note
+        storage.remove([path])

@@ -135,8 +135,15 @@ class AutoscalerOptions(Strict):
     env: list[Variable] = []
 
 
+class AuthOptions(Strict):
+    """Since KubeRay 1.5.1: the operator makes the token and gives it to every pod, and to itself."""
+
+    mode: Literal["disabled", "token"]
+
+
 class ClusterSpec(Strict):
     rayVersion: Text
+    authOptions: AuthOptions | None = None
     enableInTreeAutoscaling: bool = False
     autoscalerOptions: AutoscalerOptions | None = None
     headGroupSpec: HeadGroup

@@ -18,7 +18,7 @@ def node(cpus: float, gpus: float = 0, memory: float = PLENTY) -> dict[str, floa
 Nodes = list[dict[str, float]]
 
 
-def sizes(groups: list[Resources], nodes: Nodes, rows: int = 10**6, **to: float) -> list[object]:
+def sizes(groups: list[Resources], nodes: Nodes, rows: int = 10**6, **to: float) -> list[tuple[int, int]]:
     return [(pool.start, pool.size) for pool in place([([], one) for one in groups], rows, nodes, **to)]
 
 
@@ -84,3 +84,12 @@ def test_what_cannot_be_placed_is_refused(groups: list[Resources], nodes: Nodes,
 def test_thousands_of_workers_are_placed_at_once() -> None:
     expected = [(1, 12_799), (1600, 1600)]
     assert sizes([CPU, Resources(cpus=4, gpus=1)], [node(96, 8)] * 200) == expected
+
+
+def test_memory_bounds_all_groups_together() -> None:
+    """Also a group that has stopped growing, one of fixed size and one with a GPU hold memory."""
+    machine = [node(64, memory=10 * WORKER_BYTES)]
+    for groups in ([CPU, Resources(cpus=0.5)], [CPU, Resources(cpus=0.5), Resources(cpus=0.3)]):
+        assert sum(size for _, size in sizes(groups, machine)) == 10
+    assert sizes([Resources(workers=6), CPU], machine) == [(6, 6), (4, 4)]
+    assert sizes([GPU, CPU], [node(64, 4, memory=10 * WORKER_BYTES)]) == [(4, 4), (1, 6)]

@@ -10,10 +10,17 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from backends.roles import build_roles
+from pipelines.catalogue import Request, prepare
+from pipelines.pipeline import Resources
+from pipelines.run import _without_values
 from pipelines.settings import (
+    Profile,
+    Settings,
     SettingsError,
+    StageResources,
     load_profile,
     load_screen,
     merged,
@@ -260,3 +267,40 @@ def test_a_missing_role_is_named() -> None:
     roles = {n: c.model_dump() for n, c in load_profile("laptop").roles.items() if n != "pose"}
     with pytest.raises(ValueError, match="no implementation for the role 'pose'"):
         build_roles(roles)
+
+
+def test_the_store_of_models_holds_no_secret_and_run_json_no_value_of_a_variable(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="has no user, password or query"):
+        Settings(models="s3://KEY:SECRET@bucket/models")
+    assert Settings(models="s3://bucket/models").models == "s3://bucket/models"
+    env = {"env_vars": {"OPENAI_API_KEY": "sk-secret"}, "py_executable": "/opt/vllm/bin/python"}
+    profile = Profile(name="p", roles={}, resources={"caption": StageResources(runtime_env=env)})
+    said = _without_values(profile.model_dump(mode="json"))
+    assert said["resources"]["caption"]["runtime_env"] == env | {"env_vars": {"OPENAI_API_KEY": "..."}}
+
+
+def test_a_stage_that_waits_for_a_server_takes_nothing(tmp_path: Path) -> None:
+    """Whatever the profile gives it for a model in the worker; beside a model of its own it keeps a place."""
+
+    def of(*overrides: str) -> dict[str, Resources]:
+        request = Request("real_interactions", str(tmp_path), tmp_path / "out", "laptop", None, overrides)
+        (tmp_path / "a.mp4").write_bytes(b"x")
+        run = next(prepare(request))
+        run.profile = run.profile.model_copy(
+            update={
+                "resources": {
+                    "default": StageResources(cpus=4, gpus=0.25, threads=4),
+                    "caption": StageResources(cpus=2, gpus=0.75),
+                    "regions": StageResources(cpus=2, gpus=0.75),
+                }
+            }
+        )
+        return {step.name: run.resources_of(step) for step in run.program().steps}
+
+    alone = of()
+    assert (alone["caption"].gpus, alone["regions"].gpus) == (0.75, 0.75)
+    assert (alone["faces"].cpus, alone["faces"].gpus, alone["faces"].concurrency) == (4, 0.25, 4)
+    served = of("vlm.endpoint=http://127.0.0.1:9/v1", "vlm.model=m", "vlm.concurrency=8")
+    assert served["caption"] == Resources(cpus=0, workers=1, concurrency=8)
+    assert (served["regions"].cpus, served["regions"].gpus) == (4, 0.25)
+    assert of("device=cpu")["faces"] == Resources(cpus=1)

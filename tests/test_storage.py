@@ -115,19 +115,25 @@ def test_media_appear_whole_or_not_at_all(bucket: Bucket, tmp_path: Path) -> Non
         assert target.read_bytes() == b"whole" and len(storage.files(target.parent)) == 1
 
 
+def begun(path: Path) -> Attempt:
+    note = Attempt(path)
+    note.begin()
+    return note
+
+
 def test_deaths_on_a_sample_are_counted(bucket: Bucket) -> None:
     path = bucket() / ATTEMPTS / "sample"
-    first = Attempt(path)
+    first = begun(path)
     first.stage("length")  # not noted: a request for each stage of each sample would be dear
     assert path.read_text() == "begun"
-    second = Attempt(path)
+    second = begun(path)
     second.stage("length")
     second.stage("square")
     assert second.deaths == ["begun"]
-    third = Attempt(path)
+    third = begun(path)
     third.stage("length")
     assert third.deaths == ["begun", "square"] and not third.is_hopeless
-    last = Attempt(path)
+    last = begun(path)
     assert last.deaths == ["begun", "square", "length"] and last.is_hopeless
 
 
