@@ -38,9 +38,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Both at once: each leaves a core idle most of the time.
-test: check setup-models
-	$(MAKE) --jobs=2 --output-sync=target test-laptop test-models
+test: check test-laptop test-models
 
 test-laptop: setup setup-models
 	$(BIN)/python -m pytest

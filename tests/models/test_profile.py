@@ -142,7 +142,7 @@ def test_synthetic_interactions(tiny_store: ModelStore, samples: Path, tmp_path:
     settings = (
         "portrait_kind.stop_unless_one_person=false",
         f"portraits_screen={screen}",
-        "reactions.types=[kissed, punched]",
+        "reactions.types=[kissed]",
         "clips=2",
     )
     run("synthetic_interactions", pictures, tmp_path / "out", tiny_store, *settings)
