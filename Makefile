@@ -23,7 +23,7 @@ MODELS := .venv/models/bin
 	$(MODELS)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 	$(MODELS)/uv pip install --quiet --no-cache --compile-bytecode --python $(MODELS)/python \
 		--override tests/models/override.txt -r tests/models/requirements.txt -e '.[models,dev]'
-	$(MODELS)/uv pip install --quiet --no-cache --compile-bytecode --python $(MODELS)/python --no-deps napari-cotrack==0.1.7
+	$(MODELS)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python napari-cotrack==0.1.7
 	touch $@
 
 demo: setup $(if $(INPUT),,.venv/demo-media)
