@@ -40,7 +40,7 @@ def free_port() -> int:
     return port
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 90) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = 240) -> None:
     """Look every tenth of a second until it is true.
 
     Raises:

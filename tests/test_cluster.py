@@ -40,7 +40,7 @@ def start_run(machines: Nodes, files: Path, out: Path, stage: dict[str, Any], **
 def finish(run: Driver) -> str:
     """Wait for a driver; what it said."""
     try:
-        said, _ = run.communicate(timeout=150)
+        said, _ = run.communicate(timeout=400)
     finally:
         run.kill()
     assert run.returncode == 0, said
@@ -63,6 +63,7 @@ def machines() -> Iterator[Nodes]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_stages_with_a_gpu_run_where_gpus_are_and_a_lost_machine_loses_nothing(
     machines: Nodes, tmp_path: Path
 ) -> None:
@@ -90,13 +91,14 @@ def test_stages_with_a_gpu_run_where_gpus_are_and_a_lost_machine_loses_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_cluster_that_begins_without_a_cpu_grows_as_far_as_the_run_may(tmp_path: Path) -> None:
     files, out, log = make_files(tmp_path / "in", 8), tmp_path / "out", tmp_path / "log"
     stage = {"log": str(log)}
     with nodes() as growing:
         growing.start_growing(most=2, cpus=2, gpus=1)
         too_small = start_run(growing, files, tmp_path / "no", stage)
-        said, _ = too_small.communicate(timeout=150)
+        said, _ = too_small.communicate(timeout=400)
         assert too_small.returncode == 1 and "--set cluster.cpus=N" in said, said
         finish(start_run(growing, files, out, stage, cluster={"cpus": 4, "gpus": 1}))
     assert {gpus for *_, gpus in lines(log, "cube")} == {"0"}
@@ -130,6 +132,7 @@ def submit(cluster: Nodes, port: int, folder: Path, token: str, *command: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_submitted_job_shows_its_progress_and_needs_the_token(samples: Path, tmp_path: Path) -> None:
     project = tmp_path / "project"
     for name in ("pipelines", "stages", "backends", "prompts", "manifests", "configs"):
