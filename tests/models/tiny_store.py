@@ -11,27 +11,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from backends.keypoints import INDEX
 from backends.model_store import ModelStore
 from tests import tiny_vlm
 from tests.models import tiny_audio, tiny_onnx, tiny_vision
 from tests.tiny_wan import save_tiny_wan
 
-POSE_INPUT = (288, 384)  # width, height
-
-
-def _shoulders(folder: Path) -> None:
-    """DWPose that is sure of two points: two regions are visible, so a random model's answers are short."""
-    tiny_onnx.dwpose(folder)
-    points = tiny_onnx.random_points(133, POSE_INPUT, 4)
-    points[:, 2] = 0.1
-    points[[INDEX["left_shoulder"], INDEX["right_shoulder"]], 2] = 0.9
-    tiny_onnx.write_simcc(folder / "dw-ll_ucoco_384.onnx", points, POSE_INPUT)
-
-
 BUILDERS: Mapping[str, Callable[[Path], object]] = {
     **tiny_onnx.BUILDERS,
-    "dwpose": _shoulders,
     **tiny_vision.BUILDERS,
     **tiny_audio.BUILDERS,
     "qwen2.5-vl-7b-instruct": tiny_vlm.write,
