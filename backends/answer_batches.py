@@ -26,10 +26,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backends.answer_cache import AnswerCache, CachedAnswer, write_atomically
+from backends.answer_cache import AnswerCache, CachedAnswer
 from backends.chat_completion import mapping, read_reply, shown
 from backends.openai_endpoint import base_url, cut_key, read_key, without_secrets
 from backends.vision_language_model import AnswerError
+from manifests import storage
 
 FINAL = ("completed", "failed", "expired", "cancelled")
 UNANSWERED = ("batch_expired", "batch_cancelled")  # codes of lines that were never worked on, nor paid
@@ -303,7 +304,7 @@ class AnswerBatches:
 
     def _fail(self, key: str, message: str) -> None:
         path = self._folder / "failed" / f"{key}.json"
-        write_atomically(path, json.dumps({"message": message}).encode())
+        storage.write_bytes(path, json.dumps({"message": message}).encode(), durable=False)
         self._forget_request(key)
 
     def _forget_request(self, key: str) -> None:
@@ -352,9 +353,8 @@ class AnswerBatches:
             raise AnswerError(f"{self._folder / 'jobs.json'} is damaged") from None
 
     def _save(self, jobs: list[Job]) -> None:
-        write_atomically(
-            self._folder / "jobs.json", json.dumps([asdict(job) for job in jobs]).encode(), durable=True
-        )
+        said = json.dumps([asdict(job) for job in jobs])
+        storage.write_bytes(self._folder / "jobs.json", said.encode())
 
     def _update(self, job: Job) -> None:
         self._save([job if other.name == job.name else other for other in self._jobs()])

@@ -91,7 +91,7 @@ class AnswerCache:
 
     def write(self, key: str, answer: CachedAnswer) -> None:
         """Keep an answer; one that is there already is replaced."""
-        write_atomically(self.path(key), json.dumps(vars(answer)).encode())
+        storage.write_bytes(self.path(key), json.dumps(vars(answer)).encode(), durable=False)
 
     def remove(self, key: str) -> None:
         """Forget an answer."""
@@ -217,24 +217,6 @@ def _sum_of_counts(folder: Path) -> Usage:
         for name, count in json.loads(text).items():
             sums[name] = sums.get(name, 0) + int(count)
     return Usage(**sums)
-
-
-def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
-    """Replace a file in one step; `durable`: it also survives a power cut."""
-    if storage.is_remote(path):
-        storage.put(path, data)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

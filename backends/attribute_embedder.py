@@ -122,6 +122,6 @@ class EfficientNetLiteGrid:
         """See `AttributeEmbedder.embed`; float32 [B, 50, 1280]."""
         tokens = np.zeros((len(images), 50, 1280), np.float32)
         for i, image in enumerate(images):
-            places = self._net._features(image)[0].flatten(1).T.numpy()
+            places = self._net.features(image)[0].flatten(1).T.numpy()
             tokens[i, 0], tokens[i, 1:] = places.mean(0), places
         return tokens

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.batching import Batcher
-from backends.pretrained import torch_device
+from backends.pretrained import load_pretrained, torch_device
 from backends.weights import Weights
 
 Floats = npt.NDArray[np.float32]
@@ -155,36 +155,19 @@ class Wav2Vec2:
             return
         import torch
         from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-        from transformers.utils import logging
 
         device = torch_device(self.device)
         config = Wav2Vec2Config.from_pretrained(self.model.folder, local_files_only=True)
         # Spectra are masked in training alone, by a vector that the published file leaves out.
         config.mask_time_prob = config.mask_feature_prob = 0.0
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # the file's CTC head is not used
-        logging.disable_progress_bar()
-        try:
-            kind: Any = Wav2Vec2Model
-            net, found = kind.from_pretrained(
-                self.model.folder,
-                config=config,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=torch.float16 if device.startswith("cuda") else torch.float32,
-            )
-        finally:
-            logging.set_verbosity(verbosity)
-        missing = sorted(found["missing_keys"])
-        if missing:
-            raise ValueError(f"{self.model.folder}: no weights for {', '.join(missing[:5])}")
+        dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        net = load_pretrained(Wav2Vec2Model, self.model, device, dtype, config)
         if net.config.inputs_to_logits_ratio != HOP:
             raise ValueError(
                 f"{self.model.folder}: a row every {net.config.inputs_to_logits_ratio} samples, not {HOP}"
             )
         self._extractor = Wav2Vec2FeatureExtractor.from_pretrained(self.model.folder, local_files_only=True)
-        self._net = net.eval().to(device)
+        self._net = net
         self._batcher = Batcher(self._forward, self.batch)
 
     def embed(self, samples: Floats, rate: int) -> Floats:

@@ -6,12 +6,13 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from manifests import storage
 
 CHUNK = 1 << 20
 
@@ -26,25 +27,6 @@ def locked(file: Path) -> Iterator[None]:
     with file.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old or the new one, never a half.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name.lstrip('.')}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def sha256(file: Path, stop: threading.Event | None = None) -> str:
@@ -132,4 +114,4 @@ class RememberedHashes:
     def _keep(self, new: dict[str, tuple[int, int, str]]) -> None:
         with suppress(OSError), locked(self.folder / ".verified.lock"):
             kept = {p: v for p, v in self._read().items() if (self.folder / p).is_file()}
-            write_whole(self.file, json.dumps({**kept, **new}, indent=0))
+            storage.write_bytes(self.file, json.dumps({**kept, **new}, indent=0).encode())

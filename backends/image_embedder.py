@@ -62,10 +62,10 @@ class EfficientNetLite:
         """See `ImageEmbedder.embed`; float32 [N, 1280]."""
         vectors = np.zeros((len(images), 1280), np.float32)
         for i, image in enumerate(images):
-            vectors[i] = self._features(image).mean((2, 3))[0].numpy()
+            vectors[i] = self.features(image).mean((2, 3))[0].numpy()
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
-    def _features(self, image: npt.NDArray[np.uint8]) -> Any:
+    def features(self, image: npt.NDArray[np.uint8]) -> Any:
         """The last feature map, float tensor [1, 1280, 7, 7]."""
         import cv2
         import torch

@@ -18,9 +18,10 @@ from typing import Any
 import fsspec
 
 from backends.copied_weights import CopiedWeights, ModelStoreError, cache_folder, shown, wrong_size
-from backends.file_hashes import RememberedHashes, locked, write_whole
+from backends.file_hashes import RememberedHashes, locked
 from backends.model_catalogue import FileEntry, ModelEntry, dump_catalogue, known_models, parse_catalogue
 from backends.weights import Weights
+from manifests import storage
 
 RECORD = "models.yaml"
 Say = Callable[[str], None]
@@ -251,7 +252,8 @@ class ModelStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".models.lock"):
             self._record = None
-            write_whole(self.folder / RECORD, dump_catalogue({**self.recorded(), **models}))
+            text = dump_catalogue({**self.recorded(), **models})
+            storage.write_bytes(self.folder / RECORD, text.encode())
         self._record = None
 
     def _is_listed(self, name: str) -> bool:

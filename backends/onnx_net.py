@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.batching import Batcher
+from backends.pretrained import torch_device
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,7 +63,7 @@ def open_session(path: Path, device: str | None) -> Any:
     import onnxruntime
 
     cv2.setNumThreads(1)  # it prepares pictures in the threads that call
-    where = device or _default_device()
+    where = device or torch_device(None)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     providers: list[Any] = ["CPUExecutionProvider"]
@@ -89,12 +90,6 @@ def open_session(path: Path, device: str | None) -> Any:
     if where.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
         raise RuntimeError(f"{path.name}: ONNX Runtime cannot start on {where}: no CUDA or cuDNN")
     return session
-
-
-def _default_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def letterbox(image: npt.NDArray[np.uint8], side: int) -> tuple[npt.NDArray[np.uint8], float]:

@@ -9,7 +9,6 @@ import random
 import re
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -20,7 +19,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from backends.answer_cache import AnswerCache, CachedAnswer, write_atomically
+from backends.answer_cache import CachedAnswer
+from backends.asked_once import AskedOnce
 from backends.chat_completion import (
     InvalidAnswer,
     Reply,
@@ -30,7 +30,7 @@ from backends.chat_completion import (
     shown,
 )
 from backends.vision_language_model import AnswerError, Deferred, Question
-from manifests.storage import folder_of, read_bytes
+from manifests.storage import folder_of, read_bytes, write_bytes
 
 LONGEST_WAIT_S = 60.0  # between two attempts, whatever the server asks for; its limits are per minute
 WARMER = 0.2  # temperature gained with each invalid answer: at 0 the same would come back
@@ -46,7 +46,7 @@ class _Failure:
     invalid: bool = False
 
 
-class OpenAIEndpoint:
+class OpenAIEndpoint(AskedOnce):
     """Asks an OpenAI-compatible server, keeps every valid answer, and pays for none twice.
 
     Args:
@@ -101,20 +101,10 @@ class OpenAIEndpoint:
         self._start()
 
     def _start(self) -> None:
-        """What only lives in one process; the key is inside the client and nowhere else."""
-        self._lock = threading.Lock()
-        self._cache = AnswerCache(self.folder)
-        self._asked: dict[str, Future[str]] = {}
+        """The key is inside the client and nowhere else."""
+        super()._start()
         self._client: Any = None
         self._slots: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The settings; no connection and no key."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start()
 
     @property
     def id(self) -> str:
@@ -154,33 +144,20 @@ class OpenAIEndpoint:
             Deferred: `batch`, and the answer is not there yet.
         """
         key = question.key(self.id)
-        cached = self._cache.read(key)
-        if cached is not None:
-            try:
-                answer = read_answer(cached.text, question)
-            except InvalidAnswer as error:
-                self._cache.remove(key)
-                if self.batch:
-                    raise AnswerError(f"the batch's answer is not valid: {error}") from None
-            else:
-                self._cache.count_cached()
-                return answer
+        try:
+            answer = self._kept(question, key)
+        except InvalidAnswer as error:
+            if self.batch:
+                raise AnswerError(f"the batch's answer is not valid: {error}") from None
+            answer = None
+        if answer is not None:
+            return answer
         if self.batch:
             self._queue(question, key)
         self.setup()
-        with self._lock:
-            asked = self._asked.get(key)
-            if asked is None:
-                cached = self._cache.read(key)  # another thread may have brought it in the meantime
-                if cached is None:
-                    asked = asyncio.run_coroutine_threadsafe(self._ask(question, key), _loop())
-                    self._asked[key] = asked
-        text = cached.text if cached is not None else asked.result()  # type: ignore[union-attr]
-        try:
-            return read_answer(text, question)
-        except InvalidAnswer as error:  # the question of another thread had another check
-            problem = str(error)
-        raise AnswerError(problem)
+        return self._ask_once(
+            question, key, lambda: asyncio.run_coroutine_threadsafe(self._ask(question, key), _loop())
+        )
 
     def _queue(self, question: Question, key: str) -> None:
         """Write the request down for the next batch; always raises."""
@@ -195,7 +172,8 @@ class OpenAIEndpoint:
             with self._lock:
                 if not waiting.exists():
                     self._cache.reserve(self.max_requests)
-                    write_atomically(waiting, json.dumps(body, separators=(",", ":")).encode())
+                    said = json.dumps(body, separators=(",", ":"))
+                    write_bytes(waiting, said.encode(), durable=False)
         raise Deferred("waits for a batch of requests")
 
     async def _ask(self, question: Question, key: str) -> str:
@@ -376,7 +354,7 @@ def served_model(endpoint: str, folder: str, key_variable: str = "OPENAI_API_KEY
     if len(models) != 1:
         listing = shown(", ".join(models)) or "none"
         raise AnswerError(f"{endpoint} serves {len(models)} models ({listing}); name the one to ask")
-    write_atomically(memory, json.dumps({**known, endpoint: models[0]}).encode())
+    write_bytes(memory, json.dumps({**known, endpoint: models[0]}).encode(), durable=False)
     return models[0]
 
 

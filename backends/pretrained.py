@@ -30,8 +30,8 @@ def autocast(device: str) -> AbstractContextManager[Any]:
     return torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
 
 
-def load_pretrained(kind: Any, model: Weights, device: str) -> Any:
-    """A transformers model from its folder, float32, on the device, for inference.
+def load_pretrained(kind: Any, model: Weights, device: str, dtype: Any = None, config: Any = None) -> Any:
+    """A transformers model from its folder, on the device, for inference.
 
     transformers only warns about weights that are missing and makes them up; here that is an error.
 
@@ -39,6 +39,8 @@ def load_pretrained(kind: Any, model: Weights, device: str) -> Any:
         kind: class with `from_pretrained`.
         model: its folder, in the layout of the Hugging Face hub with safetensors.
         device: as `torch_device` gives it.
+        dtype: of the weights; None: float32.
+        config: in place of the one in the folder.
 
     Raises:
         OSError: configuration or weights are not there.
@@ -49,13 +51,14 @@ def load_pretrained(kind: Any, model: Weights, device: str) -> Any:
 
     logging.disable_progress_bar()
     loud = logging.get_verbosity()
-    logging.set_verbosity_error()  # SAM 2 is published as its video model: it warns of that
+    logging.set_verbosity_error()  # of what the files hold beside this model
     try:
         net, found = kind.from_pretrained(
             str(model.folder),
             local_files_only=True,
             use_safetensors=True,  # a pickled checkpoint could run code
-            dtype=torch.float32,
+            dtype=dtype or torch.float32,
+            **({} if config is None else {"config": config}),
             output_loading_info=True,
         )
     finally:

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from backends.attribute_embedder import AttributeEmbedder, DinoV2, EfficientNetLiteGrid
 from backends.audio_embedder import AudioEmbedder, LogMel, Wav2Vec2
@@ -29,6 +29,7 @@ from backends.image_to_video import ImageToVideo
 from backends.image_warp import ImageWarp
 from backends.insight_face import InsightFaceDetector, InsightFaceEmbedder
 from backends.lip_sync import LipSyncScorer, MouthEnvelopeCorrelation
+from backends.model_store import ModelStore
 from backends.openai_endpoint import OpenAIEndpoint
 from backends.openclip import OpenClipEmbedder
 from backends.person_mask import PersonMask, SelfieSegmentation
@@ -44,9 +45,6 @@ from backends.vllm_chat import VllmChat
 from backends.voice_activity import SileroVoiceActivity, VoiceActivity
 from backends.wan import WanImageToVideo
 from backends.weights import Weights
-
-if TYPE_CHECKING:
-    from backends.model_store import ModelStore
 
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "face_detector": {"centerface": CenterFace, "insightface": InsightFaceDetector},
@@ -147,10 +145,10 @@ def _build(role: str, choice: Mapping[str, Any] | None, store: ModelStore | None
 
 def _chosen(role: str, choice: Mapping[str, Any] | None) -> tuple[Callable[..., Any], dict[str, Any]]:
     """What makes the model of a role, and the settings it is made with."""
-    if choice is None:
-        raise ValueError(f"the profile names no implementation for the role {role!r}")
     if role not in IMPLEMENTATIONS:
         raise ValueError(f"there is no role {role!r}{_nearest(role, list(IMPLEMENTATIONS))}")
+    if choice is None or "use" not in choice:
+        raise ValueError(f"the profile names no implementation for the role {role!r}")
     settings = dict(choice)
     known = IMPLEMENTATIONS[role]
     use = settings.pop("use")

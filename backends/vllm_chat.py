@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from backends.answer_cache import AnswerCache, CachedAnswer
+from backends.answer_cache import CachedAnswer
+from backends.asked_once import AskedOnce
 from backends.chat_completion import InvalidAnswer, encode_video, read_answer, shown
 from backends.vision_language_model import AnswerError, Question
 from backends.weights import Weights
@@ -38,7 +39,7 @@ class _Job:
     attempt: int = 0
 
 
-class VllmChat:
+class VllmChat(AskedOnce):
     """Asks a model that vLLM has loaded into this process, and keeps every valid answer.
 
     Questions of several threads run in the engine side by side: one that comes joins those under way, one
@@ -97,23 +98,12 @@ class VllmChat:
         self._start()
 
     def _start(self) -> None:
-        """What only lives in one process."""
-        self._cache = AnswerCache(self.folder)
-        self._lock = threading.Lock()
-        self._asked: dict[str, Future[str]] = {}
+        super()._start()
         self._waiting: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._running: dict[str, _Job] = {}
         self._most_running = 0
         self._llm: Any = None
         self._broken: Exception | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The settings, without the engine."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start()
 
     @property
     def id(self) -> str:
@@ -172,31 +162,20 @@ class VllmChat:
             AnswerError: no valid answer after all attempts, or the question does not fit the model.
         """
         key = question.key(self.id)
-        cached = self._cache.read(key)
-        if cached is not None:
-            try:
-                answer = read_answer(cached.text, question)
-            except InvalidAnswer:
-                self._cache.remove(key)
-            else:
-                self._cache.count_cached()
+        with suppress(InvalidAnswer):
+            answer = self._kept(question, key)
+            if answer is not None:
                 return answer
         self.setup()
-        with self._lock:
-            if self._broken is not None:
-                raise self._broken
-            asked = self._asked.get(key)
-            if asked is None:
-                cached = self._cache.read(key)  # another thread may have brought it in the meantime
-                if cached is None:
-                    asked = self._asked[key] = Future()
-                    self._waiting.put(_Job(question, key, asked))
-        text = cached.text if cached is not None else asked.result()  # type: ignore[union-attr]
-        try:
-            return read_answer(text, question)
-        except InvalidAnswer as error:  # the question of another thread had another check
-            problem = str(error)
-        raise AnswerError(problem)
+        return self._ask_once(question, key, lambda: self._wait_for(question, key))
+
+    def _wait_for(self, question: Question, key: str) -> Future[str]:
+        """Leave a question to the thread that feeds the engine."""
+        if self._broken is not None:
+            raise self._broken
+        text: Future[str] = Future()
+        self._waiting.put(_Job(question, key, text))
+        return text
 
     def _serve(self) -> None:
         """Feed the engine, for ever; the only thread that touches it."""

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.storage import folder_of, is_remote, read_bytes
-from manifests.store import write_bytes
+from manifests.storage import folder_of, is_remote, read_bytes, write_bytes
 
 
 def feature_path(run: Path, sample_id: str, stage: str, fingerprint: str) -> Path:

@@ -46,7 +46,7 @@ def write_report(run: Path, preview: Callable[[Mapping[str, Any]], bytes | None]
         total=len(light),
     )
     path = run / "report.html"
-    store.write_bytes(path, html.encode("utf-8", "replace"))
+    storage.write_bytes(path, html.encode("utf-8", "replace"))
     return path
 
 

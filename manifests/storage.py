@@ -103,6 +103,24 @@ def read_bytes(path: Path) -> bytes:
     return bytes(remote.fs.cat_file(remote.path)) if is_remote(path) else path.read_bytes()
 
 
+def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
+    """Replace a file in one step: all of it is there, or nothing changed; `durable`: a power cut keeps it."""
+    if is_remote(path):
+        put(path, data)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def put(path: Path, data: bytes) -> None:
     """Replace a remote file in one step."""
     remote: Any = path

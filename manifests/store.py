@@ -9,7 +9,6 @@ In an object store one PUT stands for the rename (`manifests/storage.py`).
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -30,28 +29,11 @@ ROWS_PER_FILE = 50_000
 PARTS = "_parts"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step: all of it is there, or nothing changed."""
-    if storage.is_remote(path):
-        storage.put(path, data)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_table(path: Path, table: pa.Table, row_group_size: int | None = None) -> None:
     """Replace a Parquet file in one step."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=row_group_size)
-    write_bytes(path, sink.getvalue().to_pybytes())
+    storage.write_bytes(path, sink.getvalue().to_pybytes())
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -23,7 +23,6 @@ from pipelines.settings import (
     Profile,
     Settings,
     merged,
-    model_store,
     parse,
     parse_overrides,
     profile_roles,
@@ -125,7 +124,7 @@ def _examine(
     if wanted and settings.device != "cpu":
         results += _gpus({module for modules in needs.values() for module in modules})
     if names:
-        results += _models(model_store(settings), names, say)
+        results += _models(ModelStore(settings.models), names, say)
     if all(result.ok for result in results):
         return results + _load(roles, needs, elsewhere, say)
     return [*results, Result("roles", True, "not loaded while something is missing", note=True)]

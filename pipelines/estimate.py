@@ -20,7 +20,7 @@ from manifests.schema import to_rows
 from manifests.storage import each, folder_of, is_remote
 from pipelines.catalogue import Request, clips_before_choice, prepare
 from pipelines.earlier_runs import Earlier, Work, computed, earlier_runs, names_of, step_of, work_left
-from pipelines.pipeline import MEDIA, Program, Resources, Split, Step, compile_pipeline
+from pipelines.pipeline import MEDIA, Program, Resources, Split, Step
 from pipelines.plan import fan_out
 from pipelines.run import Run
 from pipelines.source import InputError, Listing
@@ -168,16 +168,14 @@ def _with_split(
     run: Run, program: Program, split: Split, written: Path | None, like: Path | None, gpu: Gpu
 ) -> list[Estimate]:
     """Cutting whole videos, then their clips; how many those are is known only where a video was cut."""
-    name = f"{run.pipeline.name}_videos"
-    fields = run.listing.input_fields
-    cutting = compile_pipeline(name, split.stages, split.max_seconds, run.settings.seed, fields)
+    cutting = run.cutting_program(split)
     folder = written / "videos" if written is not None else None
     work = work_left(cutting, run.listing, folder)
     runs = earlier_runs(run, written, like)
     cuts = [{**r, **r["videos"]} for r in runs.records if "videos" in r]
     before = Earlier(runs.folder / "videos" if runs.folder is not None else None, cuts)
     first = _estimate(run, cutting, work, before, gpu)
-    listing = Listing([], fields)
+    listing = Listing([], run.listing.input_fields)
     if folder is not None and store.manifest_files(folder / "manifest"):
         carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
         videos = to_rows(store.read(folder / "manifest", ["sample_id", *carried]))

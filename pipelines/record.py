@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from manifests import storage, store
+from manifests import storage
 from manifests.screen import Screen
 from pipelines.lease import is_leased, lease
 from pipelines.pipeline import RunError
@@ -53,14 +53,14 @@ def versions() -> dict[str, str]:
 def write_run(folder: Path, record: Mapping[str, Any]) -> None:
     """Write run.json, and the same under `runs/` so that earlier runs' figures stay."""
     data = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "replace")
-    store.write_bytes(folder / "runs" / f"{record['run_id']}.json", data)
-    store.write_bytes(folder / "run.json", data)
+    storage.write_bytes(folder / "runs" / f"{record['run_id']}.json", data)
+    storage.write_bytes(folder / "run.json", data)
 
 
 def write_screen(folder: Path, screen: Screen) -> None:
     """Write the screen that was applied, ready to be changed and given to `--screen`."""
     text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
-    store.write_bytes(folder / "screen.yaml", text.encode())
+    storage.write_bytes(folder / "screen.yaml", text.encode())
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

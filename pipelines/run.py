@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from backends.answer_batches import AnswerBatches
 from backends.answer_cache import read_usage
-from backends.copied_weights import ModelStoreError
+from backends.model_store import ModelStore, ModelStoreError
 from backends.vision_language_model import AnswerError
 from manifests import storage, store
 from manifests.report import write_report
@@ -24,12 +24,12 @@ from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, rescreen
 from pipelines.inline_runner import run_inline
 from pipelines.leftovers import Leftovers
-from pipelines.pipeline import Pipeline, Program, Resources, RunError, Step, compile_pipeline
+from pipelines.pipeline import Pipeline, Program, Resources, RunError, Split, Step, compile_pipeline
 from pipelines.plan import Plan, fan_out, make_plan, outdated, refuse_other_folder
 from pipelines.preview import preview
 from pipelines.progress import Progress
 from pipelines.record import lock, now, read_run, versions, write_run, write_screen
-from pipelines.settings import Profile, Settings, StageResources, model_store
+from pipelines.settings import Profile, Settings, StageResources
 from pipelines.source import InputError, Listing
 from pipelines.worker import ATTEMPTS, Summary
 from stages.contract import Column
@@ -118,7 +118,7 @@ class Run:
         """
         if self.weights:
             try:
-                model_store(self.settings).check(self.weights, progress.say)
+                ModelStore(self.settings.models).check(self.weights, progress.say)
             except ModelStoreError as error:
                 raise RunError(f"{error}\n(`interavatar doctor` checks everything)") from None
 
@@ -134,6 +134,11 @@ class Run:
         )
         self.screen.verdicts(program.schema.empty_table())
         return program
+
+    def cutting_program(self, split: Split) -> Program:
+        """What is computed of whole videos before they are cut."""
+        name, fields = f"{self.pipeline.name}_videos", self.listing.input_fields
+        return compile_pipeline(name, split.stages, split.max_seconds, self.settings.seed, fields)
 
     def _usage(self) -> dict[str, int]:
         """What has been asked of a language model so far, by all runs into this output."""
@@ -169,14 +174,7 @@ class Run:
     def _cut(self, progress: Progress, record: dict[str, Any]) -> tuple[Listing, dict[str, Any]]:
         """Probe whole videos and fan them out into clips; their own manifest lies in `videos/`."""
         assert self.pipeline.split is not None
-        split = self.pipeline.split
-        program = compile_pipeline(
-            f"{self.pipeline.name}_videos",
-            split.stages,
-            split.max_seconds,
-            self.settings.seed,
-            self.listing.input_fields,
-        )
+        split, program = self.pipeline.split, self.cutting_program(self.pipeline.split)
         everything = Screen(name="everything", rules=[])
         folder = self.folder / "videos"
         record["videos"] = self._manifest(program, folder, self.listing, {}, set(), progress, everything)

@@ -7,18 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from backends.model_store import ModelStore
 from backends.openai_endpoint import served_model
 from backends.roles import Roles, build_roles, weights_of
 from backends.vision_language_model import AnswerError
 from manifests.screen import Screen
-
-if TYPE_CHECKING:
-    from backends.model_store import ModelStore
 
 
 class SettingsError(Exception):
@@ -293,7 +291,7 @@ def profile_roles(profile: Profile, settings: Settings, answers: Path) -> Roles:
     if choices.get("vision_language_model", {}).get("use") in ("openai_endpoint", "vllm"):
         choices["vision_language_model"].setdefault("folder", str(answers))
     try:
-        return build_roles(choices, model_store(settings) if weights_of(choices) else None, settings.device)
+        return build_roles(choices, ModelStore(settings.models), settings.device)
     except ValueError as error:
         raise SettingsError(f"profile {profile.name}: {error}") from None
 
@@ -318,27 +316,13 @@ def profile_weights(profile: Profile, settings: Settings, roles: Collection[str]
         raise SettingsError(f"profile {profile.name}: {error}") from None
 
 
-def model_store(settings: Settings) -> ModelStore:
-    """The model store that the settings name."""
-    from backends.model_store import ModelStore
-
-    return ModelStore(settings.models)
-
-
 def _choices(profile: Profile, settings: Settings) -> dict[str, dict[str, Any]]:
     choices = {name: choice.model_dump() for name, choice in profile.roles.items()}
     for role, over in settings.roles.items():
-        if role not in choices:
-            close = get_close_matches(role, choices, 1)
-            raise SettingsError(f"roles.{role}: there is no such role" + _mean(close))
-        choices[role] = merged({} if "use" in over else choices[role], over)
+        choices[role] = merged({} if "use" in over else choices.get(role, {}), over)
     if choices.get("vision_language_model", {}).get("use") == "openai_endpoint":
         raise SettingsError(f"profile {profile.name}: give the endpoint under settings: vlm: endpoint")
     return choices
-
-
-def _mean(close: Sequence[str]) -> str:
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def load_screen(name: str) -> Screen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,7 +72,7 @@ class Faces(Stage):
         """Counts, sizes and the main face; None for what needs a face when there is none."""
         frames = clip.frames(self.sees[0])
         found = [self.detector.detect(image) for image in frames.images]
-        tracks = self._tracks(frames.times, found)
+        tracks = link_faces(found, frames.times, self.config.max_jump, self.config.max_gap_s)
         longest = max((len(t) for t in tracks), default=0)
         tracks = [t for t in tracks if len(t) >= min(2, longest)]
         counts = self._counts(found, tracks)
@@ -113,27 +113,6 @@ class Faces(Stage):
             return "no face in any sampled frame"
         return None
 
-    def _tracks(self, times: npt.NDArray[np.float64], found: list[DetectedFaces]) -> list[dict[int, int]]:
-        """Tracks, each a map from frame to the detection's index in that frame."""
-        tracks: list[dict[int, int]] = []
-        for i, faces in enumerate(found):
-            pairs = []
-            for t, track in enumerate(tracks):
-                last = max(track)
-                if times[i] - times[last] > self.config.max_gap_s:
-                    continue
-                before = found[last].boxes[track[last]]
-                for k, box in enumerate(faces.boxes):
-                    if (distance := _jump(before, box)) <= self.config.max_jump:
-                        pairs.append((distance, t, k))
-            taken: set[int] = set()
-            for _, t, k in sorted(pairs):
-                if k not in taken and i not in tracks[t]:
-                    tracks[t][i] = k
-                    taken.add(k)
-            tracks += [{i: k} for k in range(len(faces)) if k not in taken]
-        return tracks
-
     def _counts(self, found: list[DetectedFaces], tracks: list[dict[int, int]]) -> npt.NDArray[np.int32]:
         counts = np.zeros(len(found), np.int32)
         for i, faces in enumerate(found):
@@ -141,6 +120,34 @@ class Faces(Stage):
             if len(heights):
                 counts[i] = (heights >= self.config.min_relative_height * heights.max()).sum()
         return counts
+
+
+def link_faces(
+    found: Sequence[DetectedFaces], times: npt.NDArray[np.float64], max_jump: float, max_gap_s: float
+) -> list[dict[int, int]]:
+    """Tracks, each a map from frame to the detection's index in that frame.
+
+    A detection joins the track whose last box is nearest, of like size, at most `max_jump` face heights away
+    and at most `max_gap_s` earlier.
+    """
+    tracks: list[dict[int, int]] = []
+    for i, faces in enumerate(found):
+        pairs = []
+        for t, track in enumerate(tracks):
+            last = max(track)
+            if times[i] - times[last] > max_gap_s:
+                continue
+            before = found[last].boxes[track[last]]
+            for k, box in enumerate(faces.boxes):
+                if (distance := _jump(before, box)) <= max_jump:
+                    pairs.append((distance, t, k))
+        taken: set[int] = set()
+        for _, t, k in sorted(pairs):
+            if k not in taken and i not in tracks[t]:
+                tracks[t][i] = k
+                taken.add(k)
+        tracks += [{i: k} for k in range(len(faces)) if k not in taken]
+    return tracks
 
 
 def boxes_at(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from backends.keypoints import INDEX, LEFT_HAND, NUM_KEYPOINTS, RIGHT_HAND
 from backends.pose import PoseEstimator
 from stages.clip import Clip
 from stages.contract import Array, Column, Frames, Stage, StageConfig
-from stages.faces import boxes_at
+from stages.faces import boxes_at, link_faces
 
 Floats = npt.NDArray[np.float32]
 LOOSE_HANDS = 2
@@ -90,7 +91,7 @@ class People(Stage):
         height, width = images[0].shape[:2]
         step = max(1, round(self.config.face_every_s * self.config.fps))
         picked = list(range(0, len(images), step))
-        tracks = self._people([self.detector.detect(images[i]) for i in picked])
+        tracks = self._people([self.detector.detect(images[i]) for i in picked], times[picked])
         points = np.full(
             (len(images), max(1, len(tracks)), NUM_KEYPOINTS, 3), (np.nan, np.nan, 0), np.float32
         )
@@ -114,9 +115,13 @@ class People(Stage):
             "loose_hands": loose,
         }
 
-    def _people(self, found: list[DetectedFaces]) -> list[Floats]:
+    def _people(self, found: list[DetectedFaces], times: npt.NDArray[np.float64]) -> list[Floats]:
         """Boxes [len(found), 4] of one or two people, NaN where not seen; the leftmost comes first."""
-        tracks = link_faces(found)
+        tracks = []
+        for linked in link_faces(found, times, max_jump=1, max_gap_s=math.inf):  # a face may be covered
+            tracks.append(np.full((len(found), 4), np.nan, np.float32))
+            for i, k in linked.items():
+                tracks[-1][i] = found[i].boxes[k]
         tracks.sort(key=lambda t: (-np.isfinite(t[:, 0]).sum(), -float(np.nanmedian(t[:, 3] - t[:, 1]))))
         if not tracks:
             return []
@@ -161,35 +166,6 @@ class People(Stage):
                 if all(_apart(points, other, width / height) > 0.5 * _size(other) for other, _ in out):
                     out.append((points, bool(left)))
         return out
-
-
-def link_faces(found: list[DetectedFaces]) -> list[Floats]:
-    """Tracks of faces as boxes [T, 4], NaN where not seen.
-
-    A face joins the track whose last box is nearest, at most a face height away and at most twice as
-    large or small; however long that was ago, for a face may be covered.
-    """
-    tracks: list[Floats] = []
-    for i, faces in enumerate(found):
-        pairs = []
-        for t, track in enumerate(tracks):
-            last = track[np.isfinite(track[:, 0])][-1]
-            for k, box in enumerate(faces.boxes):
-                ratio = (box[3] - box[1]) / max(float(last[3] - last[1]), 1e-6)
-                size = np.maximum((last[2:] - last[:2] + box[2:] - box[:2]) / 2, 1e-6)
-                jump = float(np.hypot(*((last[:2] + last[2:] - box[:2] - box[2:]) / 2 / size)))
-                if jump <= 1 and 0.5 <= ratio <= 2:
-                    pairs.append((jump, t, k))
-        taken: set[int] = set()
-        for _, t, k in sorted(pairs):
-            if k not in taken and np.isnan(tracks[t][i, 0]):
-                tracks[t][i] = faces.boxes[k]
-                taken.add(k)
-        for k in range(len(faces)):
-            if k not in taken:
-                tracks.append(np.full((len(found), 4), np.nan, np.float32))
-                tracks[-1][i] = faces.boxes[k]
-    return tracks
 
 
 def _crop(boxes: Floats, width: int, height: int) -> tuple[int, int, int, int]:

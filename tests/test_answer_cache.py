@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backends.answer_cache import AnswerCache, CachedAnswer, Usage, read_usage, write_atomically
+from backends.answer_cache import AnswerCache, CachedAnswer, Usage, read_usage
 from backends.vision_language_model import BudgetError
 
 KEY = "ab" + "cd" + "0" * 60
@@ -51,20 +51,6 @@ def test_a_damaged_answer_is_none(tmp_path: Path, damage: bytes) -> None:
     assert cache.read(KEY) is None
     cache.write(KEY, ANSWER)
     assert cache.read(KEY) == ANSWER
-
-
-def test_a_write_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file.json"
-    write_atomically(path, b"old")
-
-    def full(*_: Any) -> None:
-        raise OSError("no space")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(path, b"new", durable=True)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_counts(tmp_path: Path) -> None:

@@ -227,13 +227,13 @@ def test_a_killed_run_synthesises_no_clip_twice(two_portraits: Path, tmp_path: P
         return {p: p.stat().st_mtime_ns for p in files}
 
     killed_when(
-        command("synthetic_interactions", two_portraits, output, "clips=6", "rows_per_part=3"),
+        command("synthetic_interactions", two_portraits, output, "clips=4", "rows_per_part=2"),
         lambda: len(made()) >= 2,
     )
     before = made()
-    _, record = execute("synthetic_interactions", two_portraits, output, "clips=6", "rows_per_part=3")
-    assert record["counts"]["ids_in"] == record["counts"]["ids_out"] == 6
-    assert len(before) < 6 and before.items() <= made().items() and len(made()) == 6
+    _, record = execute("synthetic_interactions", two_portraits, output, "clips=4", "rows_per_part=2")
+    assert record["counts"]["ids_in"] == record["counts"]["ids_out"] == 4
+    assert len(before) < 4 and before.items() <= made().items() and len(made()) == 4
 
 
 @pytest.fixture

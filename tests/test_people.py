@@ -13,8 +13,9 @@ from backends.face_detector import CenterFace, DetectedFaces
 from backends.hand_detector import DetectedHands, MediaPipeHands
 from backends.pose import MediaPipeHolistic
 from stages.clip import Clip
+from stages.faces import link_faces
 from stages.media import Decoded
-from stages.people import People, _assign, link_faces
+from stages.people import People, _assign
 
 MISSING = (np.nan, np.nan, 0)
 
@@ -123,12 +124,12 @@ def test_a_third_a_small_and_a_passing_face_are_not_followed() -> None:
 
 
 def test_tracks_outlast_a_covered_face() -> None:
-    tracks = link_faces([faces(LEFT), faces(), faces(), faces(RIGHT, LEFT)])
-    assert [np.isfinite(t[:, 0]).tolist() for t in tracks] == [
-        [True, False, False, True],
-        [False, False, False, True],
-    ]
-    assert link_faces([]) == []
+    tracks = link_faces([faces(LEFT), faces(), faces(), faces(RIGHT, LEFT)], np.arange(4.0), 1, np.inf)
+    assert tracks == [{0: 0, 3: 1}, {3: 0}]
+    assert link_faces([], np.zeros(0), 1, np.inf) == []
+    # A fifth of the clip in all, half of it before and half after 1.7 s under a hand.
+    both = faces(LEFT, RIGHT)
+    assert scored([both] * 2 + [faces(LEFT)] * 16 + [both] * 2)["people_tracked"] == 2
 
 
 def test_hands_go_to_the_wrist_they_are_at() -> None:

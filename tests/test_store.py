@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests import store
+from manifests import storage, store
 from manifests.schema import STAGES
 
 SCHEMA = pa.schema(
@@ -66,7 +67,7 @@ class Mortal:
         self.left: int | None = None
         self.is_after = False
         self.on_change = on_change
-        patch.setattr(store.os, "fsync", lambda fd: None)
+        patch.setattr(os, "fsync", lambda fd: None)
         for name in ("replace", "unlink", "open"):
             patch.setattr(Path, name, self._watch(getattr(Path, name), name))
 
@@ -288,14 +289,14 @@ def test_temporary_files_and_parts_are_invisible_and_tidied(manifest: Path) -> N
 
 def test_a_failed_write_leaves_the_old_file(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = manifest / "x.bin"
-    store.write_bytes(path, b"old")
+    storage.write_bytes(path, b"old")
 
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        store.write_bytes(path, b"new")
+        storage.write_bytes(path, b"new")
     assert path.read_bytes() == b"old" and [p.name for p in manifest.glob("*x.bin*")] == ["x.bin"]
 
 

@@ -84,6 +84,55 @@ def part(kind: str, mime: str, data: bytes) -> dict[str, Any]:
     return {"type": kind, kind: {"url": f"data:{mime};base64,{base64.b64encode(data).decode()}"}}
 
 
+@pytest.mark.usefixtures("started_server")  # the other tests' server loads meanwhile
+def test_in_process(vllm_python: Path, tiny_vlm: Path, samples: Path, tmp_path: Path) -> None:
+    large = Frames(fps=2, short_side=480)
+    source = samples / "videos" / "pyfeat_woman_emotions.mp4"
+    images = np.stack(decode(source, [large]).frames[large][1][:8])
+    np.savez(tmp_path / "frames.npz", frames=images)
+    arguments = [str(tiny_vlm), str(tmp_path / "answers"), str(tmp_path / "frames.npz")]
+    done = subprocess.run(
+        [str(vllm_python), "-m", "tests.run_vllm", *arguments],
+        env=vllm_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    [line] = [line for line in done.stdout.splitlines() if line.startswith('{"first"')]
+    said = json.loads(line)
+
+    first = said["first"]
+    seen = ["text", "image", "two images", "video"]
+    for name in seen:
+        Seen.model_validate(first[name])
+    assert first["too long"]["error"] == "AnswerError"
+    assert "maximum context length is 4096 tokens" in first["too long"]["message"]
+    assert first["never right"]["error"] == "AnswerError"
+    assert "no valid answer in 3 attempts" in first["never right"]["message"]
+    assert "this answer is never right" in first["never right"]["message"]
+    assert first["broken check"] == {"error": "ZeroDivisionError", "message": "a mistake in the check"}
+
+    assert 2 <= said["most_at_once"] <= 8  # they ran in the engine side by side
+    # Four valid ones, one too long, three attempts at what is never right, one with a broken check.
+    assert said["usage"]["requests"] == 9
+    assert said["usage"]["failed_requests"] == 5
+    assert said["again"] == {name: first[name] for name in seen}
+    assert said["usage_again"]["requests"] == 9
+    assert said["usage_again"]["cached_answers"] == 4
+
+    # `max_pixels` holds, and a video's frames are all seen.
+    each, tokens = picture_tokens(images[0], SMALL), said["prompt_tokens"]
+    assert {name: tokens[name] - tokens["text"] for name in seen} == {
+        "text": 0,
+        "image": each + 2,
+        "two images": 2 * (each + 2),
+        "video": 4 * each + 2,
+    }
+    assert said["same_id"] and f"max_pixels={SMALL}" in said["id"]
+
+
 @pytest.mark.parametrize("shown", ["nothing", "image", "two images", "video"])
 def test_structured_answer(
     shown: str, client: openai.OpenAI, vllm_server: VllmServer, images: list[np.ndarray]
@@ -191,51 +240,3 @@ def test_endpoint(vllm_server: VllmServer, images: list[np.ndarray], tmp_path: P
     too_long = Question("word " * 20000, Seen)
     with pytest.raises(AnswerError, match="context length"):
         first.answer(too_long)
-
-
-def test_in_process(vllm_python: Path, tiny_vlm: Path, samples: Path, tmp_path: Path) -> None:
-    large = Frames(fps=2, short_side=480)
-    source = samples / "videos" / "pyfeat_woman_emotions.mp4"
-    images = np.stack(decode(source, [large]).frames[large][1][:8])
-    np.savez(tmp_path / "frames.npz", frames=images)
-    arguments = [str(tiny_vlm), str(tmp_path / "answers"), str(tmp_path / "frames.npz")]
-    done = subprocess.run(
-        [str(vllm_python), "-m", "tests.run_vllm", *arguments],
-        env=vllm_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    [line] = [line for line in done.stdout.splitlines() if line.startswith('{"first"')]
-    said = json.loads(line)
-
-    first = said["first"]
-    seen = ["text", "image", "two images", "video"]
-    for name in seen:
-        Seen.model_validate(first[name])
-    assert first["too long"]["error"] == "AnswerError"
-    assert "maximum context length is 4096 tokens" in first["too long"]["message"]
-    assert first["never right"]["error"] == "AnswerError"
-    assert "no valid answer in 3 attempts" in first["never right"]["message"]
-    assert "this answer is never right" in first["never right"]["message"]
-    assert first["broken check"] == {"error": "ZeroDivisionError", "message": "a mistake in the check"}
-
-    assert 2 <= said["most_at_once"] <= 8  # they ran in the engine side by side
-    # Four valid ones, one too long, three attempts at what is never right, one with a broken check.
-    assert said["usage"]["requests"] == 9
-    assert said["usage"]["failed_requests"] == 5
-    assert said["again"] == {name: first[name] for name in seen}
-    assert said["usage_again"]["requests"] == 9
-    assert said["usage_again"]["cached_answers"] == 4
-
-    # `max_pixels` holds, and a video's frames are all seen.
-    each, tokens = picture_tokens(images[0], SMALL), said["prompt_tokens"]
-    assert {name: tokens[name] - tokens["text"] for name in seen} == {
-        "text": 0,
-        "image": each + 2,
-        "two images": 2 * (each + 2),
-        "video": 4 * each + 2,
-    }
-    assert said["same_id"] and f"max_pixels={SMALL}" in said["id"]

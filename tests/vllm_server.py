@@ -79,11 +79,23 @@ class VllmServer:
         return int(sum(map(float, counts)))
 
 
+@dataclass(frozen=True)
+class StartedServer:
+    """A server's process, which may not answer yet."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+
 @pytest.fixture(scope="session")
-def vllm_server(
+def started_server(
     vllm_python: Path, tiny_vlm: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[VllmServer]:
-    """A server of the tiny model on a free port of this machine; stopped at the end."""
+) -> Iterator[StartedServer]:
+    """A server of the tiny model on a free port of this machine; stopped at the end.
+
+    It takes a minute to load, in which a test that does not ask it may run.
+    """
     log = tmp_path_factory.mktemp("server") / "server.log"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -100,19 +112,20 @@ def vllm_server(
             command, env=vllm_environment(), cwd=ROOT, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        _wait(server, f"http://127.0.0.1:{port}/health", log)
-        yield VllmServer(f"http://127.0.0.1:{port}/v1", NAME)
+        yield StartedServer(server, port, log)
     finally:
         _stop(server)
 
 
-def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    """Until the server answers; fails with the end of its log when it dies or takes too long."""
+@pytest.fixture(scope="session")
+def vllm_server(started_server: StartedServer) -> VllmServer:
+    """The server, once it answers; fails with the end of its log when it dies or takes too long."""
+    server, address = started_server.process, f"http://127.0.0.1:{started_server.port}"
     deadline = time.monotonic() + START_S
     while True:
         try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
+            with urllib.request.urlopen(f"{address}/health", timeout=5):
+                return VllmServer(f"{address}/v1", NAME)
         except (urllib.error.URLError, OSError):
             pass
         try:
@@ -120,7 +133,7 @@ def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
         except subprocess.TimeoutExpired:
             if time.monotonic() < deadline:
                 continue
-        tail = log.read_text(errors="replace")[-5000:]
+        tail = started_server.log.read_text(errors="replace")[-5000:]
         pytest.fail(f"vLLM's server did not start (exit status {server.poll()}):\n{tail}")
 
 

@@ -20,7 +20,7 @@ from backends.model_store import ModelStore
 from manifests.features import load_features
 from prompts.vocabulary import INTERACTION_TYPES, REGIONS
 from tests.helpers import linked
-from tests.models.tiny_store import SETTINGS
+from tests.models.tiny_store import SETTINGS, VLM
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # CoTracker has no smaller network, and its time goes with frames and points.
@@ -38,10 +38,7 @@ def interavatar(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def given(store: ModelStore, *more: str) -> list[str]:
-    # A random language model takes minutes to word the reactions of all regions.
-    measured = "roles.vision_language_model.use=stand_in_measured" in more
-    kept = [s for s in SETTINGS if not (measured and "vision_language_model" in s)]
-    overrides = (*kept, f"models={store.location}", *more)
+    overrides = (*SETTINGS, f"models={store.location}", *more)
     return [word for override in overrides for word in ("--set", override)]
 
 
@@ -70,7 +67,7 @@ def test_doctor_lists_every_missing_file(tmp_path: Path) -> None:
 
 
 def test_doctor_is_green_with_a_store(tiny_store: ModelStore) -> None:
-    done = interavatar("doctor", *given(tiny_store))
+    done = interavatar("doctor", *given(tiny_store, *VLM))
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert RANDOM + "qwen2.5-vl-7b-instruct@" in done.stdout  # it was loaded, and says what it is
     assert RANDOM + "wan2.2-i2v-a14b@" in done.stdout
@@ -88,7 +85,7 @@ def test_a_wrong_weight_stops_a_run_before_the_first_sample(
     (copy / "syncnet" / "syncnet_v2.model").unlink()
     clips = linked(tmp_path / "clips", [samples / "videos" / "retalking_woman_glasses.mp4"])
     arguments = ("--input", str(clips), "--output", str(tmp_path / "out"))
-    done = interavatar("run", "talking_head", *arguments, *given(ModelStore(copy)))
+    done = interavatar("run", "talking_head", *arguments, *given(ModelStore(copy), *VLM))
     assert done.returncode == 1
     assert str(wrong) in done.stderr and str(copy / "syncnet" / "syncnet_v2.model") in done.stderr
     assert "wan2.2" not in done.stderr  # talking_head does not load it
@@ -98,7 +95,7 @@ def test_a_wrong_weight_stops_a_run_before_the_first_sample(
 def test_talking_head(tiny_store: ModelStore, samples: Path, tmp_path: Path) -> None:
     names = ("retalking_woman_glasses.mp4", "intel_asl_learn.mkv")
     clips = linked(tmp_path / "clips", [samples / "videos" / name for name in names])
-    run("talking_head", clips, tmp_path / "out", tiny_store)
+    run("talking_head", clips, tmp_path / "out", tiny_store, *VLM)
     record, rows = complete(tmp_path / "out")
     assert record["counts"]["kept"] == 0  # of what random weights say nothing is kept
     assert rows["drop_reasons"].map(lambda reasons: "stand_in" in reasons).all()
@@ -122,14 +119,14 @@ def test_talking_head(tiny_store: ModelStore, samples: Path, tmp_path: Path) -> 
         identity = load_features(tmp_path / "out", row, "consistency")["face_embedding"]
         assert identity.shape == (512,)
 
-    run("talking_head", clips, tmp_path / "out", tiny_store)
+    run("talking_head", clips, tmp_path / "out", tiny_store, *VLM)
     again, _ = complete(tmp_path / "out")
     assert again["counts"]["computed"] == 0 and again["counts"]["reused"] == 2
 
 
 def test_real_interactions(tiny_store: ModelStore, samples: Path, tmp_path: Path) -> None:
     clips = linked(tmp_path / "clips", [samples / "videos" / "intel_asl_brother.mkv"])
-    run("real_interactions", clips, tmp_path / "out", tiny_store, "people_count.max_people=99")
+    run("real_interactions", clips, tmp_path / "out", tiny_store, *VLM, "people_count.max_people=99")
     record, rows = complete(tmp_path / "out")
     assert record["vlm"]["requests"] >= 3 and rows["caption_by"].str.startswith(RANDOM).all()
     found = rows[rows["interaction_found"].fillna(False).astype(bool)]
@@ -143,6 +140,7 @@ def test_synthetic_interactions(tiny_store: ModelStore, samples: Path, tmp_path:
     screen = tmp_path / "all.yaml"
     screen.write_text(yaml.safe_dump({"name": "all", "rules": [rule]}))
     settings = (
+        # A random language model takes minutes to word the reactions of all regions.
         "roles.vision_language_model.use=stand_in_measured",
         "portrait_kind.stop_unless_one_person=false",
         f"portraits_screen={screen}",

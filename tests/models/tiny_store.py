@@ -2,7 +2,8 @@
 
     python -m tests.models.tiny_store DIR
 
-makes one; `SETTINGS` are what a run on a CPU with it should be given by --set.
+makes one; `SETTINGS` are what a run on a CPU with it should be given by --set, and `VLM` where its language
+model is asked.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ BUILDERS: Mapping[str, Callable[[Path], object]] = {
 SETTINGS = (
     "device=cpu",
     "roles.point_tracker.interp_shape=[48, 64]",
+    "roles.image_to_video.num_frames=17",
+    "roles.image_to_video.num_inference_steps=2",
+    "roles.image_to_video.max_area=20480",
+    "roles.image_to_video.max_prompt_tokens=1024",
+)
+VLM = (
     "roles.vision_language_model.dtype=float32",
     "roles.vision_language_model.max_model_len=8192",
     "roles.vision_language_model.max_tokens=1024",
     "roles.vision_language_model.batch_size=4",
     f"roles.vision_language_model.max_pixels={28 * 28 * 16}",
-    "roles.image_to_video.num_frames=17",
-    "roles.image_to_video.num_inference_steps=2",
-    "roles.image_to_video.max_area=20480",
-    "roles.image_to_video.max_prompt_tokens=1024",
 )
 REAL = ("mediapipe-face-mesh",)  # comes inside a package
 
