@@ -30,7 +30,7 @@ MEDIA_VERSION = 1
 # Sound whose time stamps leave more than this out is filled with silence, s.
 HOLE_S = 0.02
 # A file that claims to be a playlist could make the demuxer open other files or addresses.
-_NO_OTHER_FILES = {"protocol_whitelist": "none"}
+NO_OTHER_FILES = {"protocol_whitelist": "none"}
 
 
 class MediaError(Exception):
@@ -131,7 +131,7 @@ class _Sampler:
         return True
 
 
-class _Mono:
+class Mono:
     """Resamples audio frames to one request and lays them on the clip's clock."""
 
     def __init__(self, request: Audio, channels: int) -> None:
@@ -142,10 +142,12 @@ class _Mono:
         self.parts: list[npt.NDArray[np.float32]] = []
 
     def feed(self, frame: Any) -> None:
+        """Take the next decoded frame; None: there are no more."""
         for out in self.resampler.resample(frame):
             self.parts.append(np.asarray(out.to_ndarray(), np.float32).mean(0))
 
     def silence(self, seconds: float) -> None:
+        """Fill a hole."""
         self.parts.append(np.zeros(round(seconds * self.request.rate), np.float32))
 
     def finish(self, first: float, seconds: float) -> npt.NDArray[np.float32]:
@@ -177,7 +179,7 @@ def decode(
         raise MediaError(f"the range from {start_s or 0.0:g} s to {end_s} s is empty")
     with open_regular(path) as file:
         try:
-            container = av.open(file, container_options=_NO_OTHER_FILES, buffer_size=1 << 20)
+            container = av.open(file, container_options=NO_OTHER_FILES, buffer_size=1 << 20)
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(f"not a readable media file: {_reason(error)}") from error
         with container:
@@ -274,7 +276,7 @@ class _Pass:
         self.samplers = [_Sampler(r) for r in requests if isinstance(r, Frames)]
         wanted = [r for r in requests if isinstance(r, Audio)]
         out.audio = dict.fromkeys(wanted)
-        self.tracks = [_Mono(r, out.audio_channels or 1) for r in wanted] if sound is not None else []
+        self.tracks = [Mono(r, out.audio_channels or 1) for r in wanted] if sound is not None else []
         self.sound = sound if self.tracks else None
         self.times: list[float] = []
         self.digests = {s.index: hashlib.sha256() for s in (video, self.sound) if s is not None}
@@ -373,7 +375,7 @@ def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
     """
     with open_regular(path) as file:
         try:
-            with av.open(file, "r", container_options=_NO_OTHER_FILES) as container:
+            with av.open(file, "r", container_options=NO_OTHER_FILES) as container:
                 video = next(
                     s for s in container.streams.video if not s.disposition & Disposition.attached_pic
                 )
