@@ -57,6 +57,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.resume
+	$(BIN)/python -m benchmarks.shards
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.train_step
 
 # On a machine with a GPU, in an environment with the gpu profile's packages.
 bench-gpu:

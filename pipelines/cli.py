@@ -1,4 +1,4 @@
-"""The command line: run, screen, status, report, plan, doctor, models."""
+"""The command line: run, screen, status, report, plan, doctor, models; shards, train, latents, sample."""
 
 from __future__ import annotations
 
@@ -29,14 +29,18 @@ from pipelines.preview import preview
 from pipelines.progress import Progress, duration
 from pipelines.record import is_locked, lock, read_run, write_run, write_screen
 from pipelines.run import Engine
+from pipelines.sample_cli import sample
 from pipelines.settings import SettingsError, load_profile, load_screen
+from pipelines.shards_cli import shards
 from pipelines.signals import sigterm_interrupts
 from pipelines.source import InputError
+from pipelines.train_cli import latents, train
 
 OUTCOME = pa.schema([("keep", pa.bool_()), ("error", ERROR)])
 
 app = typer.Typer(
-    help="Data engine for interactive avatars: videos in, a Parquet manifest of scored, screened clips out.",
+    help="Data engine for interactive avatars: videos in, a Parquet manifest of scored, "
+    "screened clips out; shards of them, and a trainer.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -323,6 +327,8 @@ def doctor(profile: ProfileName = "laptop", overrides: Overrides = None) -> None
 
 
 app.add_typer(models_app, name="models")
+for command in (shards, train, latents, sample):
+    app.command()(command)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from pipelines.catalogue import PIPELINES, all_stages
 from pipelines.settings import Settings, VlmSettings, load_screen
 from pipelines.synthetic_interactions import GIVEN
 from stages.contract import Array, Column, Frames, Stage
+from trainer.config import TrainConfig
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -189,7 +190,37 @@ def models_page() -> str:
     return "\n".join([MODELS, "## Weights\n", _table(head, rows), "Their licences:\n", *notes, ""])
 
 
-PAGES = {"manifest.md": manifest_page, "settings.md": settings_page, "models.md": models_page}
+def training_settings_page() -> str:
+    """docs/training_settings.md: every key of a training configuration."""
+    parts = [
+        "# Settings of a training run\n",
+        "Made from the code by `make docs`; do not edit.\n",
+        "Keys of the YAML file that `interavatar train --config FILE` reads; `--set key=value` changes one. "
+        "Examples with the sources of their values: `configs/train/`. What they mean: "
+        "[training.md](training.md).\n",
+        _training_table(TrainConfig, ""),
+    ]
+    return "\n".join(parts)
+
+
+def _training_table(model: type[BaseModel], prefix: str) -> str:
+    """A table of the model's keys, then one of each model in it."""
+    rows, inner = [], []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            inner.append(f"## {prefix}{name}\n\n" + _training_table(field.annotation, f"{prefix}{name}."))
+            continue
+        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
+        rows.append((f"`{prefix}{name}`", default, field.description or ""))
+    return "\n".join([_table(("key", "default", "meaning"), rows), *inner])
+
+
+PAGES = {
+    "manifest.md": manifest_page,
+    "settings.md": settings_page,
+    "models.md": models_page,
+    "training_settings.md": training_settings_page,
+}
 
 
 def main() -> None:

@@ -1,0 +1,216 @@
+"""A checkpoint is whole or not there, and holds all that a run needs to go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from trainer import checkpoint as checkpoints
+from trainer.checkpoint import CheckpointError, load_weights, newest, read_info, restore, save
+from trainer.config import TrainConfig, load_config
+from trainer.ema import Ema
+
+
+class Parts:
+    """A model, its average and its optimiser, after `steps` steps."""
+
+    def __init__(self, steps: int = 0, width: int = 3) -> None:
+        torch.manual_seed(0)
+        self.accelerator = Accelerator(cpu=True)
+        self.model, self.optimiser = self.accelerator.prepare(
+            *(lambda m: (m, torch.optim.AdamW(m.parameters(), lr=0.1)))(nn.Linear(width, 2))
+        )
+        self.ema = Ema(self.model, 0.9)
+        for step in range(steps):
+            self.step(step)
+
+    def step(self, step: int) -> None:
+        self.model(torch.arange(float(self.model.in_features))).square().sum().backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.ema.update(step)
+
+    def save(self, config: TrainConfig, step: int) -> Path:
+        return save(Path(config.output), step, self.accelerator, config, self.ema, {"embedders": {"a": "b"}})
+
+
+@pytest.fixture()
+def config(tmp_path: Path) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "name": "toy",
+            "output": str(tmp_path / "out"),
+            "steps": 10,
+            "keep_checkpoints": 2,
+            "data": {"shards": ["s"]},
+            "model": {"random": "tiny"},
+        }
+    )
+
+
+def state_of(parts: Parts) -> dict[str, Any]:
+    moments = parts.optimiser.state_dict()["state"]
+    flat = {f"{name} {i}": value for i, of in moments.items() for name, value in of.items()}
+    average = {f"average {name}": value for name, value in parts.ema.average.items()}
+    return dict(parts.model.state_dict()) | average | flat
+
+
+def test_all_comes_back_bit_for_bit(config: TrainConfig) -> None:
+    old = Parts(3)
+    made = old.save(config, 3)
+    new = Parts(1)
+    assert restore(made, new.accelerator, new.ema) == 3
+    for parts in (old, new):
+        parts.step(3)  # the optimiser's moments show in the next step
+    before, after = state_of(old), state_of(new)
+    assert before.keys() == after.keys() and len(before) == 2 + 2 + 2 * 3
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_it_says(config: TrainConfig) -> None:
+    made = Parts(1).save(config, 20)
+    assert made == Path(config.output) / "checkpoints" / "step-00000020"
+    info = read_info(made)
+    sizes = {str(p.relative_to(made)): p.stat().st_size for p in made.iterdir() if p.name != "trainer.json"}
+    assert info["files"] == sizes and {"ema.safetensors", "model.safetensors", "config.yaml"} <= sizes.keys()
+    assert (info["step"], info["backbone"], info["stand_in"]) == (20, "wan", "random weights")
+    assert info["model"] is None and info["embedders"] == {"a": "b"} and info["processes"] == 1
+    assert load_config(made / "config.yaml") == config
+
+
+def test_the_average_is_loaded_unless_the_weights_are_asked_for(config: TrainConfig) -> None:
+    parts = Parts(3)
+    made = parts.save(config, 3)
+    for ema, wanted in ((True, parts.ema.average), (False, parts.model.state_dict())):
+        model = nn.Linear(3, 2)
+        load_weights(made, model, ema)
+        assert torch.equal(model.weight, wanted["weight"]) and torch.equal(model.bias, wanted["bias"])
+    assert not torch.equal(parts.ema.average["weight"], parts.model.weight)
+
+
+def test_a_run_without_an_average_gives_its_weights(config: TrainConfig) -> None:
+    parts = Parts(2)
+    made = save(Path(config.output), 2, parts.accelerator, config)
+    model = nn.Linear(3, 2)
+    load_weights(made, model)
+    assert torch.equal(model.weight, parts.model.weight)
+    # An average that begins now begins at the weights as they are.
+    new = Parts(1)
+    restore(made, new.accelerator, new.ema)
+    assert torch.equal(new.ema.average["weight"], parts.model.weight)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no info", "half info", "temporary"])
+def test_what_is_not_whole_is_passed_over(config: TrainConfig, damage: str) -> None:
+    parts, output = Parts(1), Path(config.output)
+    first, second = parts.save(config, 1), parts.save(config, 2)
+    assert newest(output) == second
+    if damage == "cut":
+        path = second / "ema.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "gone":
+        (second / "optimizer.bin").unlink()
+    elif damage == "no info":
+        (second / "trainer.json").unlink()
+    elif damage == "half info":
+        (second / "trainer.json").write_text('{"version": 1, "fi')
+    else:
+        second.rename(second.with_name(f"_{second.name}.tmp"))
+    assert newest(output) == first
+    with pytest.raises(CheckpointError, match=str(second)):
+        read_info(second)
+    # The step is done again, and its remains are no hindrance.
+    assert parts.save(config, 2) == second and newest(output) == second
+
+
+def test_a_save_that_is_killed_leaves_nothing_that_counts(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, output = Parts(1), Path(config.output)
+    first = parts.save(config, 1)
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "_sync", killed)
+        parts.save(config, 2)
+    assert newest(output) == first
+    leftover = [p.name for p in (output / "checkpoints").iterdir() if p != first]
+    assert leftover == ["_step-00000002.tmp"]
+    checkpoints.sweep(output)
+    assert list((output / "checkpoints").iterdir()) == [first]
+
+
+def test_only_the_newest_are_kept(config: TrainConfig) -> None:
+    parts, output = Parts(1), Path(config.output)
+    for step in (9, 10, 100):
+        parts.save(config, step)
+    assert [p.name for p in sorted((output / "checkpoints").iterdir())] == ["step-00000010", "step-00000100"]
+
+
+def test_another_network_is_refused_by_name(config: TrainConfig) -> None:
+    made = Parts(1).save(config, 1)
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors is of another network"):
+        load_weights(made, nn.Linear(4, 2))
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    assert newest(tmp_path) is None
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint here; give a folder such as"):
+        checkpoints.find(tmp_path)
+
+
+def test_a_run_is_found_by_its_folder(config: TrainConfig) -> None:
+    made = Parts(1).save(config, 1)
+    assert checkpoints.find(Path(config.output)) == checkpoints.find(made) == made
+
+
+def test_another_version_is_refused(config: TrainConfig) -> None:
+    made = Parts(1).save(config, 1)
+    info = json.loads((made / "trainer.json").read_text())
+    (made / "trainer.json").write_text(json.dumps(info | {"version": 2}))
+    with pytest.raises(CheckpointError, match="not a checkpoint of version 1"):
+        read_info(made)
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with (
+        checkpoints.held(tmp_path),
+        pytest.raises(CheckpointError, match="another process is training here"),
+        checkpoints.held(tmp_path),
+    ):
+        pass
+    with checkpoints.held(tmp_path):
+        pass
+
+
+def test_the_average_moves_as_written() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    ema = Ema(model, 0.9)
+    model.weight.data.fill_(2.0)
+    ema.update(0)  # decay 1/10: 0.1 * 1 + 0.9 * 2
+    assert ema.average["weight"].item() == pytest.approx(1.9)
+    model.weight.data.fill_(0.0)
+    ema.update(1000)  # decay 0.9
+    assert ema.average["weight"].item() == pytest.approx(1.71)
+    with ema.applied():
+        assert model.weight.item() == pytest.approx(1.71)
+    assert model.weight.item() == 0.0
+
+
+def test_frozen_weights_and_buffers_are_saved_beside_the_average(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[0].requires_grad_(False)
+    ema = Ema(model, 0.5)
+    assert set(ema.average) == {"1.weight", "1.bias"}
+    state = ema.state()
+    assert state.keys() == model.state_dict().keys()
+    assert torch.equal(state["0.weight"], model[0].weight)

@@ -1,0 +1,62 @@
+"""What moves through the trainer: a batch of clips, and what the network is conditioned on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips of one bucket, F frames of H x W pixels. The reference picture is frame 0.
+
+    A condition that a clip does not have, or that was dropped, is zero and its `has_` is False.
+    """
+
+    sample_ids: list[str]
+    runs: list[str]  # names in the mixing table
+    slots: list[int]  # places in the global batch: noise and dropout are drawn for (seed, step, slot)
+    video: Tensor  # [B, 3, F, H, W] uint8
+    prompts: list[str]  # after dropout; "" where the text was dropped
+    points: Tensor  # [B, 2] float32, shares of the first frame as cropped; (0, 0) without
+    identity: Tensor  # [B, D_id] float32
+    attributes: Tensor  # [B, N, D_att] float32
+    audio: Tensor  # [B, F, D_audio] float32, one row a frame
+    has_points: Tensor  # [B] bool: the marker and the position tokens
+    has_identity: Tensor  # [B] bool
+    has_attributes: Tensor  # [B] bool
+    has_audio: Tensor  # [B] bool
+    has_reference: Tensor  # [B] bool: reference latent, first frame and CLIP features of it
+    latents: Tensor | None = None  # [B, C, T, h, w] float32 from the cache
+    first_latents: Tensor | None = None  # [B, C, 1, h, w] float32 from the cache: of frame 0 alone
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the network is conditioned on; T latent steps of h x w, C latent channels."""
+
+    text: Tensor  # [B, L, D_text]; wan: L = 512, padded with zeros
+    text_mask: Tensor  # [B, L] bool: the tokens that count (wan attends to all)
+    image: Tensor  # [B, N_clip, D_clip]: penultimate CLIP features of the marked reference picture
+    reference: Tensor  # [B, C, 1, h, w]: latent of the reference picture; zeros where dropped
+    points: Tensor  # [B, 2]
+    identity: Tensor  # [B, D_id]
+    attributes: Tensor  # [B, N, D_att]
+    audio: Tensor  # [B, F, D_audio]
+    has_points: Tensor  # [B] bool
+    has_identity: Tensor
+    has_attributes: Tensor
+    has_audio: Tensor
+    has_reference: Tensor
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Conditions:
+        """On a device; `dtype` for the tensors that hold floats, points excepted."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value: Tensor = getattr(self, field.name)
+            floats = value.is_floating_point() and field.name != "points"
+            moved[field.name] = value.to(device, dtype if floats else None)
+        return replace(self, **moved)

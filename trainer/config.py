@@ -1,0 +1,179 @@
+"""What a training run is: one YAML file, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from manifests.buckets import BucketConfig
+
+Backbone = Literal["wan", "ltx"]
+
+
+class Part(BaseModel):
+    """Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Part):
+    """Which shards, in which mixture, cut to which buckets."""
+
+    shards: list[str] = Field(min_length=1, description="Folders that `interavatar shards` wrote, or URLs.")
+    weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Share of each run's samples in a batch, by its name in the mixing table; "
+        "default: the table's weights. 0 leaves a run out.",
+    )
+    exclude: list[str] = Field(default_factory=list, description="Sample ids that are left out.")
+    allow_preview: bool = Field(False, description="Train on clips that a stand-in made, too.")
+    latents: str | None = Field(None, description="Folder of the latent cache; null: encode while training.")
+    buckets: BucketConfig = BucketConfig()
+    workers: int = Field(2, ge=0, description="Processes that decode; 0: in the training process.")
+
+
+class ModelConfig(Part):
+    """The network and the encoders around it."""
+
+    backbone: Backbone = Field("wan", description="Wan2.1 or LTX-Video.")
+    folder: str | None = Field(
+        None,
+        description="A diffusers checkpoint: transformer, vae, text_encoder, tokenizer and, for wan, "
+        "image_encoder.",
+    )
+    random: Literal["tiny"] | None = Field(
+        None, description="Random weights of a small network of the same architecture instead of a folder."
+    )
+    image_encoder: str | None = Field(
+        None, description="Folder of the CLIP image encoder where the checkpoint has none (ltx)."
+    )
+    identity_dim: int = Field(512, ge=1, description="Width of face_embedding; ArcFace has 512.")
+    identity_tokens: int = Field(
+        4, ge=2, description="Tokens it becomes; a single one makes softmax constant."
+    )
+    attribute_dim: int = Field(1024, ge=1, description="Width of attribute_features; DINOv2-L has 1024.")
+    audio_dim: int = Field(768, ge=1, description="Width of audio_features; wav2vec2-base has 768.")
+    audio_tokens: int = Field(12, ge=1, description="Audio tokens for each latent step.")
+    position_tokens: int = Field(4, ge=1, description="Tokens that carry the touched point.")
+    gradient_checkpointing: bool = Field(
+        True, description="Compute blocks again in the backward pass instead of keeping their activations."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelConfig:
+        if (self.folder is None) == (self.random is None):
+            raise ValueError("give model.folder, or model.random, one of the two")
+        return self
+
+
+class DropoutConfig(Part):
+    """How often a condition is left out (InterAvatar C.1)."""
+
+    each: float = Field(0.1, ge=0, le=1, description="Probability for each condition alone.")
+    all: float = Field(0.05, ge=0, le=1, description="Probability for all of them together.")
+    interaction_captions: float = Field(
+        0.5, ge=0, le=1, description="Probability for the caption of an interaction clip; its sentence stays."
+    )
+
+
+class OptimiserConfig(Part):
+    """AdamW under a cosine schedule (InterAvatar C.1)."""
+
+    learning_rate: float = Field(2e-5, gt=0, description="Highest rate (InterAvatar C.1).")
+    warmup_steps: int = Field(500, ge=0, description="Steps in which the rate rises to it.")
+    weight_decay: float = Field(0.01, ge=0, description="Of matrices; biases and norms do not decay.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="Of AdamW.")
+    max_gradient_norm: float = Field(1.0, gt=0, description="Longer gradients are cut to this length.")
+    trainable: Literal["all", "adapters"] = Field("all", description="All weights, or the new layers alone.")
+
+
+class DistillConfig(Part):
+    """Self-Forcing (stage 3): see `trainer/self_forcing.py`."""
+
+    steps: list[int] = Field(
+        default=[1000, 750, 500, 250], min_length=1, description="Timesteps of the rollout."
+    )
+    block: int = Field(3, ge=1, description="Latent steps generated at once.")
+    shift: float = Field(5.0, gt=0, description="Timestep shift.")
+    critic_steps: int = Field(5, ge=1, description="Critic updates for each generator update.")
+    learning_rate: float = Field(2e-6, gt=0, description="Of the generator.")
+    critic_learning_rate: float = Field(4e-7, gt=0, description="Of the critic.")
+    guidance: float = Field(4.0, ge=1, description="Guidance g of the real score, u + g (v - u).")
+
+
+class TrainConfig(Part):
+    """A training run."""
+
+    name: str = Field(description="Name of the run; names its TensorBoard folder.")
+    output: str = Field(description="Folder of checkpoints, logs and sample clips.")
+    stage: Literal["flow", "self_forcing"] = Field(
+        "flow", description="Flow matching (stages 1 and 2), or distillation by Self-Forcing (stage 3)."
+    )
+    init: str | None = Field(None, description="Checkpoint whose weights (its EMA) this run begins with.")
+    steps: int = Field(ge=1, description="Optimiser steps.")
+    batch: int = Field(64, ge=1, description="Samples in a step, over all processes.")
+    accumulation: int = Field(1, ge=1, description="Forward passes that a process splits its share into.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward pass; weights are fp32.")
+    seed: int = Field(0, description="Of order, starts, dropout and noise.")
+    shift: float = Field(5.0, gt=0, description="Shift of the noise levels towards noise; 1: uniform.")
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0: none.")
+    checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(3, ge=1, description="The newest that stay.")
+    log_every: int = Field(10, ge=1, description="Steps between lines and TensorBoard scalars.")
+    sample_every: int | None = Field(None, ge=1, description="Steps between sample clips; null: none.")
+    data: DataConfig
+    model: ModelConfig
+    dropout: DropoutConfig = DropoutConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    distill: DistillConfig = DistillConfig()
+
+    @model_validator(mode="after")
+    def _steps_of_the_backbone(self) -> TrainConfig:
+        step = {"wan": 4, "ltx": 8}[self.model.backbone]
+        if self.data.buckets.step % step:
+            raise ValueError(
+                f"{self.model.backbone} takes {step} n + 1 frames: set data.buckets.step to {step}"
+            )
+        if self.stage == "self_forcing" and (self.init is None or self.model.backbone != "wan"):
+            raise ValueError("self_forcing distils a trained wan model: give its checkpoint as init")
+        return self
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; the message says where."""
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
+    """Read a YAML file; `overrides` are `a.b=value`, the value in YAML.
+
+    Raises:
+        ConfigError: the file does not exist, is no YAML, or a key is unknown or wrong.
+    """
+    try:
+        values: Any = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values")
+    for text in overrides or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: write NAME=VALUE")
+        at = values
+        *folders, last = name.split(".")
+        for folder in folders:
+            at = at.setdefault(folder, {})
+            if not isinstance(at, dict):
+                raise ConfigError(f"--set {text}: {folder} is a value, not a group")
+        try:
+            at[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: {error}") from None
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path}: {said}") from None

@@ -1,0 +1,282 @@
+"""Stage 3: a causal student of few steps, taught on its own clips (InterAvatar C.1).
+
+Follows Self-Forcing (Huang et al. 2025). The student generates a clip from noise just as it will when it is
+used: block by block, in few steps, from its own earlier blocks. Distribution matching distillation (DMD; Yin
+et al. 2024) says where the whole clip should move: away from what a critic takes for the student's clips,
+towards what the teacher, the stage-2 network with guidance, takes for real ones. The critic learns by flow
+matching on the student's clips. The shards give conditions and first frames; no other frame is learned from.
+
+Left out of Self-Forcing's recipe: its first part, a regression of the student on solutions of the teacher's
+ODE. All three networks begin as the stage-2 network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from trainer import checkpoint as checkpoints
+from trainer import train as loop
+from trainer.batch import Batch, Conditions
+from trainer.causal import CausalWan, generate, load_causal, rollout_noise, rollout_sigmas
+from trainer.config import ConfigError, TrainConfig
+from trainer.data import ClipSource, loader
+from trainer.ema import Ema
+from trainer.encoders import Encoders, encode
+from trainer.flow import add_noise, flow_loss, generator_for, shift_sigma, velocity, velocity_to_clean
+from trainer.random_model import load_backbone, model_folder
+from trainer.sample import unconditional, write_clip
+from trainer.scalars import Scalars
+
+# Noise levels at which critic and teacher are asked: nearer the ends a prediction says little (DMD, §3.2).
+LEVELS: Final = (0.02, 0.98)
+
+
+def distill(config: TrainConfig) -> Path:
+    """Distil to `config.steps`, going on from the newest complete checkpoint in `config.output`.
+
+    A step is one update of the critic; every `distill.critic_steps`-th updates the student, too. Learning
+    rates are constant after the warm-up. Processes, signals and checkpoints are as in `trainer.train.train`.
+
+    Returns:
+        The newest checkpoint; its average is the student's.
+
+    Raises:
+        ConfigError: the run is too short, the rollout's steps are wrong, or as `train` says.
+        CheckpointError, NonFiniteLoss: as `train` says.
+    """
+    settings = config.distill
+    sigmas = check_settings(config)
+    bf16 = config.precision == "bf16"
+    accelerator = loop.accelerator_for(config)
+    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    loop.check_shares(config, world)
+    output = loop.output_folder(config)
+    with checkpoints.held(output) if main else nullcontext():
+        newest = checkpoints.newest(output)
+        if newest is not None:
+            loop.check_unchanged(config, newest)
+        accelerator.wait_for_everyone()
+        if main:
+            checkpoints.sweep(output)
+
+        with accelerator.main_process_first():
+            folder = model_folder(config.model, output)
+        encoders = Encoders.load(
+            config.model, folder, accelerator.device, torch.bfloat16 if bf16 else torch.float32
+        )
+        source = ClipSource(config, config.seed, encoders.id if config.data.latents else None)
+        before = newest or checkpoints.find(Path(str(config.init)))
+        facts = {"embedders": loop.known_embedders(source, before)}
+        set_seed(config.seed)
+        networks = load_networks(config, folder)
+        optimisers = [loop.adamw(network, config) for network in networks[:2]]
+        student, critic, optimiser, critic_optimiser = accelerator.prepare(*networks[:2], *optimisers)
+        teacher = networks[2].to(accelerator.device)
+        ema = Ema(accelerator.unwrap_model(student), config.ema) if config.ema else None
+        first = checkpoints.restore(newest, accelerator, ema) if newest is not None else 0
+
+        scalars = Scalars(output / "tensorboard" / config.name, first, config.steps, config.log_every, main)
+        batches: Any = loader(config, source, first, rank, world, config.accumulation)
+        with scalars, closing(batches), loop.stop_signals() as stop:
+            scalars.say(loop.about(source))
+            for step in range(first, config.steps):
+                warmth = min(1, (step + 1) / max(config.optimiser.warmup_steps, 1))
+                rate = loop.set_learning_rate(critic_optimiser, settings.critic_learning_rate * warmth)
+                loop.set_learning_rate(optimiser, settings.learning_rate * warmth)
+                students_turn = (step + 1) % settings.critic_steps == 0
+                last = exit_step(len(sigmas), config.seed, step)
+                waiting_since = time.monotonic()
+                share = next(batches)  # of this process, in `accumulation` parts
+                waited = time.monotonic() - waiting_since
+
+                losses, student_losses = [], []
+                for number, batch in enumerate(share, 1):
+                    last_part = number == len(share)  # whose backward pass gathers all processes' gradients
+                    conditions = conditions_of(batch, encoders)
+                    noise = rollout_noise(conditions, len(sigmas), config.seed, step, batch.slots)
+                    with (
+                        nullcontext() if last_part else accelerator.no_sync(student),
+                        torch.set_grad_enabled(students_turn),
+                    ):
+                        clean = student(noise, sigmas, conditions, last)
+                        if students_turn:
+                            free = unconditional(conditions, encoders) if settings.guidance != 1 else None
+                            noisy, _, sigma = disturb("dmd", clean, config, step, batch.slots)
+                            with torch.no_grad(), accelerator.autocast():
+                                fake = predict_clean(critic, noisy, sigma, conditions)
+                                real = predict_clean(
+                                    teacher, noisy, sigma, conditions, free, settings.guidance
+                                )
+                            loss = dmd_loss(clean, dmd_gradient(clean, real, fake))
+                            accelerator.backward(loss.mean() / len(share))
+                            student_losses.append(loss.detach())
+                    with nullcontext() if last_part else accelerator.no_sync(critic):
+                        noisy, noise, sigma = disturb("critic", clean, config, step, batch.slots)
+                        predicted = critic(noisy, sigma, conditions)
+                        loss = flow_loss(predicted, velocity(clean.detach(), noise))
+                        accelerator.backward(loss.mean() / len(share))
+                    losses.append(loss.detach())
+
+                # Both are looked at before either is stepped: a wrong number must not reach the weights.
+                picks = source.plan(step)
+                ids = [pick.sample_id for pick in picks]
+                every_loss, norm = clip_and_gather(accelerator, critic, losses, config)
+                loop.check_finite(step, ids, every_loss, norm)
+                if students_turn:
+                    every_loss_of_student, student_norm = clip_and_gather(
+                        accelerator, student, student_losses, config
+                    )
+                    loop.check_finite(step, ids, every_loss_of_student, student_norm)
+                    optimiser.step()
+                    optimiser.zero_grad()
+                    if ema is not None:
+                        ema.update(step // settings.critic_steps)
+                critic_optimiser.step()
+                critic_optimiser.zero_grad()
+
+                done = step + 1
+                levels = draw_sigmas("critic", config, step, range(config.batch)).tolist()
+                scalars.add(done, [pick.run for pick in picks], levels, every_loss, norm, rate, waited)
+                if students_turn and scalars.writer is not None:
+                    scalars.writer.add_scalar("student_loss", fmean(every_loss_of_student), done)
+                    scalars.writer.add_scalar("student_gradient_norm", student_norm, done)
+                stopping = loop.said_anywhere(accelerator, stop.is_set())
+                if config.sample_every and done % config.sample_every == 0:
+                    batch = loop.first_clip(source)
+                    with ema.applied() if ema is not None else nullcontext():
+                        clip = generate(
+                            student, encoders, conditions_of(batch, encoders), settings, config.seed
+                        )
+                    if main:
+                        path = output / "samples" / f"step-{done:08d}.mp4"
+                        write_clip(path, clip[0], config.data.buckets.fps)
+                if done % config.checkpoint_every == 0 or done == config.steps or stopping:
+                    newest = checkpoints.save(output, done, accelerator, config, ema, facts)
+                if stopping:
+                    scalars.say(f"stopped and saved after step {done}; the same command goes on")
+                    break
+    assert newest is not None
+    return newest
+
+
+def check_settings(config: TrainConfig) -> list[float]:
+    """The noise levels of the rollout.
+
+    Raises:
+        ConfigError: they do not fall from 1000, or the student would never be updated.
+    """
+    if config.steps < config.distill.critic_steps:
+        raise ConfigError(
+            f"steps {config.steps}: the student would never be updated, as it is in every "
+            f"{config.distill.critic_steps}th step (distill.critic_steps): set more steps"
+        )
+    try:
+        return rollout_sigmas(config.distill.steps, config.distill.shift)
+    except ValueError as error:
+        raise ConfigError(f"distill.steps: {error}") from None
+
+
+def load_networks(config: TrainConfig, folder: Path) -> tuple[CausalWan, nn.Module, nn.Module]:
+    """Student, critic and frozen teacher, on the CPU: all with the averaged weights of `config.init`.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is of another network.
+    """
+    begin = checkpoints.find(Path(str(config.init)))
+    student, critic, teacher = (
+        load_causal(config, folder),
+        *(load_backbone(config.model, folder) for _ in "ct"),
+    )
+    for network in (student, critic, teacher):
+        checkpoints.load_weights(begin, network)
+    return student, critic, teacher.requires_grad_(False)
+
+
+def conditions_of(batch: Batch, encoders: Encoders) -> Conditions:
+    """What a batch is conditioned on; its video is not encoded."""
+    return encode(replace(batch, latents=torch.empty(0)), encoders)[1]
+
+
+def exit_step(count: int, seed: int, step: int) -> int:
+    """At which of the rollout's steps its blocks end: 0 to count - 1, equally likely.
+
+    The same for all blocks, samples and processes (Self-Forcing, algorithm 1).
+    """
+    return int(torch.randint(count, (), generator=generator_for("exit", seed, step, 0)))
+
+
+def draw_sigmas(purpose: str, config: TrainConfig, step: int, slots: Sequence[int]) -> Tensor:
+    """A noise level for each slot: uniform, shifted, kept within 0.02-0.98. [B], on the CPU."""
+    drawn = [torch.rand((), generator=generator_for(purpose, config.seed, step, slot)) for slot in slots]
+    return shift_sigma(torch.stack(drawn), config.distill.shift).clamp(*LEVELS)
+
+
+def disturb(
+    purpose: str, clean: Tensor, config: TrainConfig, step: int, slots: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Clips under noise, that noise, both [B, C, T, h, w] float32, and its level [B]."""
+    drawn = [
+        torch.randn(clean.shape[1:], generator=generator_for(f"{purpose} noise", config.seed, step, slot))
+        for slot in slots
+    ]
+    noise = torch.stack(drawn).to(clean.device)
+    sigma = draw_sigmas(purpose, config, step, slots).to(clean.device)
+    return add_noise(clean.detach(), noise, sigma), noise, sigma
+
+
+def predict_clean(
+    network: nn.Module,
+    noisy: Tensor,
+    sigma: Tensor,
+    conditions: Conditions,
+    free: Conditions | None = None,
+    guidance: float = 1.0,
+) -> Tensor:
+    """The clean clips that a network sees in noisy ones, float32 [B, C, T, h, w].
+
+    With `free`, all conditions dropped: by u + guidance (v - u) of the velocities u without and v with them.
+    """
+    predicted = network(noisy, sigma, conditions).float()
+    if free is not None:
+        without = network(noisy, sigma, free).float()
+        predicted = without + guidance * (predicted - without)
+    return velocity_to_clean(noisy, predicted, sigma)
+
+
+@torch.no_grad()
+def dmd_gradient(clean: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+    """The way from what looks real to what looks like the student, at the student's clips (DMD, eq. 7-8).
+
+    (fake - real) / mean |clean - real|, the mean over each sample: of one size at all noise levels.
+
+    Args:
+        clean: the student's clips, [B, ...].
+        real, fake: what teacher and critic see in them under noise.
+    """
+    # No clip is as near as 1e-6 to what the teacher predicts; equal ones are no NaN.
+    scale = (clean - real).abs().flatten(1).mean(1).clamp_min(1e-6)
+    return (fake - real) / scale.view(-1, *[1] * (clean.ndim - 1))
+
+
+def dmd_loss(clean: Tensor, gradient: Tensor) -> Tensor:
+    """[B]: half the mean square of the gradient; its own gradient by `clean` is gradient / elements."""
+    return 0.5 * flow_loss(clean, (clean - gradient).detach())
+
+
+def clip_and_gather(
+    accelerator: Accelerator, network: nn.Module, losses: list[Tensor], config: TrainConfig
+) -> tuple[list[float], float]:
+    """Clip the gradients; the losses by place in the global batch, and the gradients' norm before."""
+    norm = accelerator.clip_grad_norm_(network.parameters(), config.optimiser.max_gradient_norm)
+    return accelerator.gather(torch.cat(losses)).tolist(), float(norm)

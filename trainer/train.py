@@ -1,0 +1,327 @@
+"""The training loop, from top to bottom (InterAvatar C.1, stages 1 and 2; stage 3 is `self_forcing.py`).
+
+    python -m pipelines train --config configs/train/tiny.yaml
+    torchrun --nproc-per-node 8 -m pipelines train --config configs/train/wan_stage1.yaml
+
+What a step sees and draws is a function of (seed, step, place in the batch) alone: not of the number of
+processes, of accumulation, of the loader's workers, or of how often the run was interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from copy import copy
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, set_seed
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+
+from trainer import checkpoint as checkpoints
+from trainer.batch import Batch
+from trainer.config import ConfigError, DropoutConfig, TrainConfig, load_config
+from trainer.data import ClipSource, loader
+from trainer.ema import Ema
+from trainer.encoders import Encoders, encode
+from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
+from trainer.random_model import load_backbone, model_folder
+from trainer.sample import sample, write_clip
+from trainer.scalars import Scalars
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A loss or the gradient is not finite; the message names the samples. The weights were not touched."""
+
+
+def train(config: TrainConfig) -> Path:
+    """Train to `config.steps`, going on from the newest complete checkpoint in `config.output`.
+
+    Every process of a group calls it (torchrun, accelerate launch, the loop of Ray Train's TorchTrainer).
+    SIGTERM or Ctrl-C saves and ends after the step at hand.
+
+    Returns:
+        The newest checkpoint.
+
+    Raises:
+        ConfigError: the configuration fits neither the processes nor what was trained here before.
+        CheckpointError: a checkpoint cannot be used, or another process trains here.
+        NonFiniteLoss: see there.
+    """
+    if config.stage == "self_forcing":
+        from trainer.self_forcing import distill
+
+        return distill(config)
+
+    bf16 = config.precision == "bf16"
+    accelerator = accelerator_for(config)
+    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    check_shares(config, world)
+    output = output_folder(config)
+    with checkpoints.held(output) if main else nullcontext():
+        newest = checkpoints.newest(output)
+        if newest is not None:
+            check_unchanged(config, newest)
+        accelerator.wait_for_everyone()
+        if main:
+            checkpoints.sweep(output)
+
+        # The frozen encoders, the clips, the network; its new layers begin the same in every process.
+        with accelerator.main_process_first():
+            folder = model_folder(config.model, output)
+        encoders = Encoders.load(
+            config.model, folder, accelerator.device, torch.bfloat16 if bf16 else torch.float32
+        )
+        source = ClipSource(config, config.seed, encoders.id if config.data.latents else None)
+        before = newest or (checkpoints.find(Path(config.init)) if config.init is not None else None)
+        facts = {"embedders": known_embedders(source, before)}
+        set_seed(config.seed)
+        network = load_backbone(config.model, folder, config.data.buckets.fps)
+        if before is not None and newest is None:
+            checkpoints.load_weights(before, network)
+        model, optimiser = accelerator.prepare(network, adamw(network, config))
+        ema = Ema(accelerator.unwrap_model(model), config.ema) if config.ema else None
+        first = checkpoints.restore(newest, accelerator, ema) if newest is not None else 0
+
+        scalars = Scalars(output / "tensorboard" / config.name, first, config.steps, config.log_every, main)
+        batches: Any = loader(config, source, first, rank, world, config.accumulation)
+        with scalars, closing(batches), stop_signals() as stop:
+            for reason, count in source.left_out.items():
+                scalars.say(f"{count} clips are left out: {reason}")
+            if first:
+                scalars.say(f"going on after step {first}")
+            for step in range(first, config.steps):
+                rate = set_learning_rate(optimiser, learning_rate(config, step))
+                waiting_since = time.monotonic()
+                share = next(batches)  # of this process, in `accumulation` parts
+                waited = time.monotonic() - waiting_since
+
+                losses = []
+                for number, batch in enumerate(share, 1):
+                    latents, conditions = encode(batch, encoders)
+                    sigma = draw_sigmas(config.seed, step, batch.slots, config.shift).to(latents.device)
+                    noise = draw_noise(latents, config.seed, step, batch.slots)
+                    with accelerator.no_sync(model) if number < len(share) else nullcontext():
+                        predicted = model(add_noise(latents, noise, sigma), sigma, conditions)
+                        loss = flow_loss(predicted, velocity(latents, noise))
+                        accelerator.backward(loss.mean() / len(share))
+                    losses.append(loss.detach())
+
+                norm = float(
+                    accelerator.clip_grad_norm_(model.parameters(), config.optimiser.max_gradient_norm)
+                )
+                every_loss = accelerator.gather(torch.cat(losses)).tolist()  # by place in the global batch
+                picks = source.plan(step)
+                check_finite(step, [pick.sample_id for pick in picks], every_loss, norm)
+                optimiser.step()
+                optimiser.zero_grad()
+                if ema is not None:
+                    ema.update(step)
+
+                done = step + 1
+                sigmas = draw_sigmas(config.seed, step, range(config.batch), config.shift).tolist()
+                scalars.add(done, [pick.run for pick in picks], sigmas, every_loss, norm, rate, waited)
+                stopping = said_anywhere(accelerator, stop.is_set())
+                if config.sample_every and done % config.sample_every == 0:
+                    with ema.applied() if ema is not None else nullcontext():
+                        clip = sample_clip(model, encoders, source, config)
+                    if main:
+                        write_clip(output / "samples" / f"step-{done:08d}.mp4", clip, config.data.buckets.fps)
+                if done % config.checkpoint_every == 0 or done == config.steps or stopping:
+                    newest = checkpoints.save(output, done, accelerator, config, ema, facts)
+                if stopping:
+                    scalars.say(f"stopped and saved after step {done}; the same command goes on")
+                    break
+    assert newest is not None
+    return newest
+
+
+def accelerator_for(config: TrainConfig) -> Accelerator:
+    """accelerate as its environment says: which processes, and whether FSDP shards the network.
+
+    Raises:
+        ConfigError: a kind of FSDP that would not train what is meant.
+    """
+    precision = "bf16" if config.precision == "bf16" else "no"
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        if not accelerator.is_fsdp2:
+            raise ConfigError("FSDP of version 1 hides the weights from the average: set fsdp_version: 2")
+        if config.stage == "self_forcing":
+            raise ConfigError("self_forcing trains two networks, FSDP of accelerate one: run it without FSDP")
+        # Autocast makes bf16 of what may be; noise levels, points and rotations must stay float32.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+    return accelerator
+
+
+def known_embedders(source: ClipSource, before: Path | None) -> dict[str, str]:
+    """The embedders of all clips that the network has seen, those of the checkpoint `before` included.
+
+    Raises:
+        ConfigError: the clips have features of other embedders than the checkpoint was trained with.
+    """
+    known: dict[str, str] = checkpoints.read_info(before)["embedders"] if before is not None else {}
+    for column, name in source.embedders.items():
+        if known.get(column, name) != name:
+            raise ConfigError(
+                f"{before} was trained with the {column} {known[column]}, the shards are of {name}: "
+                "compute their features again with the former, or begin anew in another output"
+            )
+    return known | source.embedders
+
+
+def about(source: ClipSource) -> str:
+    """What is trained on and what is left out, in a line."""
+    shares = ", ".join(f"{run} {share:.0%}" for run, share in source.shares.items())
+    said = [f"training on {len(source.rows())} clips: {shares}"]
+    said += [f"left out: {count} {reason}" for reason, count in source.left_out.items()]
+    if source.config.data.latents is not None:
+        said.append("cached latents: every clip begins at its first frame")
+    return "; ".join(said)
+
+
+def check_shares(config: TrainConfig, processes: int) -> None:
+    """Raise ConfigError if the batch cannot be shared evenly: an average over samples would be none."""
+    shares = processes * config.accumulation
+    if config.batch % shares:
+        raise ConfigError(
+            f"batch {config.batch} cannot be shared by {processes} processes in accumulation "
+            f"{config.accumulation}: set batch to a multiple of {shares}"
+        )
+
+
+def output_folder(config: TrainConfig) -> Path:
+    """Where checkpoints go: a folder that all processes see.
+
+    Raises:
+        ConfigError: it is a URL, or `name` would lead out of it.
+    """
+    if "://" in config.output:
+        raise ConfigError(f"output: {config.output}: give a local or mounted folder, not a URL")
+    if config.name in ("", ".", "..") or Path(config.name).name != config.name:
+        raise ConfigError(f"name: {config.name!r} names a folder: letters, digits, - and _")
+    return Path(config.output)
+
+
+def check_unchanged(config: TrainConfig, checkpoint: Path) -> None:
+    """Raise ConfigError if a run here trained something else; what may change is paths, data and rates."""
+    before = load_config(checkpoint / checkpoints.CONFIG)
+    now_fixed, before_fixed = _fixed(config), _fixed(before)
+    changed = [
+        f"{name} was {before_fixed[name]}, is {now_fixed[name]}"
+        for name in now_fixed
+        if now_fixed[name] != before_fixed[name]
+    ]
+    if changed:
+        raise ConfigError(f"{checkpoint} was trained otherwise: {'; '.join(changed)}; set another output")
+
+
+def _fixed(config: TrainConfig) -> dict[str, object]:
+    free = {"folder", "image_encoder", "gradient_checkpointing"}
+    model = {f"model.{name}": value for name, value in config.model.model_dump(exclude=free).items()}
+    return model | {"stage": config.stage, "optimiser.trainable": config.optimiser.trainable}
+
+
+def adamw(network: Any, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW on what is trained; the rest of the network is frozen here. Biases and norms do not decay.
+
+    network: an InterAvatarWan or InterAvatarLtx.
+    """
+    settings = config.optimiser
+    if settings.trainable == "adapters":
+        new = {id(p) for p in network.new_parameters().values()}
+        for parameter in network.parameters():
+            parameter.requires_grad_(id(parameter) in new)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Of step `step` (from 0): linear to the full rate over the warm-up, then half a cosine to 0 (C.1)."""
+    settings = config.optimiser
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(config.steps - settings.warmup_steps, 1)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
+    """Set it for all parameters; gives it back."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def check_finite(step: int, sample_ids: Sequence[str], losses: Sequence[float], norm: float) -> None:
+    """Raise NonFiniteLoss, naming the samples whose loss is not finite; all, if only the gradient is not."""
+    wrong = [name for name, loss in zip(sample_ids, losses, strict=True) if not math.isfinite(loss)]
+    if wrong or not math.isfinite(norm):
+        what = "the loss" if wrong else "the gradient, though no single loss,"
+        raise NonFiniteLoss(
+            f"step {step}: {what} is not finite; samples: {', '.join(wrong or sample_ids)}. Look at them, or "
+            "lower optimiser.learning_rate; the same command goes on from the newest checkpoint"
+        )
+
+
+@torch.no_grad()
+def sample_clip(model: nn.Module, encoders: Encoders, source: ClipSource, config: TrainConfig) -> Tensor:
+    """The first clip of step 0 made anew from all of its conditions: uint8 [3, F, H, W].
+
+    Every process makes it: under FSDP each one has only a part of the network.
+    """
+    batch = first_clip(source)
+    _, conditions = encode(batch, encoders)
+    frames = batch.audio.shape[1]  # with cached latents, `video` is the first frame alone
+    return sample(model, encoders, conditions, frames, seed=config.seed, shift=config.shift)[0]
+
+
+def first_clip(source: ClipSource) -> Batch:
+    """The first clip of step 0 with nothing dropped."""
+    whole = copy(source)
+    whole.config = source.config.model_copy(
+        update={"dropout": DropoutConfig(each=0, all=0, interaction_captions=0)}
+    )
+    return whole.load(whole.plan(0)[0])
+
+
+def said_anywhere(accelerator: Accelerator, said: bool) -> bool:
+    """Whether any process says so: they must all do the same."""
+    votes = accelerator.reduce(torch.tensor(float(said), device=accelerator.device), "sum")
+    return bool(votes > 0)
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that the first SIGTERM or Ctrl-C sets; a second one acts as usual. Main thread only."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # in a worker of Ray Train, which has ways of its own
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in numbers:
+        signal.signal(number, hear)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
