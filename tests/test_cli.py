@@ -29,7 +29,7 @@ from tests.conftest import ROOT
 from tests.helpers import make_files
 from tests.toys import Length, Root, Square
 
-COMMANDS = ("run", "screen", "status", "report", "plan", "doctor")
+COMMANDS = ("run", "screen", "status", "report", "plan", "doctor", "shards", "train", "latents", "sample")
 HOSTILE = "<script>alert(1)</script>"
 
 
