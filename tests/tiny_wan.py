@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from trainer.random_model import tiny_tokenizer
+
 
 def save_tiny_wan(folder: Path, scale: float = 3.0) -> Path:
     """Save a pipeline like Wan-AI/Wan2.2-I2V-A14B-Diffusers, about 0.4 MB, and give its folder back.
@@ -81,15 +83,6 @@ def save_tiny_wan(folder: Path, scale: float = 3.0) -> Path:
     )
     pipe.save_pretrained(folder)
     return folder
-
-
-def tiny_tokenizer() -> Any:
-    """A T5 tokenizer whose pieces are single characters."""
-    from transformers import T5Tokenizer
-
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    pieces += [(chr(code), -3.0) for code in range(33, 127)]
-    return T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
 def edit_index(folder: Path, **changes: Any) -> None:

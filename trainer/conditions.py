@@ -7,12 +7,13 @@ and add exactly zero to a sample that lacks the condition, at any time: their pr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # SAM's promptable encoders use 128 frequencies of standard deviation 1 (Ravi et al. 2024; §3.4).
 POSITION_FREQUENCIES = 128
@@ -32,6 +33,14 @@ def latent_steps(frames: int, frame_step: int) -> int:
 def where_present(has: Tensor, value: Tensor) -> Tensor:
     """value [B, ...] where `has` [B] is True, exact zeros elsewhere; gradients of absent samples are zero."""
     return torch.where(has.view(-1, *[1] * (value.ndim - 1)), value, value.new_zeros(()))
+
+
+def run_block(block: Callable[..., Tensor], *arguments: object, again: bool) -> Tensor:
+    """Call a block; `again`: compute it once more in the backward pass instead of keeping its activations."""
+    if again and torch.is_grad_enabled():
+        # Nothing in a block is random.
+        return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return block(*arguments)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_ltx import LTXVideoTransformer3DModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from trainer.batch import Conditions
 from trainer.conditions import (
@@ -24,6 +23,7 @@ from trainer.conditions import (
     Signals,
     Source,
     latent_steps,
+    run_block,
     where_present,
 )
 from trainer.config import ModelConfig
@@ -111,21 +111,8 @@ class InterAvatarLtx(nn.Module):
         rotary = self.transformer.rope(hidden, video_coords=self.coordinates(noisy))
         skip = height * width
         for index in range(len(self.adapters)):
-            if self.checkpointing and torch.is_grad_enabled():
-                # Nothing in a block is random.
-                hidden = checkpoint(
-                    self.block,
-                    index,
-                    hidden,
-                    context,
-                    signals,
-                    rotary,
-                    skip,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                )
-            else:
-                hidden = self.block(index, hidden, context, signals, rotary, skip)
+            inputs = (index, hidden, context, signals, rotary, skip)
+            hidden = run_block(self.block, *inputs, again=self.checkpointing)
         return self.head(hidden[:, skip:], context.temb[:, skip:], (steps, height, width)).to(noisy.dtype)
 
     def block(

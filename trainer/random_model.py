@@ -94,7 +94,7 @@ def _wan_parts() -> dict[str, Any]:
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
-    tokenizer = _tokenizer()
+    tokenizer = tiny_tokenizer()
     return {
         "vae": AutoencoderKLWan(
             base_dim=3,
@@ -128,7 +128,7 @@ def _ltx_parts() -> dict[str, Any]:
     from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
     from transformers import T5Config, T5EncoderModel
 
-    tokenizer = _tokenizer()
+    tokenizer = tiny_tokenizer()
     return {
         "vae": AutoencoderKLLTXVideo(
             latent_channels=16,
@@ -183,7 +183,7 @@ def _clip() -> tuple[Any, Any]:
     return encoder, processor
 
 
-def _tokenizer() -> Any:
+def tiny_tokenizer() -> Any:
     """A T5 tokenizer whose pieces are single characters."""
     from transformers import T5Tokenizer
 

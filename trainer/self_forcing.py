@@ -30,11 +30,11 @@ from trainer import train as loop
 from trainer.batch import Batch, Conditions
 from trainer.causal import CausalWan, generate, load_causal, rollout_noise, rollout_sigmas
 from trainer.config import ConfigError, TrainConfig
-from trainer.data import ClipSource, loader
+from trainer.data import loader
 from trainer.ema import Ema
 from trainer.encoders import Encoders, encode
 from trainer.flow import add_noise, flow_loss, generator_for, shift_sigma, velocity, velocity_to_clean
-from trainer.random_model import load_backbone, model_folder
+from trainer.random_model import load_backbone
 from trainer.sample import unconditional, write_clip
 from trainer.scalars import Scalars
 
@@ -57,29 +57,12 @@ def distill(config: TrainConfig) -> Path:
     """
     settings = config.distill
     sigmas = check_settings(config)
-    bf16 = config.precision == "bf16"
-    accelerator = loop.accelerator_for(config)
-    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    loop.check_shares(config, world)
-    output = loop.output_folder(config)
-    with checkpoints.held(output) if main else nullcontext():
-        newest = checkpoints.newest(output)
-        if newest is not None:
-            loop.check_unchanged(config, newest)
-        accelerator.wait_for_everyone()
-        if main:
-            checkpoints.sweep(output)
-
-        with accelerator.main_process_first():
-            folder = model_folder(config.model, output)
-        encoders = Encoders.load(
-            config.model, folder, accelerator.device, torch.bfloat16 if bf16 else torch.float32
-        )
-        source = ClipSource(config, config.seed, encoders.id if config.data.latents else None)
-        before = newest or checkpoints.find(Path(str(config.init)))
-        facts = {"embedders": loop.known_embedders(source, before)}
+    with loop.begin(config) as run:
+        accelerator, output, newest = run.accelerator, run.output, run.newest
+        encoders, source = run.encoders, run.source
+        main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
         set_seed(config.seed)
-        networks = load_networks(config, folder)
+        networks = load_networks(config, run.folder)
         optimisers = [loop.adamw(network, config) for network in networks[:2]]
         student, critic, optimiser, critic_optimiser = accelerator.prepare(*networks[:2], *optimisers)
         teacher = networks[2].to(accelerator.device)
@@ -162,7 +145,7 @@ def distill(config: TrainConfig) -> Path:
                         path = output / "samples" / f"step-{done:08d}.mp4"
                         write_clip(path, clip[0], config.data.buckets.fps)
                 if done % config.checkpoint_every == 0 or done == config.steps or stopping:
-                    newest = checkpoints.save(output, done, accelerator, config, ema, facts)
+                    newest = checkpoints.save(output, done, accelerator, config, ema, run.facts)
                 if stopping:
                     scalars.say(f"stopped and saved after step {done}; the same command goes on")
                     break

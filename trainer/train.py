@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -61,32 +62,15 @@ def train(config: TrainConfig) -> Path:
 
         return distill(config)
 
-    bf16 = config.precision == "bf16"
-    accelerator = accelerator_for(config)
-    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    check_shares(config, world)
-    output = output_folder(config)
-    with checkpoints.held(output) if main else nullcontext():
-        newest = checkpoints.newest(output)
-        if newest is not None:
-            check_unchanged(config, newest)
-        accelerator.wait_for_everyone()
-        if main:
-            checkpoints.sweep(output)
-
-        # The frozen encoders, the clips, the network; its new layers begin the same in every process.
-        with accelerator.main_process_first():
-            folder = model_folder(config.model, output)
-        encoders = Encoders.load(
-            config.model, folder, accelerator.device, torch.bfloat16 if bf16 else torch.float32
-        )
-        source = ClipSource(config, config.seed, encoders.id if config.data.latents else None)
-        before = newest or (checkpoints.find(Path(config.init)) if config.init is not None else None)
-        facts = {"embedders": known_embedders(source, before)}
+    with begin(config) as run:
+        # The network; its new layers begin the same in every process.
+        accelerator, output, newest = run.accelerator, run.output, run.newest
+        encoders, source = run.encoders, run.source
+        main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
         set_seed(config.seed)
-        network = load_backbone(config.model, folder, config.data.buckets.fps)
-        if before is not None and newest is None:
-            checkpoints.load_weights(before, network)
+        network = load_backbone(config.model, run.folder, config.data.buckets.fps)
+        if run.before is not None and newest is None:
+            checkpoints.load_weights(run.before, network)
         model, optimiser = accelerator.prepare(network, adamw(network, config))
         ema = Ema(accelerator.unwrap_model(model), config.ema) if config.ema else None
         first = checkpoints.restore(newest, accelerator, ema) if newest is not None else 0
@@ -94,8 +78,7 @@ def train(config: TrainConfig) -> Path:
         scalars = Scalars(output / "tensorboard" / config.name, first, config.steps, config.log_every, main)
         batches: Any = loader(config, source, first, rank, world, config.accumulation)
         with scalars, closing(batches), stop_signals() as stop:
-            for reason, count in source.left_out.items():
-                scalars.say(f"{count} clips are left out: {reason}")
+            scalars.say(about(source))
             if first:
                 scalars.say(f"going on after step {first}")
             for step in range(first, config.steps):
@@ -136,12 +119,53 @@ def train(config: TrainConfig) -> Path:
                     if main:
                         write_clip(output / "samples" / f"step-{done:08d}.mp4", clip, config.data.buckets.fps)
                 if done % config.checkpoint_every == 0 or done == config.steps or stopping:
-                    newest = checkpoints.save(output, done, accelerator, config, ema, facts)
+                    newest = checkpoints.save(output, done, accelerator, config, ema, run.facts)
                 if stopping:
                     scalars.say(f"stopped and saved after step {done}; the same command goes on")
                     break
     assert newest is not None
     return newest
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has before its networks."""
+
+    accelerator: Accelerator
+    output: Path
+    folder: Path  # of the diffusers checkpoint
+    newest: Path | None  # checkpoint to go on from
+    before: Path | None  # that one, or the one named by `init`
+    encoders: Encoders
+    source: ClipSource
+    facts: dict[str, Any]  # for trainer.json
+
+
+@contextmanager
+def begin(config: TrainConfig) -> Iterator[Run]:
+    """Check the configuration, hold the output's folder, load the frozen encoders and the list of clips.
+
+    Raises:
+        ConfigError, CheckpointError: as `train` says.
+    """
+    accelerator = accelerator_for(config)
+    check_shares(config, accelerator.num_processes)
+    output, main = output_folder(config), accelerator.is_main_process
+    with checkpoints.held(output) if main else nullcontext():
+        newest = checkpoints.newest(output)
+        if newest is not None:
+            check_unchanged(config, newest)
+        accelerator.wait_for_everyone()
+        if main:
+            checkpoints.sweep(output)
+        with accelerator.main_process_first():
+            folder = model_folder(config.model, output)
+        half = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        encoders = Encoders.load(config.model, folder, accelerator.device, half)
+        source = ClipSource(config, config.seed, encoders.id if config.data.latents else None)
+        before = newest or (checkpoints.find(Path(config.init)) if config.init is not None else None)
+        facts = {"embedders": known_embedders(source, before)}
+        yield Run(accelerator, output, folder, newest, before, encoders, source, facts)
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
@@ -184,7 +208,7 @@ def about(source: ClipSource) -> str:
     """What is trained on and what is left out, in a line."""
     shares = ", ".join(f"{run} {share:.0%}" for run, share in source.shares.items())
     said = [f"training on {len(source.rows())} clips: {shares}"]
-    said += [f"left out: {count} {reason}" for reason, count in source.left_out.items()]
+    said += [f"{count} clips are left out: {reason}" for reason, count in source.left_out.items()]
     if source.config.data.latents is not None:
         said.append("cached latents: every clip begins at its first frame")
     return "; ".join(said)

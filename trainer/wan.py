@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_wan import WanImageEmbedding, WanTransformer3DModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from trainer.batch import Conditions
 from trainer.conditions import (
@@ -23,6 +22,7 @@ from trainer.conditions import (
     Signals,
     Source,
     latent_steps,
+    run_block,
     where_present,
 )
 from trainer.config import ModelConfig
@@ -102,21 +102,8 @@ class InterAvatarWan(nn.Module):
         rotary = self.rotary(steps + 1, height, width)
         skip = hidden.shape[1] // (steps + 1)
         for index in range(len(self.adapters)):
-            if self.checkpointing and torch.is_grad_enabled():
-                # Nothing in a block is random.
-                hidden = checkpoint(
-                    self.block,
-                    index,
-                    hidden,
-                    context,
-                    signals,
-                    rotary,
-                    skip,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                )
-            else:
-                hidden = self.block(index, hidden, context, signals, rotary, skip)
+            inputs = (index, hidden, context, signals, rotary, skip)
+            hidden = run_block(self.block, *inputs, again=self.checkpointing)
         return self.head(hidden[:, skip:], context.temb, (steps, height, width)).to(noisy.dtype)
 
     def block(
