@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import typer
@@ -161,6 +161,9 @@ def shards(
         list[Trainer] | None,
         typer.Option("--for", help="Also write plain videos and the list that this trainer reads."),
     ] = None,
+    format: Annotated[
+        Literal["webdataset"], typer.Option(help="Of the shards; there is this one.")
+    ] = "webdataset",
     engine: Annotated[Engine, typer.Option(help="ray, or inline: one process.")] = "ray",
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Write shards again in which samples failed.")
