@@ -153,11 +153,12 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
 ) -> None:
     whole = train(configure("whole"))
     config = configure("stopped")
+    handler = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "draw_noise", stopping_at(1))
         stopped = train(config)
     assert stopped == path_of(Path(config.output), 2) and read_info(stopped)["step"] == 2
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler
     capfd.readouterr()
     gone_on = train(config)
     assert "going on after step 2" in capfd.readouterr().err
