@@ -6,6 +6,8 @@ import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_ADDRESS = re.compile(r"\S*://\S*")
 # Parameters that sign a request or say how long the signature holds (AWS, Google Cloud, Azure, CloudFront).
 _SIGNATURES = re.compile(
     r"^(x-amz-.*|x-goog-.*|signature|expires|key-pair-id|policy|awsaccesskeyid|googleaccessid|sig|se|sp|sv|sr|st|spr"
@@ -29,3 +31,18 @@ def public_url(url: str) -> str:
 def without_secrets(text: str) -> str:
     """The text with every address in it made public."""
     return _URL.sub(lambda match: public_url(match.group()), text)
+
+
+def public_text(text: str) -> str:
+    """As `without_secrets`, for a value that may be an address itself, or several chained by `::`."""
+
+    def public(part: str) -> str:
+        # An address alone is one whole, whatever blanks and quotes are in it.
+        return public_url(part) if _SCHEME.match(part) else without_secrets(part)
+
+    if "://" not in text:
+        return text
+    try:
+        return "::".join(map(public, public(text).split("::")))
+    except ValueError:  # one that cannot be taken apart, such as http://[
+        return _ADDRESS.sub("", text)

@@ -6,7 +6,6 @@ import errno
 import io
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,12 @@ import numpy.typing as npt
 from manifests import features, storage
 from manifests import shards as format
 from manifests.buckets import BucketConfig
-from manifests.text import clean_text, public_url, without_secrets
+from manifests.text import clean_text, public_text
 from pipelines.shard_media import Packed, Wanted, pack
 from pipelines.shard_plan import Sample, is_own_media, resampling_rate
 from stages.constant_rate import STANDARD_RATES
 from stages.media import local_copy
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_ADDRESS = re.compile(r"\S*://\S*")
 # Errors of this machine, not of a sample.
 MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -60,7 +57,7 @@ def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
     except Exception as error:
         if getattr(error, "errno", None) in MACHINE or isinstance(error, MemoryError):
             raise
-        said = clean_text(_public(f"{type(error).__name__}: {error}"))
+        said = clean_text(public_text(f"{type(error).__name__}: {error}"))
         return entry | {"error": " ".join(said.split())[:1000]}, {}
     bucket = BucketConfig().bucket_of(packed.seconds, packed.width, packed.height)
     entry |= _described(row, arrays) | {
@@ -117,27 +114,12 @@ def _plain(value: Any) -> Any:
     Shards travel further than the manifest: no address in any text has a key.
     """
     if isinstance(value, Mapping):
-        return {_public(str(k)): _plain(v) for k, v in value.items()}
+        return {public_text(str(k)): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, int | bool) else _public(str(value))
-
-
-def _public(text: str) -> str:
-    """The text with no user, password or signature in its addresses, chained ones (`::`) as well."""
-
-    def public(part: str) -> str:
-        # An address alone is one whole, whatever blanks and quotes are in it.
-        return public_url(part) if _SCHEME.match(part) else without_secrets(part)
-
-    if "://" not in text:
-        return text
-    try:
-        return "::".join(map(public, public(text).split("::")))
-    except ValueError:  # one that cannot be taken apart, such as http://[
-        return _ADDRESS.sub("", text)
+    return value if value is None or isinstance(value, int | bool) else public_text(str(value))
 
 
 def _arrays(sample: Sample, first_s: float) -> dict[str, npt.NDArray[Any]]:

@@ -21,7 +21,6 @@ from statistics import fmean
 from typing import Any, Final
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
@@ -114,10 +113,10 @@ def distill(config: TrainConfig) -> Path:
                 # Both are looked at before either is stepped: a wrong number must not reach the weights.
                 picks = source.plan(step)
                 ids = [pick.sample_id for pick in picks]
-                every_loss, norm = clip_and_gather(accelerator, critic, losses, config)
+                every_loss, norm = loop.clip_and_gather(accelerator, critic, losses, config)
                 loop.check_finite(step, ids, every_loss, norm)
                 if students_turn:
-                    every_loss_of_student, student_norm = clip_and_gather(
+                    every_loss_of_student, student_norm = loop.clip_and_gather(
                         accelerator, student, student_losses, config
                     )
                     loop.check_finite(step, ids, every_loss_of_student, student_norm)
@@ -255,11 +254,3 @@ def dmd_gradient(clean: Tensor, real: Tensor, fake: Tensor) -> Tensor:
 def dmd_loss(clean: Tensor, gradient: Tensor) -> Tensor:
     """[B]: half the mean square of the gradient; its own gradient by `clean` is gradient / elements."""
     return 0.5 * flow_loss(clean, (clean - gradient).detach())
-
-
-def clip_and_gather(
-    accelerator: Accelerator, network: nn.Module, losses: list[Tensor], config: TrainConfig
-) -> tuple[list[float], float]:
-    """Clip the gradients; the losses by place in the global batch, and the gradients' norm before."""
-    norm = accelerator.clip_grad_norm_(network.parameters(), config.optimiser.max_gradient_norm)
-    return accelerator.gather(torch.cat(losses)).tolist(), float(norm)

@@ -98,10 +98,7 @@ def train(config: TrainConfig) -> Path:
                         accelerator.backward(loss.mean() / len(share))
                     losses.append(loss.detach())
 
-                norm = float(
-                    accelerator.clip_grad_norm_(model.parameters(), config.optimiser.max_gradient_norm)
-                )
-                every_loss = accelerator.gather(torch.cat(losses)).tolist()  # by place in the global batch
+                every_loss, norm = clip_and_gather(accelerator, model, losses, config)
                 picks = source.plan(step)
                 check_finite(step, [pick.sample_id for pick in picks], every_loss, norm)
                 optimiser.step()
@@ -288,6 +285,14 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
     for group in optimiser.param_groups:
         group["lr"] = rate
     return rate
+
+
+def clip_and_gather(
+    accelerator: Accelerator, network: nn.Module, losses: list[Tensor], config: TrainConfig
+) -> tuple[list[float], float]:
+    """Clip the gradients; the losses by place in the global batch, and the gradients' norm before."""
+    norm = accelerator.clip_grad_norm_(network.parameters(), config.optimiser.max_gradient_norm)
+    return accelerator.gather(torch.cat(losses)).tolist(), float(norm)
 
 
 def check_finite(step: int, sample_ids: Sequence[str], losses: Sequence[float], norm: float) -> None:
