@@ -9,6 +9,7 @@ In an object store one PUT stands for the rename (`manifests/storage.py`).
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -27,6 +28,7 @@ from manifests.schema import to_rows
 
 ROWS_PER_FILE = 50_000
 PARTS = "_parts"
+_NUMBERED = re.compile(r"manifest-(\d+)\.parquet")
 
 
 def write_table(path: Path, table: pa.Table, row_group_size: int | None = None) -> None:
@@ -167,7 +169,7 @@ def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = 
     files = manifest_files(manifest)
     schema = merged_schema(manifest, schema)
     if not files:
-        write_table(manifest / "manifest-00000.parquet", schema.empty_table())
+        write_table(_numbered(manifest, 0), schema.empty_table())
     stored = _as_stored(schema)
     for file in files:
         if not read_schema(file).equals(stored, check_metadata=True):
@@ -272,17 +274,31 @@ def merge(
 
 
 def _append(manifest: Path, rows: pa.Table, sizes: dict[Path, int]) -> None:
-    """Put new rows into the last file while it has room, then into further files."""
+    """Put new rows into the last file while it has room, then into further files.
+
+    A new file's number is one more than the highest: files in between may be missing, and others may lie
+    beside ours.
+    """
     while rows.num_rows:
-        last = max(sizes)
-        if sizes[last] >= ROWS_PER_FILE:
-            last = manifest / f"manifest-{len(sizes):05d}.parquet"
+        last = max(sizes, key=_number)
+        if sizes[last] >= ROWS_PER_FILE or _number(last) < 0:
+            last = _numbered(manifest, _number(last) + 1)
             sizes[last] = 0
         room = ROWS_PER_FILE - sizes[last]
         old = [conform(read_file(last), rows.schema)] if sizes[last] else []
         write_table(last, _sorted(pa.concat_tables([*old, rows.slice(0, room)])))
         sizes[last] += min(room, rows.num_rows)
         rows = rows.slice(room)
+
+
+def _numbered(manifest: Path, number: int) -> Path:
+    return manifest / f"manifest-{number:05d}.parquet"
+
+
+def _number(file: Path) -> int:
+    """The number in the name of one of our files; -1 for any other."""
+    found = _NUMBERED.fullmatch(file.name)
+    return int(found[1]) if found else -1
 
 
 def _sorted(table: pa.Table) -> pa.Table:

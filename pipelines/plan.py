@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from manifests import store
 from manifests.schema import SOURCE_COLUMNS, to_rows
 from pipelines.pipeline import MEDIA, Program, Step, due
-from pipelines.source import InputError, Listing, sample_id
+from pipelines.source import Listing, sample_id
 
 
 @dataclass
@@ -197,24 +197,3 @@ def outdated(manifest: Path, listed: set[str], planned: set[str]) -> set[str]:
     ids = pa.array(sorted(listed), pa.string())
     mine = pc.or_(pc.is_in(table["parent_id"], value_set=ids), pc.is_in(table["sample_id"], value_set=ids))
     return set(table.filter(mine)["sample_id"].to_pylist()) - planned
-
-
-def refuse_other_folder(listing: Listing, manifest: Path) -> None:
-    """Two folders of one name would overwrite each other's samples.
-
-    Raises:
-        InputError: the manifest holds the same ids from files that still exist elsewhere.
-    """
-    now = {row["sample_id"]: row["source_uri"] for row in listing.rows}
-    table = store.read(manifest, ["sample_id", "source_uri"])
-    for sample, before in zip(*(table[n].to_pylist() for n in ("sample_id", "source_uri")), strict=True):
-        uri = now.get(sample, before)
-        if uri == before or "://" in before + uri:
-            continue
-        here, there = Path(uri), Path(before)
-        if there.exists() and here.exists() and not there.samefile(here):
-            raise InputError(
-                f"the output already holds {before}, another folder of the same name as that of {uri}; "
-                "name this one with --set source=NAME"
-            )
-        return  # the folder was moved: one look is enough

@@ -24,8 +24,9 @@ from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, rescreen
 from pipelines.inline_runner import run_inline
 from pipelines.leftovers import Leftovers
+from pipelines.other_folder import refuse_other_folder
 from pipelines.pipeline import Pipeline, Program, Resources, RunError, Split, Step, compile_pipeline
-from pipelines.plan import Plan, fan_out, make_plan, outdated, refuse_other_folder
+from pipelines.plan import Plan, fan_out, make_plan, outdated
 from pipelines.preview import preview
 from pipelines.progress import Progress
 from pipelines.record import lock, now, read_run, versions, write_run, write_screen

@@ -158,8 +158,10 @@ def test_another_pipeline_or_another_folder_of_the_same_name_is_refused(tmp_path
     other = replace(run, pipeline=replace(run.pipeline, name="other"))
     with pytest.raises(InputError, match="holds a run of toy"):
         other.execute(quiet())
+    files = make_files(tmp_path / "b" / "in", 2)
+    (files / "clip0001.mp4").write_bytes(b"yy")
     with pytest.raises(InputError, match="--set source=NAME"):
-        execute(toy_stages(), make_files(tmp_path / "b" / "in", 2), out)
+        execute(toy_stages(), files, out)
     assert len(manifest(out)) == 2
 
 

@@ -186,6 +186,37 @@ def test_new_rows_fill_the_last_file_and_old_ones_stay_where_they_are(
     assert seen(manifest) == {"s0": 1, "s1": 1, "s2": 1, "s3": 2, "s4": 2}
 
 
+@pytest.mark.parametrize(
+    "lost", ["manifest-00000.parquet", "manifest-00001.parquet", "manifest-00002.parquet"]
+)
+def test_a_file_that_is_missing_in_the_numbering_costs_its_own_rows_only(
+    manifest: Path, three_a_file: None, lost: str
+) -> None:
+    store.commit(manifest, table(dict.fromkeys(IDS, 1)))
+    store.merge(manifest, SCHEMA)
+    gone = pq.read_table(manifest / lost)["sample_id"].to_pylist()
+    (manifest / lost).unlink()
+    store.commit(manifest, table({f"t{i}": 2 for i in range(7)}))
+    store.merge(manifest, SCHEMA)
+    assert seen(manifest) == dict.fromkeys(sorted(set(IDS) - set(gone)), 1) | {f"t{i}": 2 for i in range(7)}
+    store.commit(manifest, table(dict.fromkeys(gone, 3)))
+    store.merge(manifest, SCHEMA)
+    assert len(seen(manifest)) == 16 and all(seen(manifest)[name] == 3 for name in gone)
+
+
+def test_rows_are_never_put_into_a_file_that_is_not_ours(manifest: Path, three_a_file: None) -> None:
+    store.commit(manifest, table({"s0": 1}))
+    store.merge(manifest, SCHEMA)
+    foreign = manifest / "z-of-somebody.parquet"
+    pq.write_table(table({"other": 5}), foreign)
+    before = foreign.read_bytes()
+    store.commit(manifest, table(dict.fromkeys(IDS[1:6], 2)))
+    store.merge(manifest, SCHEMA)
+    assert foreign.read_bytes() == before
+    assert files(manifest) == ["manifest-00000.parquet", "manifest-00001.parquet", foreign.name]
+    assert len(seen(manifest)) == 7
+
+
 def test_the_newest_of_several_parts_wins(manifest: Path) -> None:
     for value in range(12):
         store.commit(manifest, table({"s0": value, f"s{value % 3}": value}))
