@@ -11,6 +11,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
+from manifests.orientation import orientation_of
+
 CRF = 18
 PIXELS = "yuv420p"
 TICKS = 90_000  # a second
@@ -32,10 +34,10 @@ class Encoder:
 
     def __init__(self, first: VideoFrame, video: Any, rate: float | None) -> None:
         self.rate = rate
-        self.turns = round(first.rotation) % 360 // 90
+        self.orientation = orientation_of(first)
         width = max(2, round(first.width * float(video.sample_aspect_ratio or 1)) // 2 * 2)
         self.coded = (width, max(2, first.height // 2 * 2))
-        self.size = self.coded[::-1] if self.turns % 2 else self.coded
+        self.size = self.orientation.size(*self.coded)
         self.seen = 0
         self.zero = 0.0
         self.ticks = 0
@@ -87,11 +89,11 @@ class Encoder:
         made = frame.reformat(
             width, height, format=PIXELS, interpolation=Interpolation.BICUBIC, dst_color_range=LIMITED_RANGE
         )
-        if not self.turns:
+        if self.orientation.is_upright:
             return VideoFrame.from_ndarray(made.to_ndarray(), format=PIXELS)  # without the source's side data
         planes = made.to_ndarray()
         luma, chroma = planes[:height], planes[height:].reshape(2, height // 2, width // 2)
-        turned = [np.rot90(p, self.turns).ravel() for p in (luma, *chroma)]
+        turned = [self.orientation.upright(plane).ravel() for plane in (luma, *chroma)]
         flat = np.concatenate(turned).reshape(self.size[1] * 3 // 2, self.size[0])
         return VideoFrame.from_ndarray(flat, format=PIXELS)
 

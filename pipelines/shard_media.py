@@ -19,10 +19,13 @@ import numpy as np
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
+from manifests.orientation import orientation_of
 from pipelines.shard_encoder import MP4, PIXELS, Encoder
 from stages.contract import Audio
 from stages.media import HOLE_S, NO_OTHER_FILES, MediaError, Mono, open_regular
 
+# Raised by hand when a change alters the media of a sample: shards are then written again.
+VERSION = 2
 RATE = 16_000  # Hz of the sound
 CODEC = "h264"
 CONTAINERS = frozenset({"mov", "mp4", "matroska"})
@@ -232,7 +235,7 @@ def _can_be_copied(packets: list[Any], shown: Any, wanted: Wanted) -> bool:
         return False
     return (
         shown.format.name == PIXELS
-        and round(shown.rotation) % 360 == 0
+        and orientation_of(shown).is_upright
         and shown.width % 2 == 0 == shown.height % 2
     )
 

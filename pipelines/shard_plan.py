@@ -18,6 +18,7 @@ from manifests import shards as format
 from manifests import storage, store
 from manifests.schema import to_rows
 from manifests.screen import STAND_IN, STAND_IN_COLUMN
+from pipelines import shard_media
 from pipelines.catalogue import CLIPS, PORTRAITS
 from pipelines.pipeline import RunError
 from pipelines.record import read_run
@@ -281,8 +282,8 @@ def resampling_rate(row: Mapping[str, Any], rates: Sequence[float]) -> float | N
 
 _COUNTED = (
     *("media_uri", "source_uri", "start_s", "end_s", "source_size", "width", "height", "num_frames", "fps"),
-    *("bitrate_per_pixel", "video_codec", "pixel_format", "rotation", "variable_frame_rate", "has_audio"),
-    *("attribute_embedder", "audio_embedder"),
+    *("bitrate_per_pixel", "video_codec", "pixel_format", "mirrored", "rotation", "variable_frame_rate"),
+    *("has_audio", "attribute_embedder", "audio_embedder"),
 )
 
 
@@ -300,6 +301,7 @@ def estimated_bytes(row: Mapping[str, Any]) -> int:
     as_is = (
         row.get("video_codec") == "h264"
         and row.get("pixel_format") == "yuv420p"
+        and not row.get("mirrored")
         and not row.get("rotation")
         and not row.get("variable_frame_rate")
     )
@@ -330,7 +332,8 @@ def _digest(runs: Sequence[RunOfSamples], shards: Sequence[Sequence[int]]) -> st
     """16 hex digits of everything that makes the bytes: rows, where they lie, which shard they go into."""
     digest = hashlib.sha256()
     heads = [[run.name, str(run.folder), run.pipeline, list(map(bool, run.preview))] for run in runs]
-    digest.update(json.dumps([format.VERSION, heads, [list(s) for s in shards]]).encode())
+    made_by = [format.VERSION, shard_media.VERSION]
+    digest.update(json.dumps([*made_by, heads, [list(s) for s in shards]]).encode())
     for run in runs:
         sink = _Hashed(digest)
         with pa.ipc.new_stream(pa.PythonFile(sink, "w"), run.table.schema) as stream:

@@ -22,11 +22,12 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
+from manifests.orientation import UPRIGHT, Orientation, orientation_of
 from stages.contract import Audio, Frames
 
 REMOTE = "://"
 # Raised by hand when a change here alters frames or samples: every stage that sees them is computed again.
-MEDIA_VERSION = 1
+MEDIA_VERSION = 2
 # Sound whose time stamps leave more than this out is filled with silence, s.
 HOLE_S = 0.02
 # A file that claims to be a playlist could make the demuxer open other files or addresses.
@@ -53,7 +54,7 @@ class Decoded:
     height: int = 0
     coded_width: int = 0
     coded_height: int = 0
-    rotation: int = 0
+    orientation: Orientation = UPRIGHT
     header_fps: float | None = None
     header_seconds: float | None = None
     frame_times: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -95,19 +96,17 @@ def short_side_size(width: int, height: int, short_side: int) -> tuple[int, int]
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _upright_size(frame: VideoFrame, aspect: float, rotation: int) -> tuple[int, int]:
-    width, height = max(1, round(frame.width * aspect)), frame.height
-    return (height, width) if rotation % 180 else (width, height)
+def _upright_size(frame: VideoFrame, aspect: float, orientation: Orientation) -> tuple[int, int]:
+    return orientation.size(max(1, round(frame.width * aspect)), frame.height)
 
 
-def _to_rgb(frame: VideoFrame, size: tuple[int, int], rotation: int) -> npt.NDArray[np.uint8]:
+def _to_rgb(frame: VideoFrame, size: tuple[int, int], orientation: Orientation) -> npt.NDArray[np.uint8]:
     """The frame as upright RGB of `size` (width, height)."""
-    width, height = (size[1], size[0]) if rotation % 180 else size
+    width, height = orientation.size(*size)
     # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
     small = frame.reformat(width, height, format="yuv420p", interpolation=Interpolation.AREA)
     image = np.asarray(small.reformat(format="rgb24").to_ndarray(), np.uint8)
-    turns = (rotation // 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    return np.ascontiguousarray(orientation.upright(image))
 
 
 class _Sampler:
@@ -322,9 +321,9 @@ class _Pass:
             return  # between the key frame that the seek landed on and the start
         out = self.out
         if not self.times:
-            out.rotation = round(frame.rotation) % 360
+            out.orientation = orientation_of(frame)
             aspect = float(self.video.sample_aspect_ratio or 1)
-            out.width, out.height = _upright_size(frame, aspect, out.rotation)
+            out.width, out.height = _upright_size(frame, aspect, out.orientation)
         self.times.append(time)
         made: dict[tuple[int, int], npt.NDArray[np.uint8]] = {}
         for sampler in self.samplers:
@@ -332,7 +331,7 @@ class _Pass:
                 continue
             target = short_side_size(out.width, out.height, sampler.request.short_side)
             if target not in made:
-                made[target] = _to_rgb(frame, target, out.rotation)
+                made[target] = _to_rgb(frame, target, out.orientation)
             sampler.times.append(time)
             sampler.images.append(made[target])
 
@@ -380,6 +379,7 @@ def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
                     s for s in container.streams.video if not s.disposition & Disposition.attached_pic
                 )
                 start = float((video.start_time or 0) * (video.time_base or 0))
+                aspect = float(video.sample_aspect_ratio or 1)  # the stream is gone once the file is closed
                 container.seek(int((start + at_s) * av.time_base), backward=True)
                 found = None
                 for frame in container.decode(video):
@@ -390,6 +390,6 @@ def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
             raise MediaError(f"no frame at {at_s:.2f} s") from error
     if found is None:
         raise MediaError(f"no frame at {at_s:.2f} s")
-    rotation = round(found.rotation) % 360
-    size = _upright_size(found, float(video.sample_aspect_ratio or 1), rotation)
-    return _to_rgb(found, short_side_size(*size, short_side), rotation)
+    orientation = orientation_of(found)
+    size = _upright_size(found, aspect, orientation)
+    return _to_rgb(found, short_side_size(*size, short_side), orientation)

@@ -41,6 +41,7 @@ class Probe(Stage):
             description="More odd intervals than this share: variable frame rate, not a lost frame.",
         )
 
+    version: ClassVar[int] = 2
     writes: ClassVar = {
         "duration_s": Score("s", "Duration of the decoded picture."),
         "fps": Score("frames/s", "Mean frame rate, measured on the decoded frames."),
@@ -52,7 +53,8 @@ class Probe(Stage):
         "width": Column("int", "px", "Width as displayed."),
         "height": Column("int", "px", "Height as displayed."),
         "short_side": Column("int", "px", "The shorter of width and height."),
-        "rotation": Column("int", "degrees", "Counter-clockwise turn that shows the stored frames upright."),
+        "mirrored": Column("bool", "", "Left and right of the stored frames change places to be shown."),
+        "rotation": Column("int", "degrees", "Counter-clockwise turn that then shows them upright."),
         "container": Column("string", "", "Container format."),
         "video_codec": Column("string", "", "Video decoder."),
         "pixel_format": Column("string", "", "Pixel format of the stored frames."),
@@ -96,7 +98,8 @@ class Probe(Stage):
             "width": media.width,
             "height": media.height,
             "short_side": min(media.width, media.height),
-            "rotation": media.rotation,
+            "mirrored": media.orientation.mirrored,
+            "rotation": media.orientation.degrees,
             "container": media.format,
             "video_codec": media.video_codec,
             "pixel_format": media.pixel_format,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from manifests.buckets import Bucket
+from tests.memory import FILLS, filled
 from tests.shard_toys import gradient, write_video
 from trainer import decode
 from trainer.clip import audio_rows
@@ -98,6 +99,28 @@ def test_pictures_are_cut_in_the_middle_and_keep_their_colours() -> None:
     assert torch.allclose(red.mean(0), (torch.arange(32, 96) + 0.5) / 128 * 255, atol=4)
     assert torch.allclose(green.mean(1), (torch.arange(64) + 0.5) / 64 * 255, atol=6)
     assert blue.mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket"),
+    [
+        ((1280, 720), Bucket(1, 480, 848)),  # 853 columns, of which 848 are kept
+        ((720, 1280), Bucket(1, 848, 480)),  # 853 rows
+        ((66, 64), Bucket(1, 64, 66)),
+        ((40, 38), Bucket(1, 37, 37)),
+    ],
+)
+def test_every_column_is_written(size: tuple[int, int], bucket: Bucket) -> None:
+    data, found = video(frames=2, width=size[0], height=size[1]), []
+    for fill in FILLS:
+        with filled(fill):
+            found.append(decode_clip(data, bucket, 25).video)
+    assert torch.equal(*found)
+    red, green, _ = found[0][:, 0].float()
+    crop = crop_of(*size, bucket)
+    columns = (torch.arange(bucket.width) + crop.left + 0.5) / crop.width * 255
+    rows = (torch.arange(bucket.height) + crop.top + 0.5) / crop.height * 255
+    assert (red.mean(0) - columns).abs().max() < 8 and (green.mean(1) - rows).abs().max() < 8
 
 
 @pytest.mark.parametrize("size", [(256, 256), (32, 32), (50, 90)])

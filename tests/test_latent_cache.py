@@ -15,6 +15,7 @@ from manifests.shards import ShardsFolder
 from tests.object_store import new_folder, s3_server
 from tests.shard_toys import toy_shards
 from tests.test_trainer_data import config, overwrite, picks_of, toys
+from trainer import latent_cache
 from trainer.batch import Batch
 from trainer.config import TrainConfig
 from trainer.data import ClipSource, Pick, collate, loader
@@ -197,6 +198,20 @@ def test_a_clip_made_anew_or_touched_elsewhere_has_other_latents() -> None:
     ]
     assert len({cache.path(row, bucket) for row in rows}) == 4
     assert cache.path(rows[0], bucket) == cache.path(dict(rows[0]), bucket)
+
+
+def test_latents_of_other_pictures_are_not_taken(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of how pictures are made raises the version, and nothing made before it is read."""
+    plain, source = settings(shards), ClipSource(cached(settings(shards), tmp_path))
+    with monkeypatch.context() as before:
+        before.setattr("trainer.latent_cache.VERSION", latent_cache.VERSION - 1)
+        assert write_latents(ClipSource(plain), Halves(), tmp_path).new == 5
+    with pytest.raises(LatentError, match="is not there: run `interavatar latents` again"):
+        source.load(source.plan(0)[0])
+    assert write_latents(ClipSource(plain), Halves(), tmp_path).new == 5
+    assert source.load(source.plan(0)[0]).latents is not None
 
 
 def test_a_clip_that_changed_is_encoded_again(tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from backends.image_warp import ImageWarp
 from manifests.screen import Screen
 from manifests.text import public_url, without_secrets
-from pipelines.pipeline import Pipeline, RunError, Split, compile_pipeline
+from pipelines.pipeline import Pipeline, RunError, Split, compile_pipeline, fingerprint
 from pipelines.run import Run
 from pipelines.source import InputError
 from stages.constant_rate import ConstantRate
 from stages.contract import Column, Stage
 from stages.probe import Probe
+from stages.synthesise import Synthesise
 from tests.helpers import execute, make_files, make_run, manifest, quiet, toy_stages
 from tests.test_engine import computed
 from tests.toys import Length, Other, Square
@@ -172,6 +174,14 @@ def test_rows_that_were_not_committed_fail_the_audit(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Run, "_compute", lambda *_: iter(()))
     with pytest.raises(RunError, match="of 4 samples to compute 0 were committed"):
         run.execute(quiet())
+
+
+def test_other_pictures_change_the_stages_that_see_them_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages: list[Stage] = [Probe(), Synthesise(ImageWarp())]
+    before = [fingerprint(stage, {}, 0) for stage in stages]
+    monkeypatch.setattr("pipelines.pipeline.MEDIA_VERSION", 99)
+    after = [fingerprint(stage, {}, 0) for stage in stages]
+    assert before[0] != after[0] and before[1] == after[1]
 
 
 def test_stages_that_see_the_picture_depend_on_who_made_the_file() -> None:

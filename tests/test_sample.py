@@ -14,6 +14,7 @@ import torch
 
 from stages.contract import Audio
 from stages.media import decode
+from tests.memory import FILLS, filled
 from trainer.batch import Conditions
 from trainer.flow import noise_like
 from trainer.sample import read_sound, sample, unconditional, write_clip
@@ -177,6 +178,26 @@ def test_a_clip_is_written_whole(tmp_path: Path) -> None:
     spectrum = np.abs(np.fft.rfft(heard[:8000]))
     assert abs(int(spectrum.argmax()) * 2 - 440) <= 2
     assert [p.name for p in path.parent.iterdir()] == ["clip.mp4"]
+
+
+def test_a_clip_does_not_depend_on_what_memory_held(tmp_path: Path) -> None:
+    """In any even size the frames' own bytes decide, and what is read is the picture."""
+    for width, height in [
+        *((side, 16) for side in range(16, 66, 2)),
+        *((34, side) for side in range(18, 66, 2)),
+    ]:
+        image = np.empty((height, width, 3), np.uint8)
+        image[..., 0] = np.linspace(60, 200, width)
+        image[..., 1] = np.linspace(60, 140, height)[:, None]
+        image[..., 2] = 100
+        video = torch.from_numpy(np.stack([image] * 2)).permute(3, 0, 1, 2)
+        files = [tmp_path / f"{fill}.mp4" for fill in FILLS]
+        for fill, path in zip(FILLS, files, strict=True):
+            with filled(fill):
+                write_clip(path, video, 10.0)
+        assert files[0].read_bytes() == files[1].read_bytes()
+        found = probe(files[0])["frames"].astype(int)
+        assert np.abs(found - image).max() <= 12, (width, height)
 
 
 def test_a_clip_that_fails_leaves_nothing(tmp_path: Path) -> None:

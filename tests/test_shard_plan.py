@@ -49,11 +49,14 @@ def test_the_size_of_a_sample_is_foreseen() -> None:
     row = {
         "media_uri": "a.mp4", "source_uri": "a.mp4", "start_s": None, "end_s": None, "source_size": 10**6,
         "width": 100, "height": 100, "num_frames": 250, "fps": 25.0, "has_audio": True,
-        "video_codec": "h264", "pixel_format": "yuv420p", "rotation": 0, "variable_frame_rate": False,
+        "video_codec": "h264", "pixel_format": "yuv420p", "mirrored": False, "rotation": 0,
+        "variable_frame_rate": False,
     }  # fmt: skip
     assert estimated_bytes(row) == 12_288 + 10**6 + 10 * 32_000
     part = row | {"start_s": 2.0}
     assert estimated_bytes(part) == 12_288 + 250 * 100 * 100 * 0.1 / 8 + 320_000
+    for shown in ({"mirrored": True}, {"rotation": 90}):  # encoded anew, as a part is
+        assert estimated_bytes(row | shown) == estimated_bytes(part)
     made = row | {"media_uri": "made.mp4", "bitrate_per_pixel": 0.2, "has_audio": False}
     assert estimated_bytes(made) == 12_288 + 250 * 100 * 100 * 0.2 / 8
     heard = row | {"attribute_embedder": "dinov2 x", "audio_embedder": "wav2vec2(x, y)"}

@@ -18,6 +18,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from torch import Tensor
 
 from manifests.buckets import Bucket
+from manifests.orientation import UPRIGHT, orientation_of
 
 # A file that claims to be a playlist could make the demuxer open other files or addresses.
 _NO_OTHER_FILES = {"protocol_whitelist": "none"}
@@ -26,6 +27,9 @@ MARGIN = 0.05
 
 # This long before the first frame wanted all frames are decoded, s: the nearest may lie before it.
 EXACT = 0.5
+# libswscale 9.5 makes planes of RGB in blocks of columns and leaves up to 8 at the end unwritten; in a width
+# that is a multiple of this, as of any block, it writes all. An odd height takes it three times as long.
+BLOCK = 64
 
 
 class DecodeError(ValueError):
@@ -81,7 +85,8 @@ def decode_clip(
     """Frame i is the one nearest to `start_s` + i / fps on the clip's clock, 0 at its first frame.
 
     Args:
-        data: a video as shards hold it: upright, square pixels, the first frame at 0 s.
+        data: a video as shards hold it: square pixels, the first frame at 0 s; upright there, but a display
+            matrix is obeyed.
         bucket: size in pixels, and how many frames.
         fps: frame rate wanted, frames/s.
         start_s: where to begin, s; found by seeking.
@@ -173,29 +178,46 @@ def _choose(
 
 
 class _Painter:
-    """Frames scaled and cut into one array."""
+    """Frames scaled, shown upright and cut into one array."""
 
     def __init__(self, bucket: Bucket, point: tuple[float, float] | None, count: int) -> None:
         self.bucket, self.point = bucket, point
         self.video = np.empty((3, count, bucket.height, bucket.width), np.uint8)
         self.crop: Crop | None = None
+        self.orientation = UPRIGHT
         self.how = Interpolation.AREA
         # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()
+        self.blocks: VideoFrame | None = None
 
     def paint(self, frame: VideoFrame, first: int, end: int) -> None:
         """The frame at places first to end."""
-        crop = self.crop or self._fit(frame.width, frame.height)
-        small = self.scaler.reformat(
-            frame, crop.width, crop.height, "yuv420p", interpolation=self.how, threads=1
-        )
-        planes = self.converter.reformat(small, format="gbrp", threads=1).planes
-        for channel, plane in zip((1, 2, 0), planes, strict=True):
-            values = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-            rows = values[crop.top : crop.top + self.bucket.height]
+        crop = self.crop or self._fit(frame)
+        width, height = self.orientation.size(crop.width, crop.height)
+        small = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=self.how, threads=1)
+        rgb = self.converter.reformat(self._in_blocks(small), format="gbrp", threads=1)
+        for channel, plane in zip((1, 2, 0), rgb.planes, strict=True):
+            rows = self.orientation.upright(_values(plane)[:height, :width])[crop.top :][: self.bucket.height]
             self.video[channel, first:end] = rows[:, crop.left : crop.left + self.bucket.width]
 
-    def _fit(self, width: int, height: int) -> Crop:
+    def _in_blocks(self, small: VideoFrame) -> VideoFrame:
+        """The picture, its last row and column repeated: of even height, its width a multiple of `BLOCK`."""
+        if small.width % BLOCK == 0 == small.height % 2:
+            return small
+        if self.blocks is None:
+            width, height = -(-small.width // BLOCK) * BLOCK, small.height + small.height % 2
+            self.blocks = VideoFrame(width, height, small.format.name)
+        self.blocks.colorspace, self.blocks.color_range = small.colorspace, small.color_range
+        for source, target in zip(small.planes, self.blocks.planes, strict=True):
+            values, width, height = _values(target), source.width, source.height
+            values[:height, :width] = _values(source)[:, :width]
+            values[height:] = values[height - 1]
+            values[:, width:] = values[:, width - 1 : width]
+        return self.blocks
+
+    def _fit(self, frame: VideoFrame) -> Crop:
+        self.orientation = orientation_of(frame)
+        width, height = self.orientation.size(frame.width, frame.height)
         crop = self.crop = crop_of(width, height, self.bucket, self.point)
         if crop.width > width:
             self.how = Interpolation.BICUBIC  # areas say nothing between pixels
@@ -203,3 +225,8 @@ class _Painter:
             x, y = self.point[0] * crop.width - crop.left, self.point[1] * crop.height - crop.top
             self.point = x / self.bucket.width, y / self.bucket.height
         return crop
+
+
+def _values(plane: Any) -> npt.NDArray[np.uint8]:
+    """A plane's memory, uint8 [rows, bytes of a row], what lies behind each row included."""
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from trainer.data import ClipSource
 
 # Raised by hand when the frames that are encoded change: which, how they are cut, or their scaling.
-VERSION = 1
+VERSION = 2
 _HEADER = 4096  # bytes that the header of a file has at most; it has some 300
 _AGAIN = "run `interavatar latents` again"
 
