@@ -8,20 +8,21 @@ OUTPUT ?= demo
 
 setup: .venv/.done
 
+# uv, because pyproject.toml overrides what packages ask for (one OpenCV), which pip cannot.
 .venv/.done: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[laptop,dev]'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[laptop,dev]'
 	touch $@
 
 # The gpu profile's packages on a machine without a GPU: PyPI's CUDA builds of torch and its relatives run on
-# a CPU, vLLM has a build of its own whose wish for another torch is overridden (uv can, pip cannot).
+# a CPU, vLLM has a build of its own whose wish for another torch is overridden.
 setup-models: .venv/models/.done
 
 MODELS := .venv/models/bin
 .venv/models/.done: pyproject.toml tests/models/requirements.txt | .venv/.done
-	$(PYTHON) -m venv .venv/models
-	$(MODELS)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	$(MODELS)/uv pip install --quiet --no-cache --compile-bytecode --python $(MODELS)/python \
+	$(PYTHON) -m venv --clear .venv/models
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(MODELS)/python \
 		--override tests/models/override.txt -r tests/models/requirements.txt -e '.[models,dev]'
 	$(MODELS)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python napari-cotrack==0.1.7
 	touch $@
@@ -40,12 +41,12 @@ check: setup
 
 test: check test-laptop test-models
 
-test-laptop: setup setup-models
+test-laptop: setup setup-models .venv/demo-media
 	$(BIN)/python -m pytest
 
 # Every model of the gpu profile, on tiny random weights.
 test-models: setup setup-models
-	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest tests/models tests/test_role_contract.py
+	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest tests/models tests/test_role_contract.py tests/test_environment.py
 
 test-fast: check
 	$(BIN)/python -m pytest -m 'not slow'

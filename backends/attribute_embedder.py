@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,7 +60,7 @@ class DinoV2:
     @cached_property
     def id(self) -> str:
         """Implementation, version and weights."""
-        return f"dinov2 transformers {version('transformers')} {self.model}"
+        return f"dinov2 {self.model}"
 
     def setup(self) -> None:
         """Load the weights.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
@@ -65,7 +64,7 @@ class LogMel:
     @property
     def id(self) -> str:
         """Implementation, version and settings."""
-        return f"log-mel 1 (numpy {version('numpy')}) bands={self.BANDS} {self.rate_hz:g}Hz"
+        return f"log-mel 1 bands={self.BANDS} {self.rate_hz:g}Hz"
 
     def setup(self) -> None:
         """Nothing to load."""
@@ -139,10 +138,7 @@ class Wav2Vec2:
     @property
     def id(self) -> str:
         """Implementation, version and settings."""
-        return (
-            f"wav2vec2({self.model}, transformers {version('transformers')}, chunk={self.chunk_s:g}, "
-            f"overlap={self.overlap_s:g})"
-        )
+        return f"wav2vec2({self.model}, chunk={self.chunk_s:g}, overlap={self.overlap_s:g})"
 
     def setup(self) -> None:
         """Load the weights; again does nothing.

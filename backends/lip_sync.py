@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Protocol
 
 import numpy as np
@@ -122,7 +121,7 @@ class MouthEnvelopeCorrelation:
     def id(self) -> str:
         """Implementation, version and settings."""
         return (
-            f"{self.method} 1 (scipy {version('scipy')}) sound={self.sound_hz} motion={self.motion_hz} "
+            f"{self.method} 1 sound={self.sound_hz} motion={self.motion_hz} "
             f"offset={self.max_offset_s} in_sync={self.in_sync_s} apart={self.apart_s} "
             f"min_seconds={self.min_seconds} min_seen={self.min_seen}"
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ class OpenClipEmbedder:
     @cached_property
     def id(self) -> str:
         """Implementation, version and weights."""
-        return f"open_clip {version('open_clip_torch')} {self.model}"
+        return f"open_clip {self.model}"
 
     def setup(self) -> None:
         """Load the image tower; the text tower is thrown away.

@@ -58,9 +58,7 @@ class LucasKanade:
     @property
     def id(self) -> str:
         """Implementation, version and settings."""
-        from cv2 import __version__
-
-        return f"lucas-kanade opencv {__version__} w{self.window} l{self.levels} e{self.max_error_px}"
+        return f"lucas-kanade 1 w{self.window} l{self.levels} e{self.max_error_px}"
 
     def setup(self) -> None:
         """Nothing to load; OpenCV is set to one thread."""

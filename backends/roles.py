@@ -1,6 +1,11 @@
 """Which implementation fills each role in a profile.
 
 To add an implementation: write the class in the role's file and put its name in that role's table here.
+
+Its `id` says what its results depend on, and a change of it computes them again: weights, settings, a
+number that is raised by hand with the code, and the version of a package only where that package holds the
+weights or the method. What anything runs on (NumPy, OpenCV, torch, transformers, ...) is left out: the next
+release of one must not recompute a million clips.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -38,7 +37,7 @@ class Sam2:
     @cached_property
     def id(self) -> str:
         """Implementation, version and weights."""
-        return f"sam2 transformers {version('transformers')} {self.model}"
+        return f"sam2 {self.model}"
 
     def setup(self) -> None:
         """Load the weights, or take them from another user in this process."""

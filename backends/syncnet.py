@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.metadata import version
 from itertools import groupby
 from typing import Any, Final
 
@@ -79,7 +78,7 @@ class SyncNetScorer:
     def id(self) -> str:
         """Implementation, version and settings."""
         return (
-            f"syncnet({self.model}, torch {version('torch')}, crop={self.crop_scale:g}, "
+            f"syncnet({self.model}, crop={self.crop_scale:g}, "
             f"smooth={self.smooth}, shift={self.max_shift}, min_seconds={self.min_seconds:g})"
         )
 

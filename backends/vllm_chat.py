@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -133,6 +134,8 @@ class VllmChat(AskedOnce):
         with self._lock:
             if self._llm is not None:
                 return
+            # Would be compiled at start, which takes nvcc; questions with a seed, as ours are, never use it.
+            os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
             from vllm import LLM
 
             pixels = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}

@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -108,7 +107,7 @@ class WanImageToVideo:
             f"steps={self.num_inference_steps}, guidance={self.guidance_scale:g}/{self.guidance_scale_2:g}, "
             f"flow_shift={self.flow_shift:g}, max_area={self.max_area}, tokens={self.max_prompt_tokens}"
         )
-        return f"wan({self.model}, diffusers {version('diffusers')}, {settings})"
+        return f"wan({self.model}, {settings})"
 
     @property
     def name(self) -> str:

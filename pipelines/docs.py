@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from rich.filesize import decimal
 
 from backends.model_catalogue import known_models
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
 from pipelines.catalogue import PIPELINES, all_stages
-from pipelines.settings import Settings, VlmSettings, load_screen
+from pipelines.settings import ClusterSettings, Settings, VlmSettings, load_screen
 from pipelines.synthetic_interactions import GIVEN
 from stages.contract import Array, Column, Frames, Stage
 from trainer.config import TrainConfig
@@ -31,6 +34,19 @@ def _cell(text: object) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]) + "\n"
+
+
+def set_form(value: Any) -> str:
+    """A value as `--set` takes it after the equals sign: YAML on one line, lists without blanks."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(set_form, value))}]"
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return f"`{set_form(field.get_default(call_default_factory=True))}`"
 
 
 def manifest_page() -> str:
@@ -89,9 +105,12 @@ def settings_page() -> str:
     parts = [
         "# Settings\n",
         "Made from the code by `make docs`; do not edit.\n",
-        "Give one with `--set key=value` or under `settings:` in a profile.\n",
+        "Give one with `--set key=value` or under `settings:` in a profile. Defaults stand as `--set` takes "
+        'them; one with blanks goes into quotes: `--set "reactions.types=[kissed,blown on]"`.\n',
         "## Every run\n",
         _settings_table(Settings, ""),
+        "## cluster\n",
+        _settings_table(ClusterSettings, "cluster."),
         "## vlm\n",
         _settings_table(VlmSettings, "vlm."),
     ]
@@ -136,7 +155,7 @@ def _settings_table(model: type[BaseModel], prefix: str, without: Collection[str
     for name, field in model.model_fields.items():
         if isinstance(field.default, BaseModel) or name in without:
             continue
-        rows.append((f"`{prefix}{name}`", field.default, field.description or ""))
+        rows.append((f"`{prefix}{name}`", _default(field), field.description or ""))
     return _table(("key", "default", "meaning"), rows) if rows else "No settings.\n"
 
 
@@ -196,8 +215,8 @@ def training_settings_page() -> str:
         "# Settings of a training run\n",
         "Made from the code by `make docs`; do not edit.\n",
         "Keys of the YAML file that `interavatar train --config FILE` reads; `--set key=value` changes one. "
-        "Examples with the sources of their values: `configs/train/`. What they mean: "
-        "[training.md](training.md).\n",
+        "Defaults stand as `--set` takes them. Examples with the sources of their values: `configs/train/`. "
+        "What they mean: [training.md](training.md).\n",
         _training_table(TrainConfig, ""),
     ]
     return "\n".join(parts)
@@ -210,8 +229,7 @@ def _training_table(model: type[BaseModel], prefix: str) -> str:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             inner.append(f"## {prefix}{name}\n\n" + _training_table(field.annotation, f"{prefix}{name}."))
             continue
-        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
-        rows.append((f"`{prefix}{name}`", default, field.description or ""))
+        rows.append((f"`{prefix}{name}`", _default(field), field.description or ""))
     return "\n".join([_table(("key", "default", "meaning"), rows), *inner])
 
 

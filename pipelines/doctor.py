@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ SMI = (
     "--query-gpu=name,memory.total,memory.free,driver_version",
     "--format=csv,noheader,nounits",
 )
-INSTALL = "pip install '.[models]'"
+OPENCV = "opencv-python-headless"
+INSTALL = "uv pip install '.[models]'"
 COTRACKER = "pip install git+https://github.com/facebookresearch/co-tracker"
 # Implementation -> modules it imports beside the project's own dependencies.
 MODULES: Mapping[str, tuple[str, ...]] = {
@@ -117,6 +119,7 @@ def _examine(
         _check("ffmpeg", _ffmpeg),
         _check("memory", _memory),
         _check("disk", _disk),
+        _check("opencv", _opencv),
         _check("ray", _ray),
     ]
     packages, elsewhere = _packages(profile, needs)
@@ -161,6 +164,16 @@ def _disk() -> str:
             f"{free:.1f} GiB free in {tempfile.gettempdir()}; {NEEDED_DISK_GIB:g} are needed (set TMPDIR)"
         )
     return f"{free:.1f} GiB free in {tempfile.gettempdir()}"
+
+
+def _opencv() -> str:
+    owners = sorted(set(metadata.packages_distributions().get("cv2", ())))
+    if len(owners) > 1:
+        raise RuntimeError(
+            f"{', '.join(owners)} share one folder, and what was installed last runs; pip uninstall all of "
+            f"them, then pip install {OPENCV} alone (make setup, and uv in this project's folder, do)"
+        )
+    return ", ".join(f"{name} {metadata.version(name)}" for name in owners) or "not installed"
 
 
 def _ray() -> str:
@@ -209,7 +222,7 @@ def _packages(profile: Profile, needs: Mapping[str, tuple[str, ...]]) -> tuple[l
         elif version is not None:
             results.append(Result(module, True, version))
         else:
-            way_out = {"cotracker": COTRACKER, "vllm": "pip install '.[vllm]'"}.get(module, INSTALL)
+            way_out = {"cotracker": COTRACKER, "vllm": "uv pip install '.[vllm]'"}.get(module, INSTALL)
             results.append(Result(module, False, f"not installed; {way_out}"))
     return results, elsewhere
 

@@ -21,8 +21,9 @@ from backends.model_store import ModelStore, ModelStoreError, Problem, say_probl
 from pipelines.progress import PLAIN_EVERY_S
 from pipelines.settings import Settings, SettingsError, load_profile, profile_weights
 from pipelines.signals import sigterm_interrupts
+from pipelines.typer_app import new_app
 
-app = typer.Typer(help="Weights of the gpu profile's models: list, fetch, record.", no_args_is_help=True)
+app = new_app("Weights of the gpu profile's models: list, fetch, record.")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
 from manifests import storage
@@ -25,12 +26,15 @@ from pipelines.pipeline import Program, RunError
 from pipelines.placement import Group, Pool, place
 from pipelines.settings import ClusterSettings
 from pipelines.signals import sigterm_interrupts
+from pipelines.terminal import leave_terminal
 from pipelines.worker import DeviceLost, Summary, Worker
 
 # One thread a process: the pipeline is parallel over clips.
 SINGLE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"], "1"
 )
+# Called by Ray in every worker before anything of ours is imported there.
+IN_WORKERS = f"{leave_terminal.__module__}.{leave_terminal.__name__}"
 TEMPORARY = "iavatar-"
 # When nothing comes out of any stage for so long, the run is given up. A block of 8 clips of image-to-video
 # takes most of an hour on one GPU, and a cluster that waits for its first machine has nothing to show.
@@ -60,7 +64,7 @@ def ray_session() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         print(f"connecting to Ray at {address}", file=sys.stderr, flush=True)
-        _init(runtime_env={"env_vars": SINGLE_THREAD}, **common)
+        _init(runtime_env={"env_vars": SINGLE_THREAD, "worker_process_setup_hook": IN_WORKERS}, **common)
         try:
             yield
         finally:
@@ -69,7 +73,8 @@ def ray_session() -> Iterator[None]:
     with _session_folder() as folder:
         try:
             cpus = (os.cpu_count() or 1) + 1
-            os.environ.update(SINGLE_THREAD)  # inherited; a runtime_env would start every worker anew
+            # Inherited; a runtime_env would start every worker anew, seconds later.
+            os.environ.update(SINGLE_THREAD | {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: IN_WORKERS})
             _init(num_cpus=cpus, include_dashboard=False, _temp_dir=str(folder), **common)
             yield
         finally:

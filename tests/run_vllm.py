@@ -65,6 +65,7 @@ def main(model: str, folder: str, frames: str) -> None:
     started = time.perf_counter()
     asked.setup()
     ready = time.perf_counter()
+    from vllm import envs
 
     def one(question: Question) -> dict[str, Any]:
         try:
@@ -77,7 +78,7 @@ def main(model: str, folder: str, frames: str) -> None:
         with ThreadPoolExecutor(len(all_of_them)) as pool:
             return dict(zip(all_of_them, pool.map(one, all_of_them.values()), strict=True))
 
-    out: dict[str, Any] = {"first": every()}
+    out: dict[str, Any] = {"first": every(), "flashinfer_sampler": envs.VLLM_USE_FLASHINFER_SAMPLER}
     done = time.perf_counter()
     out["usage"] = vars(read_usage(folder))
     out["most_at_once"] = asked._most_running

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from importlib.metadata import version
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from pipelines.placement import place
 from pipelines.settings import Settings, parse, parse_overrides
 from tests.cluster_kuberay import Container, RayJob
 from tests.conftest import ROOT
+from tests.object_store import s3_server
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +50,46 @@ def test_the_launcher_file_makes_head_cpu_and_gpu_machines_that_show_a_token(lau
     starts = launcher["head_start_ray_commands"] + launcher["worker_start_ray_commands"]
     for start in (command for command in starts if "ray start" in command):
         assert "RAY_AUTH_MODE=token" in start and "INTERAVATAR_MODELS=/shared/models" in start
+        assert "VLLM_USE_FLASHINFER_SAMPLER=0" in start
     assert "/home/ubuntu/.ray/auth_token" in launcher["file_mounts"]
     assert "cotracker @ git" in "\n".join(launcher["setup_commands"])  # the driver names its version
     setup = "\n".join(launcher["setup_commands"] + launcher["worker_setup_commands"])
-    assert "interavatar[models,vllm,s3]" in setup and "/shared" in setup
+    assert (
+        "cd /home/ubuntu/interavatar && ~/.local/bin/uv pip install" in setup
+    )  # where uv finds its overrides
+    assert "'.[models,vllm,train,s3,aws]'" in setup and "/shared" in setup
     assert "cotracker @ git" in setup and setup.index("onnxruntime-gpu") > setup.index("[models")
+
+
+def test_rays_launcher_makes_these_machines_on_aws(
+    launcher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what the extra `aws` installs, against a server that speaks AWS's protocols."""
+    import boto3
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # a new key for ssh is put there
+    (tmp_path / ".ssh").mkdir()
+    with s3_server():
+        ec2 = boto3.client("ec2", region_name=launcher["provider"]["region"])
+        images = [image["ImageId"] for image in ec2.describe_images()["Images"][:2]]
+        text = yaml.safe_dump(launcher).replace("GPU-AMI-ID", images[1]).replace("AMI-ID", images[0])
+        filled = yaml.safe_load(text)
+        made = boto3.client("iam").create_instance_profile(InstanceProfileName="ray")["InstanceProfile"]
+        role = {"Arn": made["Arn"]}  # without one Ray makes it and waits 15 s
+        filled["available_node_types"]["head"]["node_config"]["IamInstanceProfile"] = role
+        config = bootstrap_aws(prepare_config(filled))
+        types = config["available_node_types"]
+        provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+        for name in types:
+            provider.create_node(types[name]["node_config"], {"ray-node-type": name}, 1)
+        found = [one for made in ec2.describe_instances()["Reservations"] for one in made["Instances"]]
+    assert {one["InstanceType"]: one["ImageId"] for one in found} == {
+        "m7i.xlarge": images[0],
+        "m7i.8xlarge": images[0],
+        "p5.48xlarge": images[1],
+    }
 
 
 def test_the_rayjob_is_valid(job: Any) -> None:
@@ -95,4 +133,15 @@ def test_the_image_holds_what_the_job_and_the_profiles_name() -> None:
     assert packages is not None
     for package in yaml.safe_load(packages[1]):
         assert f"COPY {package} {package}" in text
-    assert "[models,vllm,s3]" in text and text.index("onnxruntime-gpu") > text.index("[models")
+    assert "'.[models,vllm,train,s3]'" in text and text.index("onnxruntime-gpu") > text.index("[models")
+    assert re.search(
+        r"^WORKDIR (\S+)\nCOPY pyproject.toml", text, re.MULTILINE
+    )  # where uv finds its overrides
+    assert re.search(r"^ENV .*\bVLLM_USE_FLASHINFER_SAMPLER=0\b", text, re.MULTILINE)
+
+
+def test_the_image_and_the_cluster_hold_what_their_programs_import() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {extra: {re.split(r"[^\w-]", line)[0] for line in lines} for extra, lines in extras.items()}
+    assert "tensorboard" in names["train"]  # trainer/scalars.py writes with it
+    assert "boto3" in names["aws"]  # Ray's launcher imports it

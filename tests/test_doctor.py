@@ -74,7 +74,7 @@ def test_missing_packages_name_the_line_that_installs_them() -> None:
     results = found(examine(load_profile("gpu"), settings_of(load_profile("gpu"), ["device=cpu"])))
     assert not results["cotracker"].ok
     assert "pip install git+https://github.com/facebookresearch/co-tracker" in results["cotracker"].said
-    assert results["rtmlib"].said == "not installed; pip install '.[models]'"
+    assert results["rtmlib"].said == "not installed; uv pip install '.[models]'"
     assert results["torch"].ok and results["torch"].said[0].isdigit()
 
 
@@ -149,3 +149,12 @@ def test_everything_is_loaded_once_nothing_is_missing() -> None:
     assert all(result.ok for result in results), [r for r in results if not r.ok]
     assert "mediapipe" in found(results)["face_mesh"].said
     assert "loading diarizer" in told and set(profile.roles) <= set(found(results))
+
+
+def test_two_opencvs_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, without_ray: None) -> None:
+    both = {"cv2": ["opencv-python-headless", "opencv-contrib-python"]}
+    monkeypatch.setattr(checks.metadata, "packages_distributions", lambda: both)
+    profile = changed("laptop")
+    result = found(examine(profile, settings_of(profile)))["opencv"]
+    assert not result.ok and "opencv-contrib-python, opencv-python-headless share one folder" in result.said
+    assert "pip install opencv-python-headless alone" in result.said

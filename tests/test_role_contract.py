@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,17 @@ def test_contract(role: str, models: Roles, media: Media) -> None:
     CHECKS[role](model, media)
     assert model.id == before
     assert not re.search(r"(?<!\w)/", before)  # no path: a store may move
+
+
+# Their releases leave results as they are, so one must not make a run compute everything again.
+RUNTIMES = ("numpy", "scipy", "torch", "opencv-python-headless", "onnxruntime", "transformers", "diffusers")
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_an_id_names_no_library_that_anything_runs_on(role: str, models: Roles) -> None:
+    said = getattr(models, role).id
+    for name in RUNTIMES:
+        assert name not in said and not re.search(rf"(?<![\d.]){re.escape(version(name))}(?![\d.])", said)
 
 
 if GPU:  # the laptop's models are called from one thread
