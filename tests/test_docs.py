@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import types
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import typer
 
 from manifests.screen import Screen
+from pipelines.cli import app
 from pipelines.docs import PAGES
 from stages.contract import Stage
 from tests.clips import ffmpeg
@@ -45,6 +49,27 @@ def test_links_and_files_in_the_docs_exist() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_in_the_text_are_known() -> None:
+    """Their options too; what stands for something else (`--config FILE`) is not looked at."""
+    program = typer.main.get_command(app)
+    makefile = (ROOT / "Makefile").read_text()
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for span in re.findall(r"`((?:interavatar|make|python -m|torchrun) [^`]+)`", page.read_text()):
+            said = f"{page.name}: {span}"
+            words = re.sub(r"^.* -m pipelines", "interavatar", span).split()
+            if words[0] == "make":
+                assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), said
+            elif words[0] == "python":
+                assert find_spec(words[2]), said
+            else:
+                command: Any = program
+                for word in words[1:]:
+                    command = getattr(command, "commands", {}).get(word, command)
+                assert command is not program, said
+                known = {option for parameter in command.params for option in parameter.opts}
+                assert {word.strip("[]") for word in words if re.match(r"\[?--", word)} <= known, said
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
