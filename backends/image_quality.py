@@ -37,6 +37,10 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name}: only plain data is read")
 
 
+# How NumPy adds up depends on how its memory lies, in the eleventh decimal: the same picture has one number.
+DECIMALS = 6
+
+
 def _contrast_normalised(
     model: Any, image: npt.NDArray[np.float64], size: int, sigma: float
 ) -> npt.NDArray[np.float64]:
@@ -65,7 +69,7 @@ class Brisque:
     @property
     def id(self) -> str:
         """Implementation, version and settings."""
-        return f"brisque {version('brisque')}"
+        return f"brisque {version('brisque')} {DECIMALS} decimals"
 
     def setup(self) -> None:
         """Load the support vectors and the feature ranges out of the package."""
@@ -99,4 +103,6 @@ class Brisque:
             features += [float(np.asarray(value, float).ravel()[0]) for value in ragged]
         if not np.isfinite(features).all():
             return None
-        return float(np.clip(self._model.calculate_image_quality_score(features), 0.0, 100.0))
+        return round(
+            float(np.clip(self._model.calculate_image_quality_score(features), 0.0, 100.0)), DECIMALS
+        )
