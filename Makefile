@@ -39,7 +39,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check test-laptop test-models
+# Two environments, each busy with about one core: side by side.
+test: check setup-models
+	$(MAKE) -j2 test-laptop test-models
 
 test-laptop: setup setup-models .venv/demo-media
 	$(BIN)/python -m pytest

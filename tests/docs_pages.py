@@ -24,7 +24,7 @@ FILES = ("ray_cluster.yaml", "Makefile", "pyproject.toml", ".gitignore")
 # Of the reader's environment these would lead somewhere else.
 FOREIGN = ("RAY_", "AWS_", "HF_", "INTERAVATAR_", "PYTHON", "VIRTUAL_ENV", "OPENAI_")
 BIN = Path(sys.executable).parent
-LONGEST_S = 300
+LONGEST_S = 600
 NOT_YET = "No available agent to submit job"
 ONE_JOB = Lock()  # two runs at once on a head of two CPUs wait for each other
 
