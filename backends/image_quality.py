@@ -103,6 +103,5 @@ class Brisque:
             features += [float(np.asarray(value, float).ravel()[0]) for value in ragged]
         if not np.isfinite(features).all():
             return None
-        return round(
-            float(np.clip(self._model.calculate_image_quality_score(features), 0.0, 100.0)), DECIMALS
-        )
+        quality = float(np.clip(self._model.calculate_image_quality_score(features), 0.0, 100.0))
+        return round(quality, DECIMALS)

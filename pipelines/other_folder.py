@@ -68,9 +68,7 @@ def _is_other(pair: tuple[str, str]) -> bool:
         return False
     try:
         return _ends(before) != _ends(now)
-    except (
-        Exception
-    ):  # what a store's client raises without a network, a key or such a file is its own affair
+    except Exception:  # a store's client without a network, a key or such a file raises what it likes
         return True
 
 

@@ -35,6 +35,7 @@ PACKAGES = (
     "mediapipe",
     "dlib-bin",
     "ai-edge-litert",
+    "open_clip_torch",
     "opencv-python-headless",
     "rapidocr",
 )

@@ -25,8 +25,6 @@ def leave_terminal() -> None:
         os.close(nowhere)
     if os.getsid(0) == os.getpid():
         return
-    with (
-        suppress(OSError),
-        Path("/dev/tty").open("rb", buffering=0) as terminal,
-    ):  # there may be none to leave
+    # There may be none to leave.
+    with suppress(OSError), Path("/dev/tty").open("rb", buffering=0) as terminal:
         fcntl.ioctl(terminal, termios.TIOCNOTTY)

@@ -21,7 +21,6 @@ from trainer.config import load_config
 
 VIDEOS = TINY_CLIPS + 3  # one with a person, one long, one broken
 
-
 NOTHING = Done(0, "")
 
 
@@ -42,7 +41,6 @@ class At:
     done: Done = NOTHING
     names: Mapping[str, Any] = field(default_factory=dict)
     values: tuple[Any, ...] = ()
-    shown: str = ""
     shown: str = ""
 
     @property

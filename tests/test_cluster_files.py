@@ -54,9 +54,8 @@ def test_the_launcher_file_makes_head_cpu_and_gpu_machines_that_show_a_token(lau
     assert "/home/ubuntu/.ray/auth_token" in launcher["file_mounts"]
     assert "cotracker @ git" in "\n".join(launcher["setup_commands"])  # the driver names its version
     setup = "\n".join(launcher["setup_commands"] + launcher["worker_setup_commands"])
-    assert (
-        "cd /home/ubuntu/interavatar && ~/.local/bin/uv pip install" in setup
-    )  # where uv finds its overrides
+    # In the folder where uv finds its overrides.
+    assert "cd /home/ubuntu/interavatar && ~/.local/bin/uv pip install" in setup
     assert "'.[models,vllm,train,s3,aws]'" in setup and "/shared" in setup
     assert "cotracker @ git" in setup and setup.index("onnxruntime-gpu") > setup.index("[models")
 

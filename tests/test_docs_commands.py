@@ -31,7 +31,7 @@ HEAD = "ray start --head"
 # The one run that starts a Ray of its own, as all would. The others stay in the command's process: actors for
 # two clips take much longer to start than to work.
 ON_RAY = "interavatar run talking_head --input /your/videos --output out --limit 20"
-# What a reader replaces by something of their own, in this order. The rest of it: `replacements`.
+# What a reader replaces by something of their own, in this order; addresses of servers are added by the test.
 OWN = {
     "/your/": "",
     "AWS_ACCESS_KEY_ID=KEY": "AWS_ACCESS_KEY_ID=somebody",
