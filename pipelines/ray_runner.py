@@ -259,9 +259,10 @@ def _environment(text: str) -> dict[str, Any]:
 
 
 def _strategy(pool: Pool) -> ActorPoolStrategy:
-    """A fixed pool, or one that grows; a worker has one block waiting beside those it works on.
+    """A pool that starts whole, or grows; a worker has one block waiting beside those it works on.
 
-    Blocks that wait at one worker are not at hand for another, so there are no more of them.
+    Blocks that wait at one worker are not at hand for another, so there are no more of them. One worker is
+    the least: with more, an idle one would not make room for what a lost machine's worker had in hand.
     """
     concurrency = pool.resources.concurrency
     is_fixed = pool.start == pool.size
@@ -270,7 +271,7 @@ def _strategy(pool: Pool) -> ActorPoolStrategy:
         threads = {"max_concurrent_calls_per_actor": concurrency, "enable_true_multi_threading": True}
     waiting = concurrency if is_fixed and concurrency > 1 else 2 * concurrency  # it grows when both are full
     return ActorPoolStrategy(
-        min_size=pool.size if is_fixed else 1,
+        min_size=1,
         max_size=pool.size,
         initial_size=pool.start,
         max_tasks_in_flight_per_actor=waiting,
