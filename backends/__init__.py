@@ -1,1 +1,1 @@
-"""One file per role: a Protocol and its implementations."""
+"""Models, by subject: a role's Protocol and the implementations that fill it."""

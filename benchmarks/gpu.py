@@ -35,15 +35,15 @@ import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
-from backends.attribute_embedder import DinoV2
-from backends.batching import is_out_of_memory
-from backends.cotracker import CoTracker3
-from backends.openclip import OpenClipEmbedder
-from backends.sam2 import Sam2
-from backends.weights import Weights
+from backends.bodies.sam2 import Sam2
+from backends.pictures.attribute_embedder import DinoV2
+from backends.pictures.cotracker import CoTracker3
+from backends.pictures.openclip import OpenClipEmbedder
+from backends.running.batching import is_out_of_memory
+from backends.store.weights import Weights
 from benchmarks import random_weights
-from stages.contract import Frames
-from stages.media import decode
+from media.decode import decode
+from media.requests import Frames
 
 Images = Sequence[npt.NDArray[np.uint8]]
 Work = Callable[[Images], object]

@@ -23,11 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.media import real_clips, to_720p
-from tests.shard_toys import toy_shards
-from trainer import data
+from tests.support.shard_toys import toy_shards
 from trainer.config import TrainConfig
-from trainer.data import ClipSource, loader
-from trainer.decode import Pictures, decode_clip
+from trainer.data import source as data
+from trainer.data.decode import Pictures, decode_clip
+from trainer.data.loader import loader
+from trainer.data.source import ClipSource
 
 SECONDS, FILES = 6, 8
 Read = tuple[bytes, float, float]  # a file, and from when to when its frames are wanted, s

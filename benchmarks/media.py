@@ -10,7 +10,7 @@ from pathlib import Path
 import ffmpeg
 import imageio_ffmpeg
 
-from pipelines.source import VIDEO_SUFFIXES
+from media.files import VIDEO_SUFFIXES
 
 ROOT = Path(__file__).resolve().parent.parent
 

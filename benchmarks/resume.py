@@ -13,11 +13,11 @@ import pandas as pd
 from rich.console import Console
 
 from manifests.screen import Rule, Screen, rescreen
-from pipelines.pipeline import Pipeline
-from pipelines.progress import Progress
-from pipelines.run import Run
-from pipelines.settings import Profile, Settings
-from pipelines.source import list_input
+from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.progress import Progress
+from pipelines.engine.run import Run
+from pipelines.engine.settings import Profile, Settings
+from pipelines.engine.source import list_input
 from stages.clip import Clip
 from stages.contract import Score, Stage
 

@@ -21,13 +21,14 @@ from manifests.schema import manifest_schema, to_table
 from manifests.shards import ShardsFolder
 from manifests.storage import write_bytes
 from manifests.store import write_table
-from pipelines.record import write_run
-from pipelines.shard_media import Wanted, pack
-from pipelines.shard_plan import make_plan, open_runs
-from pipelines.shards import write_shards
+from media.decode import decode
+from media.requests import Audio
+from pipelines.engine.record import write_run
+from pipelines.shards.media import Wanted, pack
+from pipelines.shards.plan import make_plan, open_runs
+from pipelines.shards.write import write_shards
 from stages.clip import Clip
-from stages.contract import Audio, Column, Score
-from stages.media import decode
+from stages.contract import Column, Score
 from stages.probe import Probe
 
 # As large as the features of the papers' models: ArcFace, DINOv2-L, wav2vec2-base.

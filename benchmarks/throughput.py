@@ -15,13 +15,15 @@ from rich.table import Table
 
 from benchmarks.media import copies, real_clips, to_720p
 from manifests import store
-from pipelines.progress import Progress
-from pipelines.ray_runner import ray_session
-from pipelines.run import Run
-from pipelines.settings import Settings, load_profile, load_screen, profile_roles
-from pipelines.source import list_input
+from manifests.screen import load_screen
+from media.decode import decode
+from pipelines.engine.progress import Progress
+from pipelines.engine.ray_session import ray_session
+from pipelines.engine.run import Run
+from pipelines.engine.settings import Settings
+from pipelines.engine.source import list_input
+from pipelines.requests import load_profile, profile_roles
 from pipelines.talking_head import TalkingHeadSettings, talking_head
-from stages.media import decode
 
 
 def main() -> None:

@@ -24,14 +24,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.shard_toys import toy_shards
+from tests.support.shard_toys import toy_shards
 from trainer import train as loop
 from trainer.config import TrainConfig
-from trainer.data import ClipSource, collate
-from trainer.encoders import Encoders, encode
+from trainer.data.loader import collate
+from trainer.data.source import ClipSource
+from trainer.data.write_latents import write_latents
 from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
-from trainer.latent_cache import write_latents
-from trainer.random_model import load_backbone, save_random_model
+from trainer.networks.encoders import Encoders, encode
+from trainer.networks.load import load_backbone
+from trainer.networks.tiny import save_random_model
 
 WIDTHS = {"identity_dim": 512, "attribute_dim": 1024, "audio_dim": 768}
 FRAMES = 33

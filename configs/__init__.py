@@ -1,1 +1,1 @@
-"""Profiles and screens as YAML."""
+"""Profiles, screens and training runs as YAML, and their reader."""

@@ -1,1 +1,1 @@
-"""The manifest: its schema, how it is written and read, screening, the report."""
+"""The manifest: its schema, how it is written and read, screening."""

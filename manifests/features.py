@@ -6,11 +6,13 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from manifests import features, storage
 from manifests.storage import folder_of, is_remote, read_bytes, write_bytes
 
 
@@ -48,3 +50,34 @@ def load_features(run: str | Path, row: Mapping[str, Any], stage: str) -> dict[s
     """
     fingerprint = dict(row["stages"])[stage]
     return load(feature_path(folder_of(run), row["sample_id"], stage, fingerprint))
+
+
+class Leftovers:
+    """Collects what a merge leaves over, and deletes it when the `with` block ends, also by an error.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: list[Path] = []
+
+    def of(self, old: Mapping[str, Any], new: Mapping[str, Any] | None) -> None:
+        """Note the files of a row that was replaced by `new`, or removed (None)."""
+        kept = (new or {}).get("stages") or {}
+        for stage, fingerprint in old["stages"].items():
+            if kept.get(stage) != fingerprint:
+                self._files.append(features.feature_path(self.folder, old["sample_id"], stage, fingerprint))
+        media, made = old["media_uri"] or "", f"{self.folder / 'media'}/"
+        if media.startswith(made) and media != (new or {}).get("media_uri"):
+            self._files.append(self.folder / "media" / media.removeprefix(made))
+
+    def __enter__(self) -> Leftovers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        files, self._files = self._files, []
+        storage.remove(files)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from configs.reading import SettingsError, load_yaml, parse
 from manifests import store
 
 # Implementations that only stand in for a model are named so; media they made is no training data.
@@ -149,3 +150,29 @@ def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
         counts["dropped"] += len(now) - kept
         counts["changed"] += changed
     return counts
+
+
+def load_screen(name: str) -> Screen:
+    """A screen by name or file.
+
+    One that says `extends: NAME` has the rules of that screen too; a rule of its own with the same reason and
+    column takes the other's place.
+
+    Raises:
+        SettingsError: there is none, or it is wrong.
+    """
+    return _screen(name, ())
+
+
+def _screen(name: str, below: tuple[str, ...]) -> Screen:
+    values, where = load_yaml(name, "screens")
+    base = values.pop("extends", None)
+    if base is None:
+        return parse(Screen, values, where)
+    if where in below:
+        raise SettingsError(f"{where} extends itself: {' -> '.join((*below, where))}")
+    under = _screen(str(base), (*below, where))
+    own = parse(Screen, values, where)
+    mine = {(rule.reason, rule.column): rule for rule in own.rules}
+    rules = [mine.pop((rule.reason, rule.column), rule) for rule in under.rules]
+    return own.model_copy(update={"rules": [*rules, *mine.values()]})

@@ -1,7 +1,7 @@
 """Shards: WebDataset tars of kept samples, and the index that finds every sample in them.
 
-`pipelines/shards.py` writes such a folder (docs/shards.md has its layout), the trainer reads it here. A tar
-is plain: any WebDataset reader takes it without the index.
+`pipelines/shards/write.py` writes such a folder (docs/shards.md has its layout), the trainer reads it here.
+A tar is plain: any WebDataset reader takes it without the index.
 """
 
 from __future__ import annotations

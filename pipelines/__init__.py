@@ -1,1 +1,1 @@
-"""One file per pipeline, the engine that runs them, and the command line."""
+"""One file per pipeline, and below them the engine, shards, estimates and the command line."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from backends.roles import Roles
-from pipelines.pipeline import Pipeline
-from pipelines.settings import Settings
+from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.settings import Settings
 from stages.consistency import Consistency
 from stages.depiction import Depiction
 from stages.faces import Faces

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from backends.roles import Roles
-from pipelines.pipeline import Pipeline
-from pipelines.settings import Settings
+from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.settings import Settings
 from stages.artifacts import Anatomy, Artifacts
 from stages.attributes import Attributes
 from stages.audio_features import AudioFeatures

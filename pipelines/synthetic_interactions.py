@@ -13,10 +13,10 @@ from pydantic import Field
 from backends.roles import Roles
 from manifests import features, storage, store
 from manifests.schema import ARROW_TYPES, COMMON_COLUMNS, arrow_field, to_rows
-from pipelines.pipeline import Pipeline
+from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.source import Listing, sample_id
 from pipelines.portraits import PortraitsSettings
 from pipelines.selection import Choice, choose
-from pipelines.source import Listing, sample_id
 from prompts.vocabulary import in_words, interaction_sentence
 from stages.artifacts import Anatomy, Artifacts
 from stages.attributes import Attributes
@@ -30,6 +30,10 @@ from stages.probe import Probe
 from stages.quality import Quality
 from stages.shots import Shots
 from stages.synthesise import Synthesise
+
+# The two runs of synthetic_interactions, each in its own folder below --output.
+PORTRAITS = "portraits"
+CLIPS = "clips"
 
 # What a clip takes over from its portrait and the choice.
 GIVEN: Mapping[str, Column] = {

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from backends.roles import Roles
-from pipelines.pipeline import Pipeline, Span, Split
-from pipelines.settings import Settings
+from pipelines.engine.pipeline import Pipeline, Span, Split
+from pipelines.engine.settings import Settings
 from stages.attributes import Attributes
 from stages.audio_features import AudioFeatures
 from stages.body import Body

@@ -1,1 +1,1 @@
-"""One file per stage, and the contract and media decoding they share."""
+"""One file per stage, and the contract they keep."""

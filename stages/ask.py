@@ -8,9 +8,10 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 from pydantic import BaseModel
 
-from backends.vision_language_model import Question, VisionLanguageModel
+from backends.language.vision_language_model import Question, VisionLanguageModel
+from media.requests import Frames
 from stages.clip import FrameSequence
-from stages.contract import Frames, Stage, StageConfig
+from stages.contract import Stage, StageConfig
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 

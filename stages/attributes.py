@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from backends.attribute_embedder import AttributeEmbedder
+from backends.pictures.attribute_embedder import AttributeEmbedder
+from media.requests import Frames
 from stages.clip import Clip, nearest
-from stages.contract import Array, Column, Frames, Stage, StageConfig
+from stages.contract import Array, Column, Stage, StageConfig
 
 
 class Attributes(Stage):

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backends.audio_embedder import RATE, AudioEmbedder
+from backends.sound.audio_embedder import RATE, AudioEmbedder
+from media.requests import Audio
 from stages.clip import Clip
-from stages.contract import Array, Audio, Column, Score, Stage, StageConfig
+from stages.contract import Array, Column, Score, Stage, StageConfig
 
 
 class AudioFeatures(Stage):

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.keypoints import FACE, INDEX, INNER_FACE, LEFT_HAND, RIGHT_HAND
-from backends.pose import PoseEstimator
+from backends.bodies.keypoints import FACE, INDEX, INNER_FACE, LEFT_HAND, RIGHT_HAND
+from backends.bodies.pose import PoseEstimator
+from media.requests import Frames
 from stages.clip import Clip
-from stages.contract import Array, Column, Frames, Score, Stage, StageConfig
+from stages.contract import Array, Column, Score, Stage, StageConfig
 from stages.faces import boxes_at
 
 _JOINTS = ("elbow", "hip", "knee", "ankle")

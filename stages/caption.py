@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from backends.vision_language_model import VisionLanguageModel
+from backends.language.vision_language_model import VisionLanguageModel
 from prompts.caption import CAPTION
 from prompts.caption import Caption as CaptionAnswer
 from stages.ask import VIDEO, AskingStage, ask

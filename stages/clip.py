@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.contract import Audio, Frames
-from stages.media import Decoded
+from media.decode import Decoded
+from media.requests import Audio, Frames
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.face_embedder import FaceEmbedder
-from backends.image_embedder import ImageEmbedder
+from backends.faces.face_embedder import FaceEmbedder
+from backends.pictures.image_embedder import ImageEmbedder
+from media.requests import Frames
 from stages.clip import Clip, nearest
-from stages.contract import Array, Column, Frames, Score, Stage, StageConfig
+from stages.contract import Array, Column, Score, Stage, StageConfig
 
 
 class Consistency(Stage):

@@ -10,9 +10,9 @@ import imageio_ffmpeg
 from pydantic import Field
 
 from manifests.storage import making
+from media.files import MediaError
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
-from stages.media import MediaError
 
 STANDARD_RATES = (10.0, 12.0, 12.5, 15.0, 20.0, 24.0, 25.0, 30.0, 48.0, 50.0, 60.0)
 

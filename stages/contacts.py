@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.keypoints import INDEX
+from backends.bodies.keypoints import INDEX
 from prompts.vocabulary import REGIONS, InteractionType
 from stages.clip import Clip
 from stages.contract import Array, Column, Score, Stage, StageConfig
-from stages.touch_geometry import (
+from stages.geometry.touch import (
     HANDS,
     Body,
     body,
@@ -77,7 +77,7 @@ class Contact:
 class Contacts(Stage):
     """Finds the longest touch of a hand in a clip.
 
-    Distances are in face heights (`stages/touch_geometry.py`), of finger tips and palm.
+    Distances are in face heights (`stages/geometry/touch.py`), of finger tips and palm.
 
     A touch of the head begins with a hand within `enter` of a region and ends when it is further than
     `leave`, or gone for over `max_gap_s`. These do not count: a hand that never slows down (it

@@ -11,10 +11,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import isabstract
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from media.requests import Audio, Frames
 from prompts.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -49,24 +51,6 @@ class Array:
     meaning: str
 
 
-@dataclass(frozen=True)
-class Frames:
-    """RGB frames a stage wants: `fps` a second (None: every frame), shorter side `short_side` pixels.
-
-    Frames are never enlarged. Stages that ask for the same rate and size share the same pictures.
-    """
-
-    fps: float | None
-    short_side: int
-
-
-@dataclass(frozen=True)
-class Audio:
-    """The sound track a stage wants: mono float32 in [-1, 1] at `rate` samples a second."""
-
-    rate: int = 16000
-
-
 class Model(Protocol):
     """What every backend offers, whatever its role."""
 
@@ -89,25 +73,27 @@ class StageConfig(BaseModel):
 class Stage(ABC):
     """One step of a pipeline.
 
+    `name` is the class name in snake_case: `LipSync` is `lip_sync`.
+
     `version` is raised by hand when the code of a stage changes what it computes: with the
     configuration, the model ids, the prompts and the fingerprints of what it reads it makes the
     fingerprint that decides whether a sample has to be computed again.
     """
 
+    name: ClassVar[str]
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[Mapping[str, Column | Array]] = {}
     prompts: ClassVar[tuple[Prompt, ...]] = ()
     Config: ClassVar[type[StageConfig]] = StageConfig
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
     def __init__(self, *models: Model, config: StageConfig | None = None) -> None:
         self.models = models
         self.config: Any = config if config is not None else self.Config()
-
-    @property
-    def name(self) -> str:
-        """The class name in snake_case: `LipSync` is `lip_sync`."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @property
     def sees(self) -> tuple[Frames | Audio, ...]:
@@ -139,3 +125,12 @@ class Stage(ABC):
     def stop(self, row: Mapping[str, Any]) -> str | None:
         """A reason to compute nothing more for this sample (a cheap hard gate), or None."""
         return None
+
+
+def stage_names() -> list[str]:
+    """Names of all stages that have been imported, sorted."""
+
+    def below(kind: type) -> set[Any]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    return sorted({kind.name for kind in below(Stage) if not isabstract(kind)})

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.image_classifier import ImageClassifier, animal_mass
+from backends.pictures.image_classifier import ImageClassifier, animal_mass
+from media.requests import Frames
 from stages.ask import first_frame
 from stages.clip import Clip
-from stages.contract import Column, Frames, Score, Stage, StageConfig
+from stages.contract import Column, Score, Stage, StageConfig
 from stages.faces import boxes_at
 
 Kind = Literal["photo", "painting", "animal", "no_person"]

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.face_detector import DetectedFaces, FaceDetector
+from backends.faces.face_detector import DetectedFaces, FaceDetector
+from media.requests import Frames
 from stages.clip import Clip
-from stages.contract import Array, Column, Frames, Score, Stage, StageConfig
+from stages.contract import Array, Column, Score, Stage, StageConfig
 
 # A box nearer than this to the frame's border counts as cut by it, share of the frame's side: about one
 # cell of the detector's output.

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.face_mesh import FaceMesh
+from backends.faces.face_mesh import FaceMesh
+from media.requests import Frames
 from stages.clip import Clip
-from stages.contract import Array, Column, Frames, Score, Stage, StageConfig
+from stages.contract import Array, Column, Score, Stage, StageConfig
 from stages.faces import boxes_at
 
 # Points that hold still when a face talks: vertex, its mirror image on the subject's left, and the

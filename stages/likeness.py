@@ -8,17 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.face_embedder import FaceEmbedder
+from backends.faces.face_embedder import FaceEmbedder
+from media.requests import Frames
 from stages.clip import Clip, nearest
 from stages.consistency import similarities
-from stages.contract import Frames, Score, Stage, StageConfig
+from stages.contract import Score, Stage, StageConfig
 
 
 class Likeness(Stage):
     """Similarity of the clip's faces to the portrait's: a face that drifts slowly away stays consistent
     with its neighbours, but not with this.
 
-    The cosine's scale is the embedder's own (see `backends/face_embedder.py`), and the portrait's
+    The cosine's scale is the embedder's own (see `backends/faces/face_embedder.py`), and the portrait's
     embedding must come from the same one.
 
     Raises (as the sample's error):

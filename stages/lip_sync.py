@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.lip_sync import LipSyncScorer, MouthTrack
+from backends.sound.lip_sync import LipSyncScorer, MouthTrack
+from media.requests import Audio, Frames
 from stages.clip import Clip
-from stages.contract import Array, Audio, Column, Frames, Score, Stage, StageConfig
+from stages.contract import Array, Column, Score, Stage, StageConfig
 from stages.faces import boxes_at
 
 

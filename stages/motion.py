@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.person_mask import PersonMask
-from backends.point_tracker import PointTracker, textured
+from backends.bodies.person_mask import PersonMask
+from backends.pictures.point_tracker import PointTracker, textured
+from media.requests import Frames
 from stages.clip import Clip
-from stages.contract import Column, Frames, Score, Stage, StageConfig
+from stages.contract import Column, Score, Stage, StageConfig
 
 
 class Motion(Stage):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from backends.text_detector import TextDetector, TextLine
+from backends.pictures.text_detector import TextDetector, TextLine
+from media.requests import Frames
 from stages.clip import Clip
-from stages.contract import Column, Frames, Score, Stage, StageConfig
+from stages.contract import Column, Score, Stage, StageConfig
 
 
 class Overlays(Stage):

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.face_detector import DetectedFaces, FaceDetector
-from backends.hand_detector import HandDetector, MediaPipeHands
-from backends.keypoints import INDEX, LEFT_HAND, NUM_KEYPOINTS, RIGHT_HAND
-from backends.pose import PoseEstimator
+from backends.bodies.hand_detector import HandDetector, MediaPipeHands
+from backends.bodies.keypoints import INDEX, LEFT_HAND, NUM_KEYPOINTS, RIGHT_HAND
+from backends.bodies.pose import PoseEstimator
+from backends.faces.face_detector import DetectedFaces, FaceDetector
+from media.requests import Frames
 from stages.clip import Clip
-from stages.contract import Array, Column, Frames, Stage, StageConfig
+from stages.contract import Array, Column, Stage, StageConfig
 from stages.faces import boxes_at, link_faces
 
 Floats = npt.NDArray[np.float32]

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from media.requests import Frames
 from prompts.depiction import DEPICTION
 from prompts.depiction import Depiction as DepictionAnswer
 from stages.ask import AskingStage, ask, first_frame
 from stages.clip import Clip
-from stages.contract import Column, Frames, Stage, StageConfig
+from stages.contract import Column, Stage, StageConfig
 from stages.depiction import depiction
 
 

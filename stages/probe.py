@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from media.decode import Decoded
+from media.files import MediaError
+from media.requests import Audio
 from stages.clip import Clip
-from stages.contract import Audio, Column, Score, Stage, StageConfig
-from stages.media import Decoded, MediaError
+from stages.contract import Column, Score, Stage, StageConfig
 
 HDR_TRANSFERS = frozenset({16, 18})  # SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), ITU-T H.273
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.image_quality import ImageQuality
+from backends.pictures.image_quality import ImageQuality
+from media.requests import Frames
 from stages.clip import Clip, nearest
-from stages.contract import Column, Frames, Score, Stage, StageConfig
+from stages.contract import Column, Score, Stage, StageConfig
 
 Image = npt.NDArray[Any]  # uint8, [H, W] or [H, W, 3]
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from backends.vision_language_model import Deferred
+from backends.language.vision_language_model import Deferred
+from media.requests import Frames
 from prompts.reactions import REACTIONS, Reaction, reactions_model
 from prompts.reactions import Reactions as ReactionsAnswer
 from prompts.vocabulary import (
@@ -22,7 +23,7 @@ from prompts.vocabulary import (
 )
 from stages.ask import AskingStage, ask, first_frame
 from stages.clip import Clip
-from stages.contract import Column, Frames, StageConfig
+from stages.contract import Column, StageConfig
 
 # What a stand-in says: action and emotion by group; {part} is the region in words.
 MEASURED: Mapping[InteractionGroup, tuple[str, str, Intensity]] = {

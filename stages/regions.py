@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.hair_segmenter import HairSegmenter
-from backends.person_mask import PersonMask, SelfieSegmentation
-from backends.skin import face_frame
-from backends.vision_language_model import Question, VisionLanguageModel
+from backends.bodies.hair_segmenter import HairSegmenter
+from backends.bodies.person_mask import PersonMask, SelfieSegmentation
+from backends.bodies.skin import face_frame
+from backends.language.vision_language_model import Question, VisionLanguageModel
+from media.requests import Frames
 from prompts.hair import HAIR, Box, HairBox, check_box, hair_box_model
 from prompts.vocabulary import REGIONS
 from stages.ask import first_frame
 from stages.clip import Clip, nearest
-from stages.contract import Array, Column, Frames, Stage, StageConfig
-from stages.region_points import region_points
-from stages.visibility import believable
+from stages.contract import Array, Column, Stage, StageConfig
+from stages.geometry.region_points import region_points
+from stages.geometry.visibility import believable
 
 # Qwen2.5-VL scales each side to a multiple of 28 within its limit of pixels; an image that has both already
 # is left as it is, so that its answers are pixels of the image as sent.

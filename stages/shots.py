@@ -13,8 +13,9 @@ import numpy.typing as npt
 from pydantic import Field
 from scenedetect import AdaptiveDetector, FrameTimecode
 
+from media.requests import Frames
 from stages.clip import Clip
-from stages.contract import Column, Frames, Score, Stage, StageConfig
+from stages.contract import Column, Score, Stage, StageConfig
 
 Image = npt.NDArray[Any]  # uint8, [H, W] or [H, W, 3]
 

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from backends.diarizer import Diarizer, Turn
-from backends.voice_activity import VoiceActivity
+from backends.sound.diarizer import Diarizer, Turn
+from backends.sound.voice_activity import VoiceActivity
+from media.requests import Audio
 from stages.clip import Clip
-from stages.contract import Array, Audio, Column, Score, Stage, StageConfig
+from stages.contract import Array, Column, Score, Stage, StageConfig
 
 Samples = npt.NDArray[np.float32]
 Spans = Sequence[tuple[float, float]]

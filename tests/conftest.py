@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from media.decode import decode
 from stages.clip import Clip
 from stages.contract import Stage
-from stages.media import decode
 
-pytest_plugins = ["tests.vllm_server"]
+pytest_plugins = ["tests.support.vllm_server"]
 ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES: list[str] = PYPROJECT["tool"]["importlinter"]["root_packages"]
 # The gpu profile's packages live in an environment of their own, where `make test-models` runs these.
 collect_ignore = [] if find_spec("cotracker") else ["models"]
 

@@ -136,7 +136,7 @@ def read_info(checkpoint: Path) -> dict[str, Any]:
     """What `trainer.json` says: step, backbone, model, stand_in, embedders, files (sizes in bytes), ...
 
     `model` is the diffusers folder that the run began with; null for random weights, whose folder
-    `trainer.random_model.model_folder(config.model, checkpoint.parents[1])` gives.
+    `trainer.networks.tiny.model_folder(config.model, checkpoint.parents[1])` gives.
 
     Raises:
         CheckpointError: it is absent, no JSON, or of another version; or a listed file is absent or cut.

@@ -25,16 +25,16 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from trainer import checkpoint as checkpoints
-from trainer import train as loop
-from trainer.batch import Batch, Conditions
-from trainer.causal import CausalWan, generate, load_causal, rollout_noise, rollout_sigmas
+from trainer import run as loop
 from trainer.config import ConfigError, TrainConfig
-from trainer.data import loader
+from trainer.data.batch import Batch, Conditions
+from trainer.data.loader import loader
 from trainer.ema import Ema
-from trainer.encoders import Encoders, encode
 from trainer.flow import add_noise, flow_loss, generator_for, shift_sigma, velocity, velocity_to_clean
-from trainer.random_model import load_backbone
-from trainer.sample import unconditional, write_clip
+from trainer.generate import unconditional, write_clip
+from trainer.networks.causal import CausalWan, generate, load_causal, rollout_noise, rollout_sigmas
+from trainer.networks.encoders import Encoders, encode
+from trainer.networks.load import load_backbone
 from trainer.scalars import Scalars
 
 # Noise levels at which critic and teacher are asked: nearer the ends a prediction says little (DMD, §3.2).

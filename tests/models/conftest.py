@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.model_store import ModelStore
+from backends.store.model_store import ModelStore
 from tests.models import tiny_store as tiny
 
 

@@ -34,8 +34,8 @@ def astronaut() -> Images:
 
 def clip(path: str) -> Images:
     """Frames of the first four seconds at 12.5 a second, 480 pixels on the short side (as `Head`)."""
-    from stages.contract import Frames
-    from stages.media import decode
+    from media.decode import decode
+    from media.requests import Frames
 
     request = Frames(12.5, 480)
     return list(decode(Path(path), [request]).frames[request][1])[:50]
@@ -43,8 +43,8 @@ def clip(path: str) -> Images:
 
 def main(out: Path, clips: list[str]) -> None:
     """Write everything of all clips."""
-    from backends.face_detector import CenterFace
-    from backends.face_mesh import MediaPipeFaceMesh
+    from backends.faces.face_detector import CenterFace
+    from backends.faces.face_mesh import MediaPipeFaceMesh
     from stages.faces import boxes_at
 
     detector = CenterFace()

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from backends.audio_embedder import Wav2Vec2
-from backends.pyannote import PyannoteDiarizer
-from backends.weights import Weights
+from backends.sound.audio_embedder import Wav2Vec2
+from backends.sound.pyannote import PyannoteDiarizer
+from backends.store.weights import Weights
+from media.decode import Decoded
+from media.requests import Audio
 from stages.audio_features import AudioFeatures
 from stages.clip import Clip
-from stages.contract import Audio
-from stages.media import Decoded
 from tests.models.tiny_audio import BUILDERS
-from tests.test_speech import load
+from tests.stages.test_speech import load
 
 RATE = 16000
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from backends.face_mesh_lite import LiteRtFaceMesh, Region, cut_out, to_picture
-from backends.weights import Weights
+from backends.faces.face_mesh_lite import LiteRtFaceMesh, Region, cut_out, to_picture
+from backends.store.weights import Weights
 from tests.models import mesh_reference, tiny_onnx
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from backends.dwpose import DwPose, YoloxPersons, known_points, most_prominent
-from backends.insight_face import InsightFaceDetector, InsightFaceEmbedder
-from backends.keypoints import INDEX
-from backends.onnx_net import OnnxNet, letterbox, open_session
-from backends.rtm_hands import RtmHands, shows_left_back
-from backends.simcc import SimccNet
-from backends.weights import Weights
+from backends.bodies.dwpose import DwPose, YoloxPersons, known_points, most_prominent
+from backends.bodies.keypoints import INDEX
+from backends.bodies.rtm_hands import RtmHands, shows_left_back
+from backends.bodies.simcc import SimccNet
+from backends.faces.insight_face import InsightFaceDetector, InsightFaceEmbedder
+from backends.running.onnx_net import OnnxNet, letterbox, open_session
+from backends.store.weights import Weights
 from tests.models import tiny_onnx
 
 Image = npt.NDArray[np.uint8]
@@ -133,7 +133,7 @@ def test_score_is_the_smaller_maximum_cut_to_one(tmp_path: Path) -> None:
     net = SimccNet(tmp_path / "dw-ll_ucoco_384.onnx", "cpu", 4)
     x, y = np.full((3, 576), 0.1, np.float32), np.full((3, 768), 0.1, np.float32)
     x[0, 100], y[0, 200] = 0.9, 0.4
-    from backends.simcc import _decode
+    from backends.bodies.simcc import _decode
 
     assert net.input_size == POSE
     out = _decode(x, y, np.array([50, 60], np.float32), np.array([288, 384], np.float32))

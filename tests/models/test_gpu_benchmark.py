@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from stages.contract import Frames
+from media.requests import Frames
 
 
 def test_every_model_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:

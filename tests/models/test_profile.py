@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from backends.model_catalogue import known_models
-from backends.model_store import ModelStore
+from backends.store.model_catalogue import known_models
+from backends.store.model_store import ModelStore
 from manifests.features import load_features
 from prompts.vocabulary import INTERACTION_TYPES, REGIONS
-from tests.helpers import linked
 from tests.models.tiny_store import SETTINGS, VLM
+from tests.support.helpers import linked
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # CoTracker has no smaller network, and its time goes with frames and points.

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from backends.lip_sync import LipSyncScore, MouthTrack
-from backends.syncnet import SyncNetScorer, build_net, crops, judged, mfcc, shifted_distances, stretches
-from backends.weights import Weights
+from backends.sound.lip_sync import LipSyncScore, MouthTrack
+from backends.sound.syncnet import SyncNetScorer, build_net, crops, judged, mfcc, shifted_distances, stretches
+from backends.store.weights import Weights
+from media.decode import decode
 from stages.clip import Clip
 from stages.lip_sync import LipSync
-from stages.media import decode
 from tests.models.tiny_audio import BUILDERS
 
 RATE = 16000

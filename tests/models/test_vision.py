@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from backends.attribute_embedder import DinoV2
-from backends.cotracker import CoTracker3
-from backends.openclip import OpenClipEmbedder
-from backends.point_tracker import grid
-from backends.sam2 import Sam2HairSegmenter, Sam2PersonMask
-from backends.weights import Weights
+from backends.bodies.sam2 import Sam2HairSegmenter, Sam2PersonMask
+from backends.pictures.attribute_embedder import DinoV2
+from backends.pictures.cotracker import CoTracker3
+from backends.pictures.openclip import OpenClipEmbedder
+from backends.pictures.point_tracker import grid
+from backends.store.weights import Weights
+from media.decode import Decoded
 from stages.attributes import Attributes
 from stages.clip import Clip
-from stages.media import Decoded
 from tests.models.tiny_vision import BUILDERS
 
 Store = Callable[[str], Weights]

@@ -66,7 +66,7 @@ def save_syncnet(folder: Path) -> None:
     """SyncNet's state dict in the form of the public file: not zipped, 52 MB. Its size cannot be chosen."""
     import torch
 
-    from backends.syncnet import build_net
+    from backends.sound.syncnet import build_net
 
     torch.manual_seed(0)
     state = build_net().state_dict()

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from backends.model_store import ModelStore
-from tests import tiny_vlm
+from backends.store.model_store import ModelStore
 from tests.models import tiny_audio, tiny_onnx, tiny_vision
-from tests.tiny_wan import save_tiny_wan
+from tests.support import tiny_vlm
+from tests.support.tiny_wan import save_tiny_wan
 
 BUILDERS: Mapping[str, Callable[[Path], object]] = {
     **tiny_onnx.BUILDERS,

@@ -1,0 +1,1 @@
+"""Models of the body: pose, hands, skin, masks of persons and hair."""

@@ -1,0 +1,250 @@
+"""A question as the body of a chat completion, and the answer out of what comes back; no network here."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from backends.language.vision_language_model import Question
+
+JPEG_QUALITY = 95  # with full colour resolution: 46-50 dB on real frames, about a third of the size of a PNG
+VIDEO_CRF = "18"  # ffmpeg's H.264 guide calls 17-18 visually lossless; 41-44 dB on real frames
+QUOTED = 200  # characters of a model's or server's text in an error
+THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+
+
+class InvalidAnswer(ValueError):
+    """The text is no valid answer to the question; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server sent back for one request: the text, and tokens; `problem` when there is no text."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    problem: str | None
+
+
+def request_body(
+    question: Question, model: str, temperature: float | None, max_tokens: int, video: bool
+) -> dict[str, Any]:
+    """The body of the request; `model` comes first, which the batch files rely on.
+
+    `max_completion_tokens` is the name that the OpenAI API and vLLM both take. vLLM samples a video again,
+    for Qwen2.5-VL at 2 frames a second, so a question should have no more and an even number of frames. To
+    set that in a request (`media_io_kwargs`) is refused by a server without `--trust-request-mm-kwargs`.
+
+    Args:
+        question: what is asked.
+        model: as the server calls it.
+        temperature: None leaves it to the server; some models refuse any other.
+        max_tokens: the longest answer.
+        video: send pictures that have a rate as one mp4; else as single pictures.
+
+    Raises:
+        ValueError: the answer's schema is not one that a strict server takes.
+    """
+    schema = question.answer.model_json_schema()
+    check_strict(schema)
+    name = re.sub(r"[^a-zA-Z0-9_-]", "_", question.answer.__name__)[:64]
+    as_video = video and question.fps is not None and len(question.images) > 1  # Qwen's loader wants two
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": _content(question, as_video)}],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": name, "schema": schema, "strict": True},
+        },
+        "max_completion_tokens": max_tokens,
+    }
+    if temperature is not None:
+        body["temperature"] = temperature
+    return body
+
+
+def check_strict(schema: Any, where: str = "the answer") -> None:
+    """Strict mode of the OpenAI API: objects are closed and every property is required.
+
+    Raises:
+        ValueError: it is not so; the message names the place.
+    """
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("properties"), Mapping):
+            if schema.get("additionalProperties") is not False:
+                raise ValueError(f"{where}: additional properties must be forbidden")
+            if optional := set(schema["properties"]) - set(schema.get("required", ())):
+                raise ValueError(f"{where}: {', '.join(sorted(optional))} must be required (no default)")
+        for name, part in schema.items():
+            check_strict(part, f"{where}.{name}")
+    elif isinstance(schema, list):
+        for part in schema:
+            check_strict(part, where)
+
+
+def _content(question: Question, as_video: bool) -> list[dict[str, Any]]:
+    """Pictures first, then the text that asks about them."""
+    parts: list[dict[str, Any]] = []
+    if as_video and question.fps is not None:
+        url = _data_url("video/mp4", encode_video(question.images, question.fps))
+        parts.append({"type": "video_url", "video_url": {"url": url}})
+    else:
+        if question.fps is not None and len(question.images) > 1:
+            text = f"{len(question.images)} frames of one video in order, {question.fps:g} a second:"
+            parts.append({"type": "text", "text": text})
+        for image in question.images:
+            url = _data_url("image/jpeg", encode_image(image))
+            parts.append({"type": "image_url", "image_url": {"url": url, "detail": "high"}})
+    return [*parts, {"type": "text", "text": question.prompt}]
+
+
+def encode_image(image: npt.NDArray[np.uint8]) -> bytes:
+    """RGB uint8 [H, W, 3] as JPEG."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(out, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return out.getvalue()
+
+
+def encode_video(images: Sequence[npt.NDArray[np.uint8]], fps: float) -> bytes:
+    """RGB uint8 [H, W, 3] of one size as H.264 in mp4, at a constant rate.
+
+    H.264 as every server decodes it wants even sides: an odd one repeats its last row or column.
+    """
+    import av
+
+    rate = Fraction(fps).limit_denominator(1001)
+    height, width = (side + side % 2 for side in images[0].shape[:2])
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": VIDEO_CRF, "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.colorspace = 6  # BT.601, as the conversion below makes it at every size
+        stream.codec_context.color_range = 1  # 16-235
+        for i, image in enumerate(images):
+            below, right = height - image.shape[0], width - image.shape[1]
+            padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+            frame.pts, frame.time_base = i, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def read_reply(completion: Any, max_tokens: int | None = None) -> Reply:
+    """Text and tokens out of a chat completion, decoded from JSON; nothing in it is taken for granted."""
+    usage = mapping(mapping(completion).get("usage"))
+    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    prompt_tokens, completion_tokens = (n if isinstance(n, int) and n >= 0 else 0 for n in tokens)
+    choices = mapping(completion).get("choices")
+    choice = mapping(choices[0]) if isinstance(choices, list) and choices else {}
+    message = mapping(choice.get("message"))
+    text, refusal, ended = message.get("content"), message.get("refusal"), choice.get("finish_reason")
+    problem = None
+    if not choice:
+        problem = "the server sent no chat completion"
+    elif refusal or ended == "content_filter":
+        problem = f"the model refused: {shown(str(refusal or text or 'content filter'))}"
+    elif ended == "length" and not _has_object(text):  # guided decoding may end in blanks without end
+        limit = "the limit" if max_tokens is None else f"max_tokens={max_tokens}"
+        problem = f"the answer was cut off at {limit}; the model said: {shown(str(text or ''))}"
+    elif not isinstance(text, str) or not text.strip():
+        problem = "the answer is empty"
+    return Reply(text if isinstance(text, str) else "", prompt_tokens, completion_tokens, problem)
+
+
+def read_answer(text: str, question: Question) -> BaseModel:
+    """The answer in a model's text.
+
+    Raises:
+        InvalidAnswer: it holds no JSON object or more than one, one that does not fit the schema, or one
+            that `question.check` refuses.
+    """
+    try:
+        found = json_object(text)
+        answer = question.answer.model_validate_json(json.dumps(found))
+        if question.check is not None:
+            question.check(answer)
+        return answer
+    except ValidationError as error:
+        problem = "; ".join(_problem(e) for e in error.errors(include_url=False)[:3])
+    except ValueError as error:
+        problem = str(error)
+    # Outside of `except`: what pydantic and json said holds all of the text, and a traceback shows it.
+    raise InvalidAnswer(f"{shown(problem)}; the model said: {shown(text)}")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The one JSON object in a text, with or without prose or a fence around it.
+
+    It must begin at the first brace: an inner object of one that was cut off must not pass for the answer.
+
+    Raises:
+        ValueError: there is none, it is cut off or broken, or there are two.
+    """
+    text = THINKING.sub("", text)
+    # Not strict: grammars that bound a string's length let raw control characters into it.
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
+    start = text.find("{")
+    if start < 0:
+        raise ValueError("no JSON object in the answer")
+    try:
+        found, end = decoder.raw_decode(text, start)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair can be written nowhere
+    except (ValueError, RecursionError) as error:
+        what = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise ValueError(f"broken JSON ({what})") from None
+    other = text.find("{", end)
+    while other >= 0:
+        try:
+            decoder.raw_decode(text, other)
+        except (ValueError, RecursionError):
+            other = text.find("{", other + 1)
+        else:
+            raise ValueError("more than one JSON object in the answer")
+    return found
+
+
+def shown(text: str) -> str:
+    """Foreign text for an error: one line, printable, not long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * QUOTED]).split())
+    return line if len(line) <= QUOTED else line[: QUOTED - 1] + "…"
+
+
+def _has_object(text: Any) -> bool:
+    try:
+        json_object(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """One pydantic error in words: where, and what."""
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}: {error['msg']}" if where else str(error["msg"])
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,1 @@
+"""Models of whole pictures: embeddings, quality, classes, text, tracked points."""

@@ -1,0 +1,84 @@
+"""CLIP's picture of a picture, by open_clip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.running.batching import Batcher
+from backends.running.pretrained import autocast, torch_device
+from backends.store.weights import Weights
+
+
+class OpenClipEmbedder:
+    """The image tower of a CLIP model; the paper's temporal consistency (InterAvatar §4.3) with ViT-L/14.
+
+    The paper does not name the CLIP model; ViT-L/14 trained on LAION-2B is this project's choice. Pictures
+    are prepared as the folder's configuration says: the shorter side to 224, then the middle square.
+
+    Args:
+        model: folder with `open_clip_config.json` and `open_clip_model.safetensors`.
+        device: "cuda", "cuda:0", "cpu"; None: CUDA where there is one.
+        batch: most pictures run together.
+    """
+
+    def __init__(self, model: Weights, device: str | None = None, batch: int = 64) -> None:
+        self.model = model
+        self.device = device
+        self.batch = batch
+        self._net: Any = None
+        self._prepare: Any = None
+        self._run: Batcher[Any, npt.NDArray[np.float32]] | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Implementation, version and weights."""
+        return f"open_clip {self.model}"
+
+    def setup(self) -> None:
+        """Load the image tower; the text tower is thrown away.
+
+        Raises:
+            FileNotFoundError: configuration or weights are not there.
+        """
+        if self._run is not None:
+            return
+        import open_clip
+
+        # Without weights open_clip goes on with random ones.
+        for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+            self.model.file(name)
+        config = json.loads(self.model.file("open_clip_config.json").read_text())
+        if not (config.get("preprocess_cfg") or {}).get("mean"):  # open_clip would take OpenAI's
+            raise ValueError(
+                f"{self.model.file('open_clip_config.json')}: no preprocess_cfg with mean and std"
+            )
+        device = torch_device(self.device)
+        tower = open_clip.create_model(f"local-dir:{self.model.folder}", device="cpu").visual
+        settings = open_clip.transform.PreprocessCfg(**tower.preprocess_cfg)
+        self._prepare = open_clip.transform.image_transform_v2(settings, is_train=False)
+        self._net = tower.to(device).eval().requires_grad_(False)
+        self._device = device
+        self._run = Batcher(self._forward, self.batch)
+
+    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """See `ImageEmbedder.embed`; D is 768 for ViT-L/14."""
+        from PIL import Image
+
+        self.setup()
+        assert self._run is not None
+        rows = self._run([self._prepare(Image.fromarray(image)) for image in images])
+        return np.stack(rows) if rows else np.zeros((0, self._net.output_dim), np.float32)
+
+    def _forward(self, pictures: list[Any]) -> list[npt.NDArray[np.float32]]:
+        """Prepared pictures, tensors [3, S, S], to vectors of length 1."""
+        import torch
+
+        with torch.inference_mode(), autocast(self._device):
+            vectors = self._net(torch.stack(pictures).to(self._device)).float()
+        return list(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())

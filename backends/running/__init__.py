@@ -1,0 +1,1 @@
+"""What implementations share to load and run a network."""

@@ -1,0 +1,1 @@
+"""Models of sound: speech, speakers, lip sync, features."""

@@ -1,0 +1,111 @@
+"""Settings from YAML files and `--set key=value`; an unknown key is refused, with the nearest right one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class SettingsError(Exception):
+    """A setting, profile or screen is wrong; the message names it and the nearest right one."""
+
+
+def parse(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """Validate; errors are one readable line each.
+
+    Raises:
+        SettingsError: a key is unknown (the nearest right one is named) or a value is wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_say(model, e, where) for e in error.errors())) from None
+
+
+def _say(model: type[BaseModel], error: Any, where: str) -> str:
+    location = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {location}: {error['msg']}"
+    known = list(_fields_at(model, error["loc"][:-1]))
+    close = get_close_matches(str(error["loc"][-1]), known, 1, cutoff=0.4)
+    parent = "".join(f"{part}." for part in error["loc"][:-1])
+    nearest = f"did you mean {parent}{close[0]}?" if close else f"there are: {', '.join(known)}"
+    return f"{where}: unknown key {location}; {nearest}"
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[Any]) -> Mapping[str, Any]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        model = (_model_in(field.annotation) if field else None) or model
+    return model.model_fields
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in `X`, `X | None`, `list[X]` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _model_in(a)) is not None), None)
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`["a.b=1", "c=true"]` as nested values; values are read as YAML.
+
+    Raises:
+        SettingsError: one has no `=` or no key.
+    """
+    nested: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise SettingsError(f"--set {text}: write key=value, for instance --set quality.fps=4")
+        here = nested
+        *parents, last = key.strip().split(".")
+        for part in parents:
+            here = here.setdefault(part, {})
+            if not isinstance(here, dict):
+                raise SettingsError(f"--set {text}: {part} was already given a value")
+        try:
+            here[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            here[last] = value
+    return nested
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the nested values of `over` laid on top."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def load_yaml(name: str, kind: str) -> tuple[dict[str, Any], str]:
+    """A YAML file by path, or by its name in configs/<kind>/."""
+    folder = resources.files("configs") / kind
+    known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+    stem = name.removesuffix(".yaml")
+    if Path(name).is_file():
+        try:
+            text, where = Path(name).read_text(encoding="utf-8"), name
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"cannot read {name}: {error}") from None
+    elif stem in known:
+        text, where = (folder / f"{stem}.yaml").read_text(), f"configs/{kind}/{stem}.yaml"
+    else:
+        raise SettingsError(f"no {kind[:-1]} {name!r}: neither a file nor one of {', '.join(known)}")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{where} must be a mapping of keys to values")
+    return values, where

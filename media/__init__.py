@@ -1,0 +1,1 @@
+"""The one place that opens, decodes and writes pictures, video and sound."""

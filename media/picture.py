@@ -1,0 +1,106 @@
+"""Reading one picture from a file that may be anything."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from media.decode import Decoded, short_side_size
+from media.files import MediaError, open_regular
+from media.requests import Audio, Frames
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
+# Pillow's own limit against decompression bombs: 256 MiB of RGB.
+MAX_PIXELS: Final = 1024 * 1024 * 1024 // 4 // 3
+
+
+def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """A picture as upright RGB, uint8 [H, W, 3].
+
+    EXIF orientation is applied, transparent parts become white, 16 bits become 8, of an animation the
+    first frame is taken. An embedded colour profile is not applied.
+
+    Raises:
+        MediaError: no picture in one of `FORMATS`, cut off, broken, or of more than `max_pixels`.
+        OSError: the file cannot be opened.
+    """
+    with open_regular(path) as file:
+        try:
+            Image.init()
+            with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+                if image.width * image.height > max_pixels:  # nothing is decoded yet
+                    raise _too_large(f"{image.width}x{image.height} pixels", max_pixels)
+                image.load()
+                return np.array(_to_rgb(ImageOps.exif_transpose(image)), np.uint8)
+        except MediaError:
+            raise
+        except UnidentifiedImageError as error:
+            raise MediaError(f"not a picture that can be read ({', '.join(FORMATS)})") from error
+        except Image.DecompressionBombError as error:
+            raise _too_large("its size would exhaust the memory", max_pixels) from error
+        except Exception as error:  # decoders and EXIF parsers raise anything on broken files
+            raise MediaError(f"the picture cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _too_large(what: str, limit: int) -> MediaError:
+    return MediaError(f"the picture is too large: {what}, at most {limit} pixels")
+
+
+def _to_rgb(image: Any) -> Image.Image:
+    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its values go beyond 16 bits")
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its values are fractions of an unknown range")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    rgb: Image.Image = image.convert("RGB")
+    return rgb
+
+
+def decode_picture(path: Path, requests: Iterable[Frames | Audio]) -> Decoded:
+    """A picture as a clip of one frame at time 0, without sound.
+
+    Raises:
+        MediaError: it cannot be read.
+        OSError: the file cannot be opened.
+    """
+    image = read_picture(path)
+    height, width = image.shape[:2]
+    digest = hashlib.sha256(f"{width}x{height}|".encode())
+    digest.update(image.tobytes())
+    out = Decoded(format=_format(path), width=width, height=height, content_hash=digest.hexdigest())
+    out.frame_times = np.zeros(1)
+    made: dict[int, npt.NDArray[np.uint8]] = {}
+    for request in requests:
+        if isinstance(request, Audio):
+            out.audio[request] = None
+            continue
+        if request.short_side not in made:
+            made[request.short_side] = smaller(image, request.short_side)
+        out.frames[request] = ([0.0], [made[request.short_side]])
+    return out
+
+
+def _format(path: Path) -> str:
+    with Image.open(path) as image:
+        return (image.format or "").lower()
+
+
+def smaller(image: npt.NDArray[np.uint8], short_side: int) -> npt.NDArray[np.uint8]:
+    """The picture with its shorter side at most `short_side` pixels."""
+    height, width = image.shape[:2]
+    size = short_side_size(width, height, short_side)
+    if size == (width, height):
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

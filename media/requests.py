@@ -1,0 +1,23 @@
+"""What a stage asks of a clip's media."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Frames:
+    """RGB frames a stage wants: `fps` a second (None: every frame), shorter side `short_side` pixels.
+
+    Frames are never enlarged. Stages that ask for the same rate and size share the same pictures.
+    """
+
+    fps: float | None
+    short_side: int
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The sound track a stage wants: mono float32 in [-1, 1] at `rate` samples a second."""
+
+    rate: int = 16000

@@ -1,0 +1,1 @@
+"""The commands of `interavatar`; nothing else imports them."""

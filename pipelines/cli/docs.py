@@ -1,0 +1,265 @@
+"""Writes the documentation that follows from the code: `python -m pipelines.cli.docs` (or `make docs`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from rich.filesize import decimal
+
+from backends.store.model_catalogue import known_models
+from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
+from manifests.screen import load_screen
+from media.requests import Frames
+from pipelines.catalogue import PIPELINES
+from pipelines.engine.settings import ClusterSettings, Settings, VlmSettings
+from pipelines.requests import load_profile, profile_roles
+from pipelines.synthetic_interactions import GIVEN
+from stages.contract import Array, Column, Stage
+from trainer.config import TrainConfig
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def _in(names: Sequence[str]) -> str:
+    return f"In {', '.join(names)}.\n"
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]) + "\n"
+
+
+def set_form(value: Any) -> str:
+    """A value as `--set` takes it after the equals sign: YAML on one line, lists without blanks."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(set_form, value))}]"
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return f"`{set_form(field.get_default(call_default_factory=True))}`"
+
+
+def manifest_page() -> str:
+    """docs/manifest.md: every column with type, unit, meaning and the stage that writes it."""
+    writers: dict[str, list[str]] = {}
+    for stage, _ in all_stages():
+        for name, what in stage.writes.items():
+            if isinstance(what, Column):
+                writers.setdefault(name, []).append(stage.name)
+    head = ("column", "type", "unit or range", "meaning")
+    parts = [
+        "# The manifest\n",
+        "Made from the schema by `make docs`; do not edit.\n",
+        f"Schema version {SCHEMA_VERSION}. One row is one sample. Open it with "
+        '`pandas.read_parquet("RUN/manifest")`; units and meanings are also in the Arrow field metadata. '
+        "Left and right are the subject's own. Coordinates are shares of the first frame, origin top left. "
+        "A null score was not measured: because of `error`, because a gate `stopped` the sample, or because "
+        "there was nothing to measure it on.\n",
+        "## Where a sample comes from\n",
+        _table(head, [(f"`{n}`", f.type, f.unit, f.meaning) for n, f in SOURCE_COLUMNS.items()]),
+        "Further columns of an input list follow the scores under their own names (`input_<name>` where the "
+        "name is one of the manifest's).\n",
+        "## Columns every pipeline shares\n",
+        _table(
+            (*head, "written by"),
+            [
+                (f"`{n}`", f.type, f.unit, f.meaning, ", ".join(writers.get(n, ["-"])))
+                for n, f in COMMON_COLUMNS.items()
+            ],
+        ),
+        "## What happened to it\n",
+        _table(head, [(f"`{n}`", f.type, f.unit, f.meaning) for n, f in OUTCOME_COLUMNS.items()]),
+        "## What a synthetic clip takes over from its portrait\n",
+        _table(head, [(f"`{n}`", c.type, c.unit, c.meaning) for n, c in GIVEN.items()]),
+        "`regions` is a list of records with region, x, y, confidence; `reactions` one of records with "
+        "region, interaction_type, interaction_group, intensity, action, emotion.\n",
+        "## Scores by stage\n",
+    ]
+    for stage, names in all_stages():
+        own = {n: w for n, w in stage.writes.items() if n not in COMMON_COLUMNS and n not in SOURCE_COLUMNS}
+        columns = [(f"`{n}`", w.type, w.unit, w.meaning) for n, w in own.items() if isinstance(w, Column)]
+        arrays = [(f"`{n}`", w.shape, w.unit, w.meaning) for n, w in own.items() if isinstance(w, Array)]
+        if not columns and not arrays:
+            continue
+        parts += [f"### {stage.name}\n", _in(names)]
+        if columns:
+            parts.append(_table(head, columns))
+        if arrays:
+            parts.append("Beside the manifest, in `features/`:\n")
+            parts.append(_table(("array", "shape", "unit", "meaning"), arrays))
+    return "\n".join(parts)
+
+
+def settings_page() -> str:
+    """docs/settings.md: every `--set` key, what each stage sees, and the screens."""
+    parts = [
+        "# Settings\n",
+        "Made from the code by `make docs`; do not edit.\n",
+        "Give one with `--set key=value` or under `settings:` in a profile. Defaults stand as `--set` takes "
+        'them; one with blanks goes into quotes: `--set "reactions.types=[kissed,blown on]"`.\n',
+        "## Every run\n",
+        _settings_table(Settings, ""),
+        "## cluster\n",
+        _settings_table(ClusterSettings, "cluster."),
+        "## vlm\n",
+        _settings_table(VlmSettings, "vlm."),
+    ]
+    common = set(Settings.model_fields)
+    for name, (model, _) in PIPELINES.items():
+        parts += [f"## {name}\n", _settings_table(model, "", common)]
+    for stage, names in all_stages():
+        parts += [
+            f"## {stage.name}\n",
+            f"{_in(names)}{_sees(stage)}\n",
+            _settings_table(type(stage.config), f"{stage.name}."),
+        ]
+    folder = resources.files("configs") / "screens"
+    for file in sorted(p.name for p in folder.iterdir() if p.name.endswith(".yaml")):
+        screen = load_screen(file)
+        rows = []
+        for r in screen.rules:
+            bounds = {"≥": r.min, "≤": r.max, "is": r.equals, "none of": r.none_of}
+            said = ", ".join(f"{k} {v}" for k, v in bounds.items() if v is not None)
+            rows.append((f"`{r.reason}`", f"`{r.column}`", said, r.missing, r.source))
+        parts += [
+            f"## Screen {screen.name}\n",
+            f"{screen.description}\n",
+            _table(("drop reason", "column", "kept if", "null", "source"), rows),
+        ]
+    return "\n".join(parts)
+
+
+def _sees(stage: Stage) -> str:
+    models = ", ".join(f"`{m.id}`" for m in stage.models)
+    seen = [
+        f"frames at {'every frame' if s.fps is None else f'{s.fps:g}/s'}, short side {s.short_side} px"
+        if isinstance(s, Frames)
+        else f"mono sound at {s.rate} Hz"
+        for s in stage.sees
+    ]
+    return f"Sees {'; '.join(seen) or 'columns only'}." + (f" Laptop models: {models}." if models else "")
+
+
+def _settings_table(model: type[BaseModel], prefix: str, without: Collection[str] = ()) -> str:
+    rows = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel) or name in without:
+            continue
+        rows.append((f"`{prefix}{name}`", _default(field), field.description or ""))
+    return _table(("key", "default", "meaning"), rows) if rows else "No settings.\n"
+
+
+MODELS = """# Models of the gpu profile
+
+Made from `configs/models.yaml` by `make docs`; do not edit.
+
+Their weights lie in the model store, `<store>/<name>/<files>`: a folder that all workers see, or a URL.
+`--set models=LOCATION` names it, else the environment variable `INTERAVATAR_MODELS`, else it is
+`~/.cache/interavatar/models`.
+
+```
+interavatar models list --models /shared/models    # what is there, what is missing, where it comes from
+interavatar models fetch --models /shared/models   # gets what is missing; goes on after a stop
+interavatar doctor --profile gpu --set models=/shared/models
+```
+
+`fetch` compares every file with its SHA-256 and writes what it got into the store's own `models.yaml`. These
+hashes go into the fingerprints of the stages: other weights, and only they, make a stage run again. Before a
+run the store is compared with them; files that have not changed since are not read again. Repositories
+marked *gated* ask for an account that accepted their conditions, and its token in `HF_TOKEN`; `HF_ENDPOINT`
+names a mirror of Hugging Face. A file whose hash is not pinned here is compared with what Hugging Face lists
+at the pinned revision: the hash of a large file, the size of a small one.
+
+**Without a network**: fetch on another machine and copy the store, its `models.yaml` too. Or put the files
+into their folders by hand and run `interavatar models record NAME...`, which compares them with the pins and
+writes down their hashes. Any other folder in the store can be recorded, and named in a profile, the same way.
+
+**On an object store**: copy such a folder to it and give its URL (`--set models=s3://bucket/models`, with the
+fsspec package of that kind). Each machine copies a model when it first uses it into `INTERAVATAR_CACHE`
+(default `~/.cache/interavatar`), whole and compared, once for all its workers.
+
+**Stand-ins**: `interavatar models record NAME --random-weights` marks a folder of random weights. Whatever
+they make is named `stand_in_random_NAME`.
+"""
+
+
+def models_page() -> str:
+    """docs/models.md: the model store, and the weights with source, licence and hashes."""
+    rows, notes = [], []
+    for name, model in known_models().items():
+        pinned = sum(f.sha256 is not None for f in model.files.values())
+        commercial = {True: "yes", False: "**no**", None: "not stated"}[model.commercial]
+        licence = f"{model.licence}{', gated' if model.gated else ''}"
+        size = "?" if model.size is None else decimal(model.size)
+        source = model.source.huggingface or str(model.page).split("/")[2]
+        pins = f"{pinned} of {len(model.files)}"
+        rows.append((f"`{name}`", ", ".join(model.roles), source, size, licence, commercial, pins))
+        notes.append(f"- `{name}`: <{model.licence_url}>. {model.notes}".rstrip())
+    head = ("model", "roles", "from", "size", "licence of the weights", "commercial use", "pinned hashes")
+    return "\n".join([MODELS, "## Weights\n", _table(head, rows), "Their licences:\n", *notes, ""])
+
+
+def training_settings_page() -> str:
+    """docs/training_settings.md: every key of a training configuration."""
+    parts = [
+        "# Settings of a training run\n",
+        "Made from the code by `make docs`; do not edit.\n",
+        "Keys of the YAML file that `interavatar train --config FILE` reads; `--set key=value` changes one. "
+        "Defaults stand as `--set` takes them. Examples with the sources of their values: `configs/train/`. "
+        "What they mean: [training.md](training.md).\n",
+        _training_table(TrainConfig, ""),
+    ]
+    return "\n".join(parts)
+
+
+def _training_table(model: type[BaseModel], prefix: str) -> str:
+    """A table of the model's keys, then one of each model in it."""
+    rows, inner = [], []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            inner.append(f"## {prefix}{name}\n\n" + _training_table(field.annotation, f"{prefix}{name}."))
+            continue
+        rows.append((f"`{prefix}{name}`", _default(field), field.description or ""))
+    return "\n".join([_table(("key", "default", "meaning"), rows), *inner])
+
+
+PAGES = {
+    "manifest.md": manifest_page,
+    "settings.md": settings_page,
+    "models.md": models_page,
+    "training_settings.md": training_settings_page,
+}
+
+
+def main() -> None:
+    """Write every generated page."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+        print(f"docs/{name}")
+
+
+if __name__ == "__main__":
+    main()
+
+
+def all_stages() -> list[tuple[Stage, list[str]]]:
+    """Every stage once, with the laptop's models, and the names of the pipelines that have it."""
+    roles = profile_roles(load_profile("laptop"), Settings(), Path())
+    found: dict[str, tuple[Stage, list[str]]] = {}
+    for name, (model, build) in PIPELINES.items():
+        for stage in build(roles, model()).stages:
+            found.setdefault(stage.name, (stage, []))[1].append(name)
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""What runs a pipeline: settings, plan, workers, runners, records. Knows no paper."""

@@ -1,0 +1,109 @@
+"""What a run did: counts of samples, errors, seconds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests import store
+from pipelines.engine.pipeline import RunError
+from pipelines.engine.plan import Plan
+from pipelines.engine.program import Program
+
+
+@dataclass
+class Summary:
+    """What one committed part did; small, because it travels to the driver."""
+
+    rows: int = 0
+    kept: int = 0
+    errors: int = 0
+    stopped: int = 0
+    computed: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, other: Summary) -> None:
+        """Add another part's figures."""
+        self.rows += other.rows
+        self.kept += other.kept
+        self.errors += other.errors
+        self.stopped += other.stopped
+        self.computed.update(other.computed)
+        self.failed.update(other.failed)
+        for name, seconds in other.seconds.items():
+            self.seconds[name] += seconds
+
+    def to_json(self) -> str:
+        """As one line of text."""
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Summary:
+        """From that line."""
+        said = json.loads(text)
+        said |= {"computed": Counter(said["computed"]), "failed": Counter(said["failed"])}
+        said["seconds"] = defaultdict(float, said["seconds"])
+        return cls(**said)
+
+
+def both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The figures of two passes of one run: work is added, outcomes and reuse are the last and the first."""
+    added = {name: first[name] + second[name] for name in ("seconds", "decode_seconds")}
+    counts = second["counts"] | {"reused": first["counts"]["reused"]}
+    counts["computed"] = first["counts"]["computed"] + second["counts"]["computed"]
+    stages = {}
+    for name, figures in second["stages"].items():
+        before = first["stages"][name]
+        work = {key: round(before[key] + figures[key], 3) for key in ("computed", "errors", "seconds")}
+        stages[name] = figures | work | {"reused": before["reused"]}
+    return second | added | {"counts": counts, "stages": stages}
+
+
+def counts_of(plan: Plan, total: Summary, manifest: Path) -> dict[str, int]:
+    """Ids in against ids out, and the outcome of the input's samples.
+
+    Raises:
+        RunError: a sample is missing or doubled.
+    """
+    table = store.read(manifest, ["sample_id", "keep", "stopped", "error"])
+    out = table["sample_id"].to_pylist()
+    missing = set(plan.ids) - set(out)
+    doubled = len(out) - len(set(out)) + len(plan.ids) - len(set(plan.ids))
+    if missing or doubled:
+        raise RunError(
+            f"audit failed: of {len(plan.ids)} samples {len(missing)} are missing from the manifest and "
+            f"{doubled} are doubled (first: {sorted(missing)[:3]}); run the same command again"
+        )
+    mine = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(plan.ids, pa.string())))
+    kept = sum(bool(k) for k in mine["keep"].to_pylist())
+    return {
+        "ids_in": len(plan.ids),
+        "ids_out": mine.num_rows,
+        "computed": total.rows,
+        "reused": plan.reused,
+        "kept": kept,
+        "dropped": mine.num_rows - kept,
+        "errors": mine.num_rows - mine["error"].null_count,
+        "stopped": mine.num_rows - mine["stopped"].null_count,
+    }
+
+
+def stage_figures(program: Program, plan: Plan, total: Summary) -> dict[str, Any]:
+    """Samples computed, reused and in error, and seconds, for each stage; as run.json has them."""
+    return {
+        name: what
+        | {
+            "computed": total.computed[name],
+            "errors": total.failed[name],
+            "reused": plan.reused_stages[name],
+            "seconds": round(total.seconds[name], 3),
+        }
+        for name, what in program.describe().items()
+    }

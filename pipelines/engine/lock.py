@@ -1,0 +1,74 @@
+"""One run at a time in a folder: a lock where the file system has them, else a lease."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from manifests import storage
+from pipelines.engine.lease import is_leased, lease
+from pipelines.engine.pipeline import RunError
+from pipelines.engine.source import InputError
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[Callable[[], None]]:
+    """Hold the folder for one run; the system lets go when the process dies, in an object store a lease ends.
+
+    Gives a function that raises RunError when the lock was lost, as only a lease can be.
+
+    Raises:
+        RunError: another run holds it.
+        InputError: the folder cannot be written to.
+    """
+    if storage.is_remote(folder):
+        with ExitStack() as stack:
+            try:
+                held = stack.enter_context(lease(folder))
+            except RunError:
+                raise
+            except Exception as error:
+                raise InputError(f"cannot write to {folder}: {error}") from error
+            yield held
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    with file:
+        for attempt in range(5):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.05 * attempt)  # `status` holds it for a moment
+        else:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise RunError(
+                f"another run is writing to {folder} (process {owner}); wait for it, "
+                "or choose another --output"
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield lambda: None
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a run is writing to the folder now."""
+    if storage.is_remote(folder):
+        return is_leased(folder)
+    try:
+        with (folder / ".lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,87 @@
+"""Two folders of one name must not overwrite each other's samples; one that was moved or copied may."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import fsspec
+
+from manifests import storage, store
+from manifests.text import public_text
+from pipelines.engine.source import InputError, Listing
+
+# Of a folder that lies elsewhere now so many files are looked at, evenly spread: each may be a request.
+LOOKS = 16
+# Compared of two files at either end, bytes.
+PIECE = 1 << 16
+
+
+def refuse_other_folder(listing: Listing, manifest: Path) -> None:
+    """Refuse an input whose samples have the ids of other files that the manifest holds.
+
+    A sample's id holds no absolute path, so that a folder keeps its results when it is moved. Its files are
+    then gone from the old place, or are the same there.
+
+    Raises:
+        InputError: a file of the same id is still there, or may be, and is another one.
+    """
+    now = {row["sample_id"]: row["source_uri"] for row in listing.rows}
+    table = store.read(manifest, ["sample_id", "source_uri"])
+    elsewhere: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for sample, before in zip(*(table[n].to_pylist() for n in ("sample_id", "source_uri")), strict=True):
+        uri = now.get(sample, before)
+        if uri != before and before:
+            elsewhere[_folders(before, uri)].append((before, uri))
+    looks = [pair for pairs in elsewhere.values() for pair in _spread(pairs)]
+    is_remote = any("://" in before + uri for before, uri in looks)
+    for (before, uri), other in zip(looks, storage.each(_is_other, looks, is_remote), strict=True):
+        if other:
+            raise InputError(
+                f"the output already holds {public_text(before)}, which is still there (or cannot be looked "
+                f"at) and is not the same file as {public_text(uri)}: two folders of one name; name this one "
+                "with --set source=NAME, or choose another --output"
+            )
+
+
+def _folders(one: str, other: str) -> tuple[str, str]:
+    """What is left of two addresses without the path that they share at their ends."""
+    first, second = one.split("/"), other.split("/")
+    while len(first) > 1 and len(second) > 1 and first[-1] == second[-1]:
+        first.pop()
+        second.pop()
+    return "/".join(first), "/".join(second)
+
+
+def _spread(pairs: list[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    """At most `LOOKS` of them, the first and the last among them."""
+    last = len(pairs) - 1
+    return [pairs[i] for i in sorted({round(k * last / (LOOKS - 1)) for k in range(LOOKS)})]
+
+
+def _is_other(pair: tuple[str, str]) -> bool:
+    """Whether both files are there and differ; True where that cannot be found out."""
+    before, now = pair
+    if not storage.exists(before):
+        return False
+    try:
+        return _ends(before) != _ends(now)
+    except Exception:  # a store's client without a network, a key or such a file raises what it likes
+        return True
+
+
+def _ends(address: str) -> tuple[int, bytes, bytes]:
+    """Size of a file, and its first and last bytes."""
+    if "://" not in address or address.startswith("file://"):
+        opened = storage.folder_of(address).open("rb")
+    else:
+        fs, inside = fsspec.url_to_fs(address)
+        opened = fs.open(inside, "rb", block_size=PIECE)
+    with opened as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(PIECE)
+        file.seek(max(0, size - PIECE))
+        return size, head, file.read(PIECE)

@@ -1,0 +1,202 @@
+"""Runs a pipeline on Ray Data: a Parquet plan, one actor pool for each group of stages, a part writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+
+from manifests import storage
+from manifests.schema import to_rows, to_table
+from manifests.screen import Screen
+from pipelines.engine.figures import Summary
+from pipelines.engine.pipeline import RunError
+from pipelines.engine.placement import Group, Pool, place
+from pipelines.engine.program import Program
+from pipelines.engine.ray_session import ray_session
+from pipelines.engine.settings import ClusterSettings
+from pipelines.engine.worker import DeviceLost, Worker
+
+# When nothing comes out of any stage for so long, the run is given up. A block of 8 clips of image-to-video
+# takes most of an hour on one GPU, and a cluster that waits for its first machine has nothing to show.
+NO_PROGRESS_S = 6 * 3600.0
+# Workers of one stage that may die in a row while they load their models (a machine lost, memory short).
+INIT_DEATHS = 3
+
+
+# Column in which a group's figures ride to the next group, on the first row of a block.
+FIGURES = "_figures"
+
+
+class _Group:
+    """A group of steps as a Ray Data actor: rows in, rows out; the last group commits and sends figures."""
+
+    def __init__(self, worker: Worker, is_last: bool) -> None:
+        self.worker, self.is_last = worker, is_last
+        worker.setup()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = to_rows(table)
+        earlier = [row.pop(FIGURES, None) for row in rows]
+        try:
+            rows, done = self.worker.run(rows)
+        except DeviceLost as error:
+            print(f"{error}; this worker ends, another takes its samples", file=sys.stderr, flush=True)
+            os._exit(1)  # every sample it got would become an error
+        for figures in filter(None, earlier):  # what earlier groups did with these rows
+            done.add(Summary.from_json(figures))
+        if self.is_last:
+            return pa.table({"summary": [self.worker.commit(rows, done).to_json()]})
+        column: list[str | None] = [None] * len(rows)
+        if rows:
+            column[0] = done.to_json()
+        table = to_table(rows, self.worker.program.schema)
+        return table.append_column(FIGURES, pa.array(column, pa.string()))
+
+
+def run_ray(
+    program: Program,
+    plan: Path,
+    rows: int,
+    folder: Path,
+    screen: Screen,
+    run_id: str,
+    groups: Sequence[Group],
+    rows_per_part: int,
+    cluster: ClusterSettings | None = None,
+) -> Iterator[Summary]:
+    """Compute every row of the plan on Ray; yields one summary for each committed part.
+
+    Args:
+        program: the pipeline, made ready.
+        plan: Parquet file of the rows to compute.
+        rows: how many rows it has.
+        folder: the run's folder, on storage that all nodes share.
+        screen: judges finished rows.
+        run_id: written into computed rows.
+        groups: neighbouring steps that share an actor, and the resources of each actor.
+        rows_per_part: largest number of rows that are committed together.
+        cluster: what the cluster can grow to, where it scales by itself.
+
+    Raises:
+        RunError: the cluster is too small, or Ray gave up.
+    """
+    with ray_session():
+        pools = _place(groups, rows, cluster)
+        _configure(pools, cluster)
+        per_part = part_size(rows, sum(pool.size for pool in pools), rows_per_part)
+        data = _read(plan).repartition(target_num_rows_per_block=per_part)
+        for number, pool in enumerate(pools):
+            worker = Worker(program, pool.steps, folder, screen, run_id)
+            data = data.map_batches(
+                _Group,
+                fn_constructor_args=(worker, number == len(pools) - 1),
+                # A block is a part, so both give the worker one block; Ray Data wants a number beside a GPU.
+                batch_size=per_part if pool.resources.gpus else None,
+                batch_format="pyarrow",
+                compute=_strategy(pool),
+                num_cpus=pool.resources.cpus,
+                num_gpus=pool.resources.gpus or None,
+                **_environment(pool.resources.runtime_env),
+            )
+        try:
+            for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                assert isinstance(block, pa.Table)
+                yield from map(Summary.from_json, block["summary"].to_pylist())
+        except ray.exceptions.RayError as error:
+            raise RunError(_why(error)) from error
+
+
+def _read(plan: Path) -> ray.data.Dataset:
+    """The plan's rows."""
+    filesystem, path = storage.filesystem(plan)
+    return ray.data.read_parquet(path, filesystem=filesystem)
+
+
+def _configure(pools: Sequence[Pool], cluster: ClusterSettings | None) -> None:
+    """Ray Data's own settings for this run."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.max_consecutive_actor_init_deaths = INIT_DEATHS
+    # A worker that has loaded its models is kept while anything is left to do.
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
+    limits = ExecutionResources.for_limits()
+    if cluster is not None and (cluster.cpus or cluster.gpus):
+        have = ray.cluster_resources()
+        wanted = (cluster.gpus or 0.0) if any(pool.resources.gpus for pool in pools) else 0.0
+        # Ray Data asks for one more node of every kind while it is busy: never beyond what was allowed, and
+        # no GPUs for stages that use none.
+        limits = ExecutionResources.for_limits(
+            cpu=max(cluster.cpus or 0.0, have.get("CPU", 0.0)), gpu=max(wanted, have.get("GPU", 0.0))
+        )
+    context.execution_options.resource_limits = limits
+
+
+def _environment(text: str) -> dict[str, Any]:
+    """`runtime_env` for a pool of workers, where they need one of their own.
+
+    A relative path of the interpreter counts from where the run was started.
+    """
+    if not text:
+        return {}
+    environment = json.loads(text)
+    python = environment.get("py_executable", "")
+    if "/" in python and " " not in python and Path(python).exists():
+        environment["py_executable"] = str(Path(python).absolute())
+    return {"runtime_env": environment}
+
+
+def _strategy(pool: Pool) -> ActorPoolStrategy:
+    """A pool that starts whole, or grows; a worker has one block waiting beside those it works on.
+
+    Blocks that wait at one worker are not at hand for another, so there are no more of them. One worker is
+    the least: with more, an idle one would not make room for what a lost machine's worker had in hand.
+    """
+    concurrency = pool.resources.concurrency
+    is_fixed = pool.start == pool.size
+    threads: dict[str, Any] = {}
+    if concurrency > 1:
+        threads = {"max_concurrent_calls_per_actor": concurrency, "enable_true_multi_threading": True}
+    waiting = concurrency if is_fixed and concurrency > 1 else 2 * concurrency  # it grows when both are full
+    return ActorPoolStrategy(
+        min_size=1,
+        max_size=pool.size,
+        initial_size=pool.start,
+        max_tasks_in_flight_per_actor=waiting,
+        **threads,
+    )
+
+
+def part_size(rows: int, workers: int, largest: int) -> int:
+    """Rows a part: small enough that every worker gets about sixteen, at most `largest`.
+
+    At the end of a run all but one worker wait for the last part.
+    """
+    return max(1, min(largest, rows // (workers * 16)))
+
+
+def _place(groups: Sequence[Group], rows: int, cluster: ClusterSettings | None = None) -> list[Pool]:
+    """`place` on the nodes of this Ray.
+
+    Raises:
+        RunError: see there.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return place(groups, rows, nodes, *((cluster.cpus or 0.0, cluster.gpus or 0.0) if cluster else ()))
+
+
+def _why(error: BaseException) -> str:
+    """The innermost cause in one line; the whole story is in Ray's logs."""
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''} (run the same command again to go on)"

@@ -1,0 +1,87 @@
+"""A run's folder: its record in run.json, and the lock that keeps it for one run at a time."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from manifests import storage
+from manifests.screen import Screen
+from pipelines.engine.source import InputError
+
+PACKAGES = (
+    "ray",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "scipy",
+    "av",
+    "torch",
+    "transformers",
+    "diffusers",
+    "onnxruntime",
+    "mediapipe",
+    "dlib-bin",
+    "ai-edge-litert",
+    "open_clip_torch",
+    "opencv-python-headless",
+    "rapidocr",
+)
+
+
+def now() -> str:
+    """The time, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def versions() -> dict[str, str]:
+    """Versions that numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("interavatar", *PACKAGES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_run(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write run.json, and the same under `runs/` so that earlier runs' figures stay."""
+    data = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "replace")
+    storage.write_bytes(folder / "runs" / f"{record['run_id']}.json", data)
+    storage.write_bytes(folder / "run.json", data)
+
+
+def write_screen(folder: Path, screen: Screen) -> None:
+    """Write the screen that was applied, ready to be changed and given to `--screen`."""
+    text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+    storage.write_bytes(folder / "screen.yaml", text.encode())
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """What run.json holds; None without one.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        record: dict[str, Any] = json.loads(storage.read_bytes(folder / "run.json"))
+        missing = {"run_id", "status", "pipeline", "screen"} - set(record)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{folder / 'run.json'} is damaged ({error}); move it away and run again") from None
+    except Exception as error:
+        if not storage.is_remote(folder):
+            raise
+        raise InputError(f"cannot read {folder}: {error}") from error  # its client has errors of its own
+    if missing:
+        raise InputError(f"{folder / 'run.json'} is damaged (no {', '.join(sorted(missing))}); move it away")
+    return record

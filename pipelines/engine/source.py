@@ -1,0 +1,299 @@
+"""The input: a folder, a glob, a single file or a list, turned into samples with stable ids."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from manifests.schema import input_column_name
+from manifests.text import clean_text, public_url, without_secrets
+from media.files import VIDEO_SUFFIXES
+
+LIST_SUFFIXES = frozenset({".parquet", ".csv", ".jsonl"})
+
+
+class InputError(Exception):
+    """The input cannot be listed; the message names it and the way out."""
+
+
+@dataclass
+class Listing:
+    """All samples of an input, in order.
+
+    rows: source columns and the list's further columns, one dict a sample.
+    input_fields: Arrow fields of the further columns.
+    ignored: how many files of other types were passed over, by suffix.
+    """
+
+    rows: list[dict[str, Any]]
+    input_fields: list[pa.Field] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+def sample_id(source: str, path: str, start_s: float | None, end_s: float | None, copy: int = 0) -> str:
+    """A readable, stable id: a slug of the file's name and 16 hex digits of what identifies the sample.
+
+    Args:
+        source: name of the data set.
+        path: path of the file inside it.
+        start_s: start of the time range, s; None: from the beginning.
+        end_s: end of the time range, s; None: to the end.
+        copy: 0 for the first row that names this range of this file, 1 for the second, and so on.
+    """
+    identity = "\0".join([source, path, _seconds(start_s), _seconds(end_s), str(copy)])
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    slug = re.sub(r"[^a-z0-9]+", "-", PurePosixPath(path).stem.lower()).strip("-")[:40] or "sample"
+    return f"{slug}-{digest}"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def list_input(
+    path: str,
+    source: str | None = None,
+    suffixes: frozenset[str] = VIDEO_SUFFIXES,
+    owned: frozenset[str] = frozenset(),
+) -> Listing:
+    """List a folder, a glob, a single media file, or a Parquet/CSV/JSONL list with a `uri` column.
+
+    Args:
+        path: local path or any fsspec URL.
+        source: name of the data set; by default the folder's or the list's name.
+        suffixes: file name endings of media, lower case with the dot.
+        owned: names of columns that the pipeline writes; a list's column of that name becomes `input_<name>`.
+
+    Raises:
+        InputError: nothing is there, the list has no `uri` column, or no media is found.
+    """
+    if Path(path).suffix.lower() in LIST_SUFFIXES and not _is_glob(path):
+        listing = _from_list(path, source, owned)
+    else:
+        ignored: Counter[str] = Counter()
+        found = list(
+            _walk_local(path, suffixes, ignored) if "://" not in path else _walk_url(path, suffixes, ignored)
+        )
+        rows = [_row(source or name, inside, uri, size) for name, inside, uri, size in found]
+        listing = Listing(rows, ignored=ignored)
+        if not rows:
+            seen = f"; it holds {sum(ignored.values())} other files" if ignored else ""
+            raise InputError(f"no media in {path} (looked for {' '.join(sorted(suffixes))}){seen}")
+    _number_copies(listing.rows)
+    return listing
+
+
+def _is_glob(path: str) -> bool:
+    if "://" in path:  # a ? begins the query of an address
+        return any(c in path for c in "*[")
+    try:
+        return any(c in path for c in "*?[") and not Path(path).exists()
+    except OSError:  # too long for a file name, so no file
+        return True
+
+
+def _row(source: str, inside: str, uri: str, size: int | None) -> dict[str, Any]:
+    return {
+        "source": clean_text(source),
+        "source_uri": uri,
+        "media_uri": uri,
+        "start_s": None,
+        "end_s": None,
+        "source_size": size,
+        "_inside": inside,
+    }
+
+
+def _number_copies(rows: list[dict[str, Any]]) -> None:
+    """Give each row its id; a range listed twice stays two rows."""
+    seen: Counter[tuple[Any, ...]] = Counter()
+    for row in rows:
+        identity = (row["source"], row.pop("_inside"), row["start_s"], row["end_s"])
+        key = (*identity[:2], _seconds(identity[2]), _seconds(identity[3]))
+        row["sample_id"] = sample_id(*identity, copy=seen[key])
+        seen[key] += 1
+
+
+def local_uri(path: Path) -> str:
+    """The path as text; a file:// URL where its bytes are not valid UTF-8 (Parquet could not store it)."""
+    text = str(path)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return path.as_uri()
+    return text
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None  # unreadable: said by the stage that opens it
+
+
+def _wanted(name: str, suffixes: frozenset[str], ignored: Counter[str]) -> bool:
+    suffix = PurePosixPath(name).suffix.lower()
+    if name.startswith(".") or suffix not in suffixes:
+        ignored[suffix or "none"] += 1
+        return False
+    return True
+
+
+def _walk_local(
+    path: str, suffixes: frozenset[str], ignored: Counter[str]
+) -> Iterator[tuple[str, str, str, int | None]]:
+    """(source name, path inside it, uri, size in bytes) of each media file below a folder or glob."""
+    if _is_glob(path):
+        fixed = Path(re.split(r"[*?\[]", path)[0] + "x").parent
+        if not fixed.is_dir():
+            raise InputError(f"no such folder: {fixed} (from the glob {path})")
+        pattern = str(Path(path).absolute().relative_to(fixed.absolute()))
+        candidates = sorted(p for p in fixed.absolute().glob(pattern) if p.name)
+        base = fixed.resolve()
+        for item in candidates:
+            if _wanted(item.name, suffixes, ignored):
+                yield base.name, item.relative_to(fixed.absolute()).as_posix(), local_uri(item), _size(item)
+        return
+    root = Path(path)
+    try:
+        is_dir, exists = root.is_dir(), root.exists()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if not exists:
+        raise InputError(f"no such file or folder: {path}")
+    root = Path(os.path.normpath(root.absolute()))  # without resolving links
+    if not is_dir:
+        yield root.parent.resolve().name, root.name, local_uri(root), _size(root)
+        return
+    seen = set()
+    unreadable: list[OSError] = []
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=unreadable.append):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder already listed
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        # A folder named like a video is a mistake that should be seen, not skipped.
+        names = [n for n in folders if PurePosixPath(n).suffix.lower() in suffixes]
+        for name in sorted([*files, *names]):
+            if _wanted(name, suffixes, ignored):
+                item = Path(folder) / name
+                yield root.resolve().name, item.relative_to(root).as_posix(), local_uri(item), _size(item)
+    for problem in unreadable:  # becomes a row that ends with this error, so that nothing is lost in silence
+        item = Path(problem.filename)
+        yield root.resolve().name, item.relative_to(root).as_posix(), local_uri(item), None
+
+
+def _walk_url(
+    path: str, suffixes: frozenset[str], ignored: Counter[str]
+) -> Iterator[tuple[str, str, str, int | None]]:
+    try:
+        fs, inside = fsspec.url_to_fs(path)
+        if _is_glob(path) and not fs.exists(inside):
+            base = re.split(r"[*?\[]", inside)[0].rpartition("/")[0]
+            found = fs.glob(inside, detail=True)
+        elif fs.isfile(inside):
+            base = inside.rpartition("/")[0]
+            found = {inside: fs.info(inside)}
+        else:
+            base = inside.rstrip("/")
+            found = fs.find(inside, detail=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(without_secrets(f"cannot list {path}: {error}")) from error
+    if not found:
+        raise InputError(f"no such file or folder, or nothing in it: {path}")
+    for name in sorted(found):
+        info = found[name]
+        if info.get("type") == "file" and _wanted(PurePosixPath(name).name, suffixes, ignored):
+            yield (
+                PurePosixPath(base).name or base,
+                name[len(base) :].lstrip("/"),
+                fs.unstrip_protocol(name),
+                info.get("size"),
+            )
+
+
+def _read_list(path: str) -> pa.Table:
+    suffix = Path(path).suffix.lower()
+    try:
+        with fsspec.open(path, "rb") as file:
+            if suffix == ".parquet":
+                return pyarrow.parquet.read_table(file)
+            if suffix == ".csv":
+                options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+                return pyarrow.csv.read_csv(file, convert_options=options)
+            return pyarrow.json.read_json(file)
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except (OSError, pa.ArrowInvalid, ValueError) as error:
+        raise InputError(without_secrets(f"cannot read the list {path}: {error}")) from error
+
+
+def _from_list(path: str, source: str | None, owned: frozenset[str]) -> Listing:
+    table = _read_list(path)
+    if "uri" not in table.column_names:
+        names = ", ".join(table.column_names)
+        raise InputError(f"{path} has no column `uri`, which names the media of each row; it has: {names}")
+    if not table.num_rows:
+        raise InputError(f"the list {path} is empty")
+    own = {"uri", "source", "start_s", "end_s", "licence"}
+    fields: list[pa.Field] = []
+    for f in table.schema:
+        if f.name not in own:
+            name = input_column_name(f.name, owned)
+            meaning = {"unit": "", "meaning": f"Column `{f.name}` of the input list.", "from": "input list"}
+            if name in {other.name for other in fields}:
+                raise InputError(f"{path}: two columns would both be {name} in the manifest; rename one")
+            kind = pa.string() if pa.types.is_null(f.type) else f.type
+            fields.append(pa.field(name, kind, metadata=meaning))
+    rows = []
+    default = source or PurePosixPath(path).stem
+    for number, given in enumerate(table.to_pylist(), 1):
+        uri, inside = _resolve(given["uri"], path, number)
+        size = None if "://" in uri else _size(Path(uri))
+        row = _row(str(given.get("source") or default), inside, uri, size)
+        row |= {
+            "start_s": _number(given, "start_s", path, number),
+            "end_s": _number(given, "end_s", path, number),
+        }
+        row["licence"] = None if given.get("licence") is None else str(given["licence"])
+        row |= {input_column_name(k, owned): v for k, v in given.items() if k not in own}
+        rows.append(row)
+    return Listing(rows, fields)
+
+
+def _resolve(uri: Any, path: str, number: int) -> tuple[str, str]:
+    """The address to open and what identifies the file: as written, or relative to the list's folder."""
+    if not isinstance(uri, str) or not uri.strip():
+        return "", f"row {number}"  # ends as an error of that row
+    if "://" in uri:
+        return uri, public_url(uri)
+    if "://" in path:
+        return (uri, uri) if uri.startswith("/") else (f"{path.rpartition('/')[0]}/{uri}", uri)
+    folder = Path(path).absolute().parent
+    full = Path(os.path.normpath(folder / uri))
+    return str(full), full.relative_to(folder).as_posix() if full.is_relative_to(folder) else uri
+
+
+def _number(given: Mapping[str, Any], name: str, path: str, number: int) -> float | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    try:
+        return None if math.isnan(float(value)) else float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{path}, row {number}: {name} is {value!r}, not a number of seconds") from None

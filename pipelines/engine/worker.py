@@ -1,0 +1,293 @@
+"""Running stages on rows: one decode for all of them, every failure kept as data.
+
+This is the whole of a run's inner loop, in one process. Runners only decide where it happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from backends.language.vision_language_model import Deferred
+from backends.running.batching import is_out_of_memory
+from manifests import features, storage, store
+from manifests.schema import ARROW_TYPES, SCHEMA_VERSION, to_table
+from manifests.screen import Screen
+from manifests.text import clean_text, without_secrets
+from media.decode import decode
+from media.files import local_copy
+from media.picture import decode_picture
+from pipelines.engine.attempts import Attempt, attempt
+from pipelines.engine.figures import Summary
+from pipelines.engine.pipeline import MEDIA
+from pipelines.engine.program import Program, Step, due
+from stages.clip import Clip
+from stages.contract import Array, Column
+
+
+class Worker:
+    """Runs a group of steps on rows and commits the finished ones.
+
+    Args:
+        program: the whole pipeline.
+        steps: the group of it that runs here.
+        folder: the run's folder.
+        screen: judges finished rows.
+        run_id: written into rows that are computed.
+    """
+
+    def __init__(
+        self, program: Program, steps: Sequence[Step], folder: Path, screen: Screen, run_id: str
+    ) -> None:
+        self.program, self.steps, self.folder = program, list(steps), folder
+        self.screen, self.run_id = screen, run_id
+        self.is_ready = False
+
+    def setup(self) -> None:
+        """Load the models of this group once."""
+        if not self.is_ready:
+            for step in self.steps:
+                step.stage.setup()
+            self.is_ready = True
+
+    def run(self, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], Summary]:
+        """Compute what each row still needs of this group; as many rows come back, in the same order.
+
+        May be called from several threads when every step of the group allows that.
+        """
+        self.setup()
+        done = Summary()
+        return [self._sample(row, done) for row in rows], done
+
+    def commit(self, rows: Sequence[dict[str, Any]], done: Summary) -> Summary:
+        """Judge finished rows and commit them as one part; `done`, what was computed, is completed."""
+        for row in rows:
+            clear_outdated(row, self.program)
+        table = self.screen.apply(to_table(list(rows), self.program.schema))
+        store.commit(self.folder / "manifest", table, self.run_id)
+        done.rows = len(rows)
+        done.kept = sum(table["keep"].to_pylist())
+        done.errors = sum(row["error"] is not None for row in rows)
+        done.stopped = sum(row["stopped"] is not None for row in rows)
+        return done
+
+    def _sample(self, row: dict[str, Any], summary: Summary) -> dict[str, Any]:
+        everything, ended = due(row, self.program.steps)
+        todo = [step for step in everything if step in self.steps]
+        stopped_by = (row["stopped"] or "").partition(":")[0]
+        waits = row["run_id"] == self.run_id and any(s.name == stopped_by for s in everything)
+        if not todo or waits:  # an earlier group of this run put the sample off
+            return row
+        row = {**row, "run_id": self.run_id, "schema_version": SCHEMA_VERSION}
+        if not ended:
+            row["error"] = row["stopped"] = None
+        row["stages"] = dict(row["stages"] or {})
+        if any(MEDIA in step.stage.writes for step in todo):
+            row[MEDIA] = row["source_uri"]
+        with attempt(self.folder, row["sample_id"]) as note:
+            if note.is_hopeless:
+                last = next((s for s in todo if s.name == note.deaths[-1]), todo[0])
+                message = (
+                    f"the worker process died {len(note.deaths)} times on this sample, last in {last.name} "
+                    "(a crash inside a library, or out of memory); try again with --retry-errors"
+                )
+                _fail(row, last, "WorkerDied", message, "")
+                summary.failed[last.name] += 1
+                return row
+            with ExitStack() as stack:
+                self._steps(row, todo, stack, note, summary, ended)
+        return row
+
+    def _steps(
+        self,
+        row: dict[str, Any],
+        todo: list[Step],
+        stack: ExitStack,
+        note: Attempt,
+        summary: Summary,
+        ended: bool,
+    ) -> None:
+        clip = Clip(row=row, seed=_seed(self.program.seed, row["sample_id"]), folder=self.folder)
+        done = dict(row["stages"])
+        for position, step in enumerate(todo):
+            note.stage(step.name)
+            started = time.perf_counter()
+            decoding = 0.0
+            try:
+                clip.fingerprint = step.fingerprint
+                self._load_arrays(clip, step, done)
+                if clip.local_path is None and (step.stage.sees or MEDIA in step.stage.writes):
+                    clip.local_path = stack.enter_context(local_copy(row[MEDIA]))
+                if step.stage.sees and clip.decoded is None:
+                    self._decode(clip, todo[position:])
+                    decoding = time.perf_counter() - started
+                written = checked(step.stage.score(clip), step)
+                arrays = {k: v for k, v in written.items() if isinstance(step.stage.writes[k], Array)}
+                if arrays:
+                    path = features.feature_path(self.folder, row["sample_id"], step.name, step.fingerprint)
+                    features.save(path, arrays)
+                    clip.arrays.update(arrays)
+            except Deferred as error:
+                if not ended:  # a gate or an error further on still stands, and says more
+                    row["stopped"] = f"{step.name}: {error}"  # not done, so it is taken up again
+                return
+            except Exception as error:
+                if is_device_lost(error):
+                    raise DeviceLost(f"{step.name}: {error}") from error
+                _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
+                self._heal(row, error)
+                summary.failed[step.name] += 1
+                return
+            finally:
+                summary.seconds[step.name] += time.perf_counter() - started - decoding
+                summary.seconds["decode"] += decoding
+            columns = {k: v for k, v in written.items() if k not in arrays}
+            if MEDIA in columns and columns[MEDIA] != row[MEDIA]:
+                clip.decoded = clip.local_path = None  # later stages see the new file
+            row.update(columns)
+            row["stages"][step.name] = done[step.name] = step.fingerprint
+            summary.computed[step.name] += 1
+            reason = step.stage.stop(row)
+            if reason is not None:
+                row["stopped"] = f"{step.name}: {reason}"
+                return
+
+    def _heal(self, row: dict[str, Any], error: Exception) -> None:
+        """Forget the stage whose stored result is gone, so that the next run makes it again."""
+        lost = error.stage if isinstance(error, LostFeature) else None
+        if row[MEDIA] != row["source_uri"] and not storage.exists(row[MEDIA]):
+            lost = next(s.name for s in self.program.steps if MEDIA in s.stage.writes)
+        if lost is not None:
+            row["stages"].pop(lost, None)
+
+    def _decode(self, clip: Clip, todo: list[Step]) -> None:
+        """One sequential pass for everything that this and the later steps want."""
+        row = clip.row
+        requests = [request for step in todo for request in step.stage.sees]
+        own_file = row[MEDIA] != row["source_uri"]  # made for this sample alone
+        start, end = (None, None) if own_file else (row["start_s"], row["end_s"])
+        assert clip.local_path is not None
+        if self.program.media == "picture" and not own_file:
+            clip.decoded = decode_picture(clip.local_path, requests)
+            return
+        clip.decoded = decode(clip.local_path, requests, start, end, self.program.max_seconds)
+
+    def _load_arrays(self, clip: Clip, step: Step, done: dict[str, str]) -> None:
+        """Arrays that the step reads and an earlier run stored."""
+        for name in step.stage.reads:
+            owner = self.program.array_owner.get(name)
+            if owner is not None and name not in clip.arrays:
+                path = features.feature_path(self.folder, clip.row["sample_id"], owner, done[owner])
+                try:
+                    clip.arrays.update(features.load(path))
+                except (OSError, ValueError) as error:
+                    raise LostFeature(owner, error) from error
+
+
+def _seed(seed: int, sample_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:8], "big")
+
+
+def _fail(row: dict[str, Any], step: Step, kind: str, message: str, trace: str) -> None:
+    row["error"] = {
+        "stage": step.name,
+        "kind": kind,
+        "message": clean_text(without_secrets(message))[:1000],
+        "traceback": clean_text(without_secrets(trace))[-4000:],
+        "fingerprint": step.fingerprint,
+    }
+
+
+def clear_outdated(row: dict[str, Any], program: Program) -> None:
+    """Forget columns of stages that this row does not carry in their current version.
+
+    So every value in the manifest belongs to the fingerprint that `stages` names.
+    """
+    have = row.get("stages") or {}
+    row["stages"] = {n: fp for n, fp in have.items() if program.fingerprints.get(n) == fp}
+    for step in program.steps:
+        if step.name not in row["stages"]:
+            for name in step.stage.writes:
+                row[name] = row["source_uri"] if name == MEDIA else None
+
+
+class DeviceLost(Exception):
+    """Nothing runs on this process's GPU any more; a new process must take the sample up again."""
+
+
+def is_device_lost(error: Exception) -> bool:
+    """Whether every further use of the GPU, or of vLLM's engine, would fail too."""
+    if type(error).__name__ == "EngineDeadError":
+        return True
+    said = str(error)
+    lost = "CUDA error" in said or "CUDNN_STATUS_EXECUTION_FAILED" in said
+    return lost and not is_out_of_memory(error)
+
+
+class LostFeature(Exception):
+    """Arrays that an earlier run stored cannot be read; the next run computes them again."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        super().__init__(f"the arrays of {stage} cannot be read ({error}); the next run computes them again")
+        self.stage = stage
+
+
+class ContractError(Exception):
+    """A stage did not return what it declares."""
+
+
+def checked(written: dict[str, Any], step: Step) -> dict[str, Any]:
+    """The stage's output with plain Python values.
+
+    Raises:
+        ContractError: a name is missing or unknown, or a value has the wrong type.
+    """
+    declared = step.stage.writes
+    if set(written) != set(declared):
+        missing, unknown = sorted(set(declared) - set(written)), sorted(set(written) - set(declared))
+        raise ContractError(f"{step.name} must return what it declares; missing {missing}, unknown {unknown}")
+    return {name: _plain(value, declared[name], name) for name, value in written.items()}
+
+
+_PYTHON_TYPES = {"float": float, "int": int, "bool": bool, "string": str}
+
+
+def _plain(value: Any, what: Column | Array, name: str) -> Any:
+    if isinstance(what, Array):
+        value = np.asarray(value)
+        if value.dtype == object:
+            raise ContractError(f"array {name} holds Python objects")
+        return value
+    if value is None:
+        return None
+    if what.type == "strings":
+        return [clean_text(str(v)) for v in value]
+    if what.type == "floats":
+        return [float(v) for v in value]
+    if what.type in ("regions", "reactions"):
+        return [_record(v, ARROW_TYPES[what.type].value_type, name) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    wanted = _PYTHON_TYPES[what.type]
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        raise ContractError(f"column {name} must be {what.type}, got {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return clean_text(value) if isinstance(value, str) else value
+
+
+def _record(value: Mapping[str, Any], kind: pa.StructType, name: str) -> dict[str, Any]:
+    if set(value) != {field.name for field in kind}:
+        raise ContractError(f"a record of {name} has {sorted(value)}, not {[field.name for field in kind]}")
+    return {n: clean_text(v) if isinstance(v, str) else float(v) for n, v in value.items()}

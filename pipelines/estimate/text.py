@@ -1,0 +1,111 @@
+"""What `plan` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.engine.progress import duration
+from pipelines.estimate.cost import Asked, Estimate, Gpu
+
+
+def print_estimates(made: Sequence[Estimate], out: Console) -> None:
+    """One block for each run, and all of them together."""
+    for part in made:
+        _print_estimate(part, out)
+    if len(made) > 1:
+        walls = [part.wall_seconds for part in made if part.wall_seconds is not None]
+        out.print("both runs together:")
+        _print_time(
+            sum(part.cpu_seconds for part in made),
+            sum(part.gpu_seconds for part in made),
+            sum(walls) if len(walls) == len(made) else None,
+            made,
+            out,
+        )
+
+
+def _print_estimate(made: Estimate, out: Console) -> None:
+    out.print(
+        f"{made.pipeline}, profile {made.profile}: {made.todo} samples to compute, {made.reused} reused",
+        markup=False,
+    )
+    view = Table("stage", "models", "resources", "samples", "s/sample", "measured by")
+    for stage in [*made.stages, *([made.decode] if made.decode else [])]:
+        given = stage.resources
+        takes = f"{given.cpus:g} CPU" + (f", {given.gpus:g} GPU" if given.gpus else "")
+        seconds = "?" if stage.seconds is None else f"{stage.seconds:.2f}"
+        models, takes = ("", "") if stage is made.decode else (", ".join(stage.models) or "-", takes)
+        view.add_row(stage.name, models, takes, f"{stage.samples:,.0f}", seconds, stage.source or "?")
+    out.print(view)
+    _print_time(made.cpu_seconds, made.gpu_seconds, made.wall_seconds, [made], out)
+    for source in sorted(made.published):
+        out.print(f"published: {source} (--gpu names another)", markup=False, soft_wrap=True)
+    size = f"{_bytes(made.read_bytes)} of input" if made.read_bytes else "?"
+    if made.read_bytes and made.unknown_sizes:
+        size = f"at least {size}; the sizes of {made.unknown_sizes} samples are not known"
+    written = "?" if made.written_bytes is None else f"about {_bytes(made.written_bytes)}"
+    out.print(f"reads      {size}", markup=False)
+    out.print(f"writes     {written}", markup=False)
+    if made.asked is not None:
+        _print_asked(made.asked, out)
+    for note in made.notes:
+        out.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+def _print_time(cpu: float, gpu: float, wall: float | None, parts: Sequence[Estimate], out: Console) -> None:
+    """Hours; nothing where nobody measured anything."""
+    unknown = [name for part in parts for name in part.unknown]
+    if not cpu and not gpu and unknown:
+        out.print("no measured seconds yet: run a few samples (--limit 20) into --output, then plan again")
+        return
+    least = "at least " if unknown else ""
+    todo = sum(part.todo for part in parts)
+    each = f": {cpu / todo:.2f} CPU-seconds a sample" if todo and len(parts) == 1 else ""
+    out.print(f"CPU time   {least}{_hours(cpu, 'CPU')}{each}", markup=False)
+    if gpu:
+        stages = [s for part in parts for s in part.stages if s.resources.gpus and s.seconds and s.samples]
+        sources = {stage.source.removeprefix("published, ") for stage in stages}
+        kind = next((name for name in get_args(Gpu) if sources == {name}), "GPU")
+        out.print(f"GPU time   {least}{_hours(gpu, kind)}", markup=False)
+    first = parts[0]
+    there = f"{first.cpus:g} CPUs and {first.gpus:g} GPUs" + (" of this machine" if first.machine else "")
+    if wall is None:
+        out.print(
+            "wall time  ?: the stages need a GPU, and there is none (--set cluster.gpus=N)", markup=False
+        )
+    else:
+        out.print(f"wall time  at least {duration(wall)} on {there}, all busy", markup=False)
+    if unknown:
+        names = ", ".join(dict.fromkeys(unknown))
+        out.print(f"lower bounds: nobody measured {names}", markup=False, soft_wrap=True)
+
+
+def _print_asked(asked: Asked, out: Console) -> None:
+    said = f"about {asked.requests:,.0f}"
+    if asked.prompt_tokens is None or asked.completion_tokens is None:
+        said += "; tokens and cost are not known before a first run"
+    else:
+        said += f", {asked.prompt_tokens:,.0f} prompt and {asked.completion_tokens:,.0f} answer tokens"
+        priced = "vlm.input_price and vlm.output_price are not set"
+        said += f", {priced}" if asked.usd is None else f", {asked.usd:,.2f} US dollars"
+    out.print(f"requests   {said}", markup=False, soft_wrap=True)
+
+
+def _hours(seconds: float, kind: str) -> str:
+    """Seconds as hours of a kind; three digits, but all of large ones."""
+    hours = seconds / 3600
+    if hours < 1:
+        return f"{seconds:.3g} {kind}-seconds"
+    return f"{hours:,.0f} {kind}-hours" if hours >= 100 else f"{hours:.3g} {kind}-hours"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

@@ -1,0 +1,281 @@
+"""From a command line's words to runs that are ready to execute."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from backends.language.openai_endpoint import served_model
+from backends.language.vision_language_model import AnswerError
+from backends.roles import Roles, build_roles, weights_of
+from backends.store.model_store import ModelStore
+from configs.reading import SettingsError, load_yaml, merged, parse, parse_overrides
+from manifests.screen import Screen, load_screen
+from manifests.storage import is_remote
+from manifests.text import public_url
+from media.files import MEDIA_SUFFIXES
+from pipelines.catalogue import PIPELINES
+from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.program import stage_columns
+from pipelines.engine.run import Engine, Run
+from pipelines.engine.settings import Profile, Settings
+from pipelines.engine.source import Listing, list_input
+from pipelines.portraits import portraits
+from pipelines.synthetic_interactions import (
+    CLIPS,
+    PORTRAITS,
+    SyntheticInteractionsSettings,
+    clip_fields,
+    clips_to_make,
+)
+from stages.contract import stage_names
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, in the command line's words."""
+
+    pipeline: str
+    input: str
+    output: Path | None = None
+    profile: str = "laptop"
+    screen: str | None = None
+    overrides: Sequence[str] = ()
+    limit: int | None = None
+    engine: Engine = "inline"
+    retry_errors: bool = False
+
+
+def prepare(request: Request) -> Iterator[Run]:
+    """The runs that the request asks for, in order; each must be executed before the next is drawn.
+
+    All pipelines have one but synthetic_interactions, whose clips follow from its portraits.
+
+    Raises:
+        SettingsError: a name, setting, profile or screen is wrong; said before anything runs.
+        InputError: the input cannot be listed.
+    """
+    profile, settings, roles, pipe = resolve(request)
+    judge = _screen(request.screen, profile, pipe)
+    folder = (request.output or Path()).absolute()  # workers may run in another directory
+    first = portraits(roles, settings) if isinstance(settings, SyntheticInteractionsSettings) else None
+    common = _common(request, profile, settings, folder, _weights(profile, settings, roles, pipe, first))
+    if first is None:
+        yield _checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))
+        return
+    assert isinstance(settings, SyntheticInteractionsSettings)
+    listing = _list(request, settings, first)
+    screen = _screen(settings.portraits_screen, profile, first)
+    _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
+    yield _checked(Run(first, listing, folder / PORTRAITS, screen=screen, **common))
+    chosen = clips_to_make(folder / PORTRAITS, settings, {row["sample_id"] for row in listing.rows})
+    yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
+
+
+def clips_before_choice(request: Request) -> Run | None:
+    """The second run of synthetic_interactions before its clips are chosen; None for other pipelines.
+
+    Raises:
+        SettingsError: as `prepare`.
+    """
+    profile, settings, _, pipe = resolve(request)
+    if not isinstance(settings, SyntheticInteractionsSettings):
+        return None
+    folder = (request.output or Path()).absolute()
+    common = _common(request, profile, settings, folder, [])
+    judge = _screen(request.screen, profile, pipe)
+    return _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
+
+
+def _common(
+    request: Request, profile: Profile, settings: Settings, folder: Path, weights: Sequence[str]
+) -> dict[str, Any]:
+    """What all runs of a request share."""
+    said = public_url(request.input) if "://" in request.input else request.input
+    return {
+        "profile": profile,
+        "settings": settings,
+        "engine": request.engine,
+        "retry_errors": request.retry_errors,
+        "input": said,
+        "answers": folder / "answers",
+        "weights": weights,
+    }
+
+
+def _weights(profile: Profile, settings: Settings, roles: Roles, *pipes: Pipeline | None) -> list[str]:
+    """Names of the models in the model store that these pipelines load."""
+    used = {id(model) for pipe in pipes if pipe for stage in pipe.stages for model in stage.models}
+    return profile_weights(
+        profile, settings, {f.name for f in fields(roles) if id(getattr(roles, f.name)) in used}
+    )
+
+
+def resolve(request: Request) -> tuple[Profile, Settings, Roles, Pipeline]:
+    """Profile, settings, models and pipeline.
+
+    Raises:
+        SettingsError: one of them is wrong.
+    """
+    if request.pipeline not in PIPELINES:
+        raise SettingsError(f"there is no pipeline {request.pipeline!r}; there are: {', '.join(PIPELINES)}")
+    profile = load_profile(request.profile)
+    model, build = PIPELINES[request.pipeline]
+    parse(model, profile.settings, f"profile {request.profile}: settings")
+    overrides = parse_overrides(request.overrides)
+    settings = parse(model, merged(profile.settings, overrides), "--set")
+    _check_answers(request.output, settings)
+    roles = _roles(request, profile, settings)
+    pipe = build(roles, settings)
+    _check_resources(profile)
+    return profile, settings, roles, pipe
+
+
+def _check_answers(output: Path | None, settings: Settings) -> None:
+    """An object store has no locks, with which requests and batches are counted.
+
+    Raises:
+        SettingsError: the settings ask for what needs them.
+    """
+    if output is None or not is_remote(output):
+        return
+    asked = {"vlm.max_requests": settings.vlm.max_requests is not None, "vlm.batch": settings.vlm.batch}
+    for name in (name for name, is_asked in asked.items() if is_asked):
+        raise SettingsError(
+            f"{name} needs a file system with locks, which {output} has not: take a local or shared folder "
+            "as --output, and copy it there afterwards"
+        )
+
+
+def _roles(request: Request, profile: Profile, settings: Settings) -> Roles:
+    if request.output is not None:
+        return profile_roles(profile, settings, request.output.absolute() / "answers")
+    with tempfile.TemporaryDirectory(prefix="interavatar-") as nowhere:
+        return profile_roles(profile, settings, Path(nowhere))
+
+
+def _check_resources(profile: Profile) -> None:
+    """A profile serves every pipeline, so its resources may name any stage of any.
+
+    Raises:
+        SettingsError: there is no such stage in any pipeline.
+    """
+    if not profile.resources:
+        return
+    known = ["default", *stage_names()]
+    for name in profile.resources:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            nearest = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            raise SettingsError(f"profile {profile.name}: resources: there is no stage {name}; {nearest}")
+
+
+def _screen(named: str | None, profile: Profile, pipe: Pipeline) -> Screen:
+    return load_screen(named or profile.screens.get(pipe.name) or pipe.screen)
+
+
+def _list(request: Request, settings: Settings, pipe: Pipeline) -> Listing:
+    owned = frozenset(stage_columns(pipe.stages))
+    listing = list_input(request.input, settings.source, MEDIA_SUFFIXES[pipe.media], owned)
+    listing.rows = listing.rows[: request.limit]
+    return listing
+
+
+def _checked(run: Run) -> Run:
+    """The run, if its stages and screen fit together.
+
+    Raises:
+        SettingsError: they do not.
+    """
+    try:
+        run.program()
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    except ImportError as error:  # a model's id names its package's version
+        raise SettingsError(
+            f"profile {run.profile.name}: the package {error.name} is not installed here "
+            f"(`interavatar doctor --profile {run.profile.name}` names all that are missing)"
+        ) from None
+    return run
+
+
+def load_profile(name: str) -> Profile:
+    """A profile by name or file.
+
+    Raises:
+        SettingsError: there is none, or it is wrong.
+    """
+    return parse(Profile, *load_yaml(name, "profiles"))
+
+
+def profile_roles(profile: Profile, settings: Settings, answers: Path) -> Roles:
+    """The models of a profile, not loaded yet.
+
+    Args:
+        profile: names an implementation for each role.
+        settings: `roles` is laid over the profile's; an endpoint in `vlm` takes the place of its
+            vision-language model.
+        answers: folder in which a language model keeps its answers.
+
+    Raises:
+        SettingsError: it names a role, implementation, setting or model that does not exist, or the endpoint
+            does not say which model it serves.
+    """
+    choices = _choices(profile, settings)
+    vlm = settings.vlm
+    if vlm.endpoint is not None:
+        try:
+            model = vlm.model or served_model(vlm.endpoint, str(answers), vlm.key_variable)
+        except AnswerError as error:
+            raise SettingsError(f"vlm.endpoint: {error}") from None
+        sent = vlm.model_dump(exclude={"input_price", "output_price", "batch_poll_s"})
+        choices["vision_language_model"] = {**sent, "use": "openai_endpoint", "model": model}
+    if choices.get("vision_language_model", {}).get("use") in ("openai_endpoint", "vllm"):
+        choices["vision_language_model"].setdefault("folder", str(answers))
+    try:
+        return build_roles(choices, ModelStore(settings.models), settings.device)
+    except ValueError as error:
+        raise SettingsError(f"profile {profile.name}: {error}") from None
+
+
+def profile_weights(profile: Profile, settings: Settings, roles: Collection[str] | None = None) -> list[str]:
+    """Names of the models in the model store that some roles of a profile need, in their order.
+
+    Args:
+        profile: names an implementation for each role.
+        settings: laid over it.
+        roles: whose models; None: of all.
+
+    Raises:
+        SettingsError: as `profile_roles`.
+    """
+    choices = _choices(profile, settings)
+    if settings.vlm.endpoint is not None:
+        choices.pop("vision_language_model", None)
+    try:
+        return weights_of({n: c for n, c in choices.items() if roles is None or n in roles})
+    except ValueError as error:
+        raise SettingsError(f"profile {profile.name}: {error}") from None
+
+
+def _choices(profile: Profile, settings: Settings) -> dict[str, dict[str, Any]]:
+    choices = {name: choice.model_dump() for name, choice in profile.roles.items()}
+    for role, over in settings.roles.items():
+        choices[role] = merged({} if "use" in over else choices.get(role, {}), over)
+    if choices.get("vision_language_model", {}).get("use") == "openai_endpoint":
+        raise SettingsError(f"profile {profile.name}: give the endpoint under settings: vlm: endpoint")
+    return choices
+
+
+def settings_of(profile: Profile, overrides: Iterable[str] = ()) -> Settings:
+    """What a profile and `--set` say of where models lie and run.
+
+    Raises:
+        SettingsError: a key is unknown or a value is wrong.
+    """
+    own = {key: value for key, value in profile.settings.items() if key in Settings.model_fields}
+    return parse(Settings, merged(own, parse_overrides(list(overrides))), "--set")

@@ -1,0 +1,1 @@
+"""From manifests to WebDataset shards for a trainer."""

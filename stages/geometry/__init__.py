@@ -1,0 +1,1 @@
+"""Geometry of the body that several stages share."""

@@ -1,0 +1,190 @@
+"""One model under many threads: batches, order, memory, errors."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from backends.running.batching import Batcher, is_out_of_memory
+
+
+class Gate:
+    """A model that doubles numbers and waits in its first batch until told, so that others gather."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, items: list[int]) -> list[int]:
+        self.seen.append(list(items))
+        self.entered.set()
+        assert self.opened.wait(30)
+        return [2 * item for item in items]
+
+
+def gathered(batcher: Batcher[int, int], gate: Gate, calls: list[list[int]]) -> list[Future[list[int]]]:
+    """The first call is in the model while all others queue up, in this order; then the gate opens."""
+    pool = ThreadPoolExecutor(len(calls))
+    futures = [pool.submit(batcher, calls[0])]
+    assert gate.entered.wait(30)
+    queued = 0
+    for call in calls[1:]:
+        futures.append(pool.submit(batcher, call))
+        queued += len(call)
+        while len(batcher._waiting) < queued:
+            pass
+    gate.opened.set()
+    pool.shutdown()
+    return futures
+
+
+def test_one_thread() -> None:
+    seen: list[int] = []
+
+    def forward(items: list[int]) -> list[str]:
+        seen.append(len(items))
+        return [str(item) for item in items]
+
+    batcher = Batcher(forward, 3)
+    assert batcher(range(7)) == list("0123456")
+    assert seen == [3, 3, 1]
+    assert (batcher.batches, batcher.items) == (3, 7)
+    assert batcher([]) == []
+    assert batcher.batches == 3
+
+
+def test_waiting_threads_share_batches_in_order() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, 4)
+    futures = gathered(batcher, gate, [[1], [2, 3], [4, 5, 6], [7]])
+    assert [f.result() for f in futures] == [[2], [4, 6], [8, 10, 12], [14]]
+    assert gate.seen == [[1], [2, 3, 4, 5], [6, 7]]
+
+
+def test_many_threads_get_their_own_results() -> None:
+    running = threading.Lock()
+
+    def forward(items: list[int]) -> list[int]:
+        assert running.acquire(blocking=False), "two batches at once"
+        try:
+            return [item * item for item in items]
+        finally:
+            running.release()
+
+    batcher = Batcher(forward, 5)
+    calls = [list(range(start, start + start % 7)) for start in range(200)]
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(batcher, calls)) == [[i * i for i in call] for call in calls]
+    assert batcher.items == sum(map(len, calls))
+
+
+def out_of_memory() -> Exception:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    return torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_memory_halves_the_batch_for_good() -> None:
+    tried: list[int] = []
+    error = out_of_memory()
+
+    def forward(items: list[int]) -> list[int]:
+        tried.append(len(items))
+        if len(items) > 2:
+            raise error
+        return items
+
+    batcher = Batcher(forward, 8)
+    assert batcher(range(8)) == list(range(8))
+    assert tried == [8, 4, 2, 2, 2, 2]
+    assert batcher.size == 2
+    tried.clear()
+    assert batcher(range(5)) == list(range(5))
+    assert tried == [2, 2, 1]
+
+
+def test_an_item_too_large_fails_its_caller_alone() -> None:
+    error = out_of_memory()
+    gate = Gate()
+
+    def forward(items: list[int]) -> list[int]:
+        if 13 in items:
+            raise error
+        return gate(items)
+
+    batcher = Batcher(forward, 8)
+    first, bad, good = gathered(batcher, gate, [[1], [12, 13], [4, 5]])
+    assert first.result() == [2]
+    assert good.result() == [8, 10]
+    assert bad.exception() is error
+    assert batcher.size == 1
+    assert batcher([6]) == [12]
+
+
+def test_a_bad_item_fails_its_caller_alone() -> None:
+    gate = Gate()
+
+    def forward(items: list[int]) -> list[int]:
+        if 13 in items:
+            raise ValueError("thirteen")
+        return gate(items)
+
+    batcher = Batcher(forward, 3)
+    futures = gathered(batcher, gate, [[1], [13, 2], [3], [4, 5]])
+    assert isinstance(futures[1].exception(), ValueError)
+    assert [f.result() for f in futures if f is not futures[1]] == [[2], [6], [8, 10]]
+    assert batcher.size == 3
+    assert not batcher._waiting
+
+
+def test_the_rest_of_a_failed_call_is_not_run() -> None:
+    seen: list[list[int]] = []
+
+    def forward(items: list[int]) -> list[int]:
+        seen.append(items)
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        Batcher(forward, 2)(range(6))
+    assert seen == [[0, 1]]
+
+
+def test_an_interrupted_thread_leaves_the_others_their_results() -> None:
+    gate = Gate()
+    interrupted: list[int] = []
+
+    def forward(items: list[int]) -> list[int]:
+        if 2 in items and not interrupted:
+            interrupted.extend(items)
+            raise KeyboardInterrupt
+        return gate(items)
+
+    batcher = Batcher(forward, 8)
+    futures = gathered(batcher, gate, [[1], [2], [3]])
+    assert futures[0].result() == [2]
+    outcomes = [futures[1].exception(), futures[2].exception()]
+    assert sorted(interrupted) == [2, 3]
+    # Whichever thread led the batch was interrupted; the other one is served.
+    assert sum(isinstance(outcome, KeyboardInterrupt) for outcome in outcomes) == 1
+    assert outcomes.count(None) == 1
+    assert batcher([5]) == [10]
+
+
+def test_a_model_that_loses_results_is_an_error() -> None:
+    with pytest.raises(ValueError, match="1 results for 2 items"):
+        Batcher(lambda items: items[:1], 2)([1, 2])
+    with pytest.raises(ValueError, match="got size 0"):
+        Batcher(lambda items: items, 0)
+
+
+def test_what_counts_as_no_memory() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(out_of_memory())
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+    OnnxError = type("RuntimeException", (Exception,), {"__module__": "onnxruntime.capi"})
+    assert is_out_of_memory(OnnxError("Failed to allocate memory for requested buffer of size 9"))
+    assert not is_out_of_memory(OnnxError("Invalid rank for input"))

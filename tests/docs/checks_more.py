@@ -1,0 +1,267 @@
+"""What the pages in docs/ promise of their commands and snippets; checks are known once this is imported."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tests.docs.checks import At, after, asks_once, finished_job
+from tests.docs.pages import blocks
+from trainer.config import load_config
+
+GPU_JOB = (
+    "ray job submit --working-dir . -- python -m pipelines run talking_head --profile gpu "
+    "--input /shared/videos --output /shared/out --set cluster.cpus=1088 --set cluster.gpus=32"
+)
+
+
+# docs/cluster.md
+
+
+@after("docs/cluster.md", GPU_JOB)
+def _(at: At) -> None:
+    """Now with the laptop's models, for the commands that follow."""
+    command, _, _ = GPU_JOB.replace(" --profile gpu", "").partition(" --set ")
+    done = at.reader.type(command)
+    assert done.status == 0 and "submitted successfully" in done.said, done.said
+
+
+@after("docs/cluster.md", "ray job logs -f JOB")
+def _(at: At) -> None:
+    assert "talking_head: 2 samples to compute, 0 reused" in at.done.said
+    assert "talking_head: 2 samples in, 2 out: " in at.done.said and "succeeded" in at.done.said
+
+
+@after("docs/cluster.md", "ray job stop JOB")
+def _(at: At) -> None:
+    assert at.reader.own(" JOB").strip() in at.done.said
+
+
+@after("docs/cluster.md", "interavatar status /shared/out")
+def _(at: At) -> None:
+    assert ": finished" in at.done.said and "in the manifest: 2 (" in at.done.said
+
+
+# docs/language_models.md
+
+
+asks_once(
+    "docs/language_models.md",
+    "interavatar run real_interactions --input clips.jsonl --output out --set vlm.endpoint=http://localhost:8000/v1",
+    "out",
+)
+
+
+# docs/models.md
+
+
+@after("docs/models.md", "interavatar models fetch --models /shared/models")
+def _(at: At) -> None:
+    assert "qwen2.5-vl-7b-instruct: fetched" in at.done.said
+    listed = at.reader.type("interavatar models list --models /shared/models")
+    assert listed.status == 0 and "complete @" in listed.said and "missing" not in listed.said
+
+
+# docs/new_stage.md
+
+
+@after("docs/new_stage.md", "python 1")
+def _(at: At) -> None:
+    """What it computes is tested in test_docs.py."""
+
+
+@after("docs/new_stage.md", "text 1")
+def _(at: At) -> None:
+    """The three lines put the stage into the pipeline; then all follows that the page names."""
+    run = "python -m pipelines run talking_head --engine inline --input /shared/videos --output out"
+    assert at.reader.type(run).status == 0
+    code = next(block.text for block in blocks("docs/new_stage.md") if block.language == "python")
+    (at.folder / "stages" / "colour.py").write_text(code)
+    pipeline = at.folder / "pipelines" / "talking_head.py"
+    text = pipeline.read_text()
+    places = (r"^from stages\.", r"^    split: ", r"^        Faces\(")
+    for line, place in zip(at.shown.splitlines(), places, strict=True):
+        text, count = re.subn(
+            place, lambda found, line=line: f"{line}\n{found[0]}", text, count=1, flags=re.M
+        )
+        assert count == 1, place
+    pipeline.write_text(text)
+    refused = at.reader.type(f"{run} --set colour.fps=-1")
+    assert refused.status == 2 and "colour.fps: Input should be greater than 0" in refused.said
+    done = at.reader.type(f"{run} --set colour.fps=2")
+    assert done.status == 0, done.said
+    computed = {name: of["computed"] for name, of in at.record("out")["stages"].items()}
+    assert computed.pop("colour") == 2 and not any(computed.values())
+    assert at.rows("out").saturation.between(0, 1).all()
+    page = at.reader.type("python -c 'from pipelines.cli.docs import manifest_page as p; print(p())'")
+    assert re.search(
+        r"\| `saturation` \| \w+ \| 0-1 \| Mean HSV saturation of sampled frames\. \|", page.said
+    )
+
+
+# docs/real_interactions.md
+
+
+@after("docs/real_interactions.md", "interavatar run real_interactions --input clips.jsonl --output out")
+def _(at: At) -> None:
+    rows = at.rows("out")
+    assert set(rows.caption.dropna()) <= {"An astronaut smiles.", "A test picture."}
+    assert "An astronaut smiles." in set(rows.caption) and set(rows.caption_by.dropna()) == {"source"}
+
+
+@after(
+    "docs/real_interactions.md",
+    "interavatar run real_interactions --input clips.jsonl --output out "
+    "--set vlm.endpoint=http://localhost:8000/v1",
+)
+def _(at: At) -> None:
+    assert at.server.chats()
+    said = at.rows("out").interaction_by.dropna()
+    assert len(said) and set(said) == set(at.server.models)
+    assert "An astronaut smiles." in set(at.rows("out").caption)  # kept as it is
+
+
+# docs/running.md
+
+
+@after("docs/running.md", "pip install s3fs")
+def _(at: At) -> None:
+    assert "Requirement already satisfied: s3fs" in at.done.said
+
+
+@after("docs/running.md", "interavatar run talking_head --input s3://bucket/videos --output s3://bucket/run")
+def _(at: At) -> None:
+    assert "talking_head: 2 samples in, 2 out: " in at.done.said and "manifest  s3://" in at.done.said
+
+
+@after("docs/running.md", "interavatar status s3://bucket/run")
+def _(at: At) -> None:
+    assert ": finished" in at.done.said
+
+
+@after("docs/running.md", "python 1")
+def _(at: At) -> None:
+    rows, row, arrays = (at.names[name] for name in ("rows", "row", "arrays"))
+    assert len(rows) == 2 and row.source_uri.endswith("/a_person.mp4")
+    assert arrays and all(isinstance(array, np.ndarray) for array in arrays.values())
+
+
+@after(
+    "docs/running.md",
+    "ray job submit --address http://127.0.0.1:8265 --working-dir . -- python -m pipelines run talking_head "
+    "--input /shared/videos --output /shared/out",
+)
+def _(at: At) -> None:
+    finished_job(at)
+
+
+# docs/shards.md
+
+
+def index(at: At, folder: str) -> pd.DataFrame:
+    return pd.read_parquet(at.folder / folder / "index.parquet")
+
+
+@after("docs/shards.md", "interavatar shards touched made --output shards")
+def _(at: At) -> None:
+    assert sorted(index(at, "shards").run) == ["made", "made", "touched", "touched"]
+
+
+@after("docs/shards.md", "text 1")
+def _(at: At) -> None:
+    shown = [word for word in at.shown.split() if word.startswith("DIR/")]
+    assert len(shown) == 4
+    for word in shown:
+        assert (at.folder / word.replace("DIR", "shards")).exists(), word
+
+
+@after(
+    "docs/shards.md",
+    "interavatar shards real=runs/a clips=s3://bucket/run --output s3://bucket/shards --size 500MB "
+    "--weight clips=2",
+)
+def _(at: At) -> None:
+    assert "real: 2 samples" in at.done.said and "clips: 2 samples" in at.done.said
+    assert "shards: 4 samples in 1 shards, errors 0" in at.done.said
+
+
+@after("docs/shards.md", "interavatar shards made --output preview --allow-preview")
+def _(at: At) -> None:
+    assert "made: 2 samples" in at.done.said and len(index(at, "preview")) == 2
+
+
+@after("docs/shards.md", "interavatar shards touched --output shards --for finetrainers")
+def _(at: At) -> None:
+    lines = (at.folder / "shards" / "finetrainers" / "metadata.jsonl").read_text().splitlines()
+    assert len(lines) == 2 == len(index(at, "shards"))
+    for line in map(json.loads, lines):
+        assert set(line) == {"file_name", "caption"}
+        assert (at.folder / "shards" / "finetrainers" / line["file_name"]).is_file()
+
+
+@after("docs/shards.md", "python 1")
+def _(at: At) -> None:
+    members = at.names["members"]
+    assert set(members) == {"mp4", "wav", "json", "txt", "npz"}
+    assert json.loads(members["json"])["run"] == at.names["row"]["run"]
+    assert at.names["arrays"]["attributes"].shape == (3, 5)
+
+
+@after("docs/shards.md", "python 2")
+def _(at: At) -> None:
+    assert at.names["video"][4:8] == b"ftyp" and "poked" in at.names["prompt"]
+
+
+@after("docs/shards.md", "python 3")
+def _(at: At) -> None:
+    """That the samples are ours is tested in test_shards.py."""
+
+
+# docs/synthetic_interactions.md
+
+
+@after("docs/synthetic_interactions.md", "interavatar run portraits --input portraits/ --output out")
+def _(at: At) -> None:
+    (row,) = at.rows("out").to_dict("records")
+    assert row["depiction"] == "photo" and len(row["regions"]) > 3 and len(row["reactions"]) > 3
+
+
+@after(
+    "docs/synthetic_interactions.md",
+    "interavatar run synthetic_interactions --input portraits/ --output out --set clips=40",
+)
+def _(at: At) -> None:
+    for run in ("out/portraits", "out/clips"):
+        assert (at.folder / run / "report.html").is_file() and at.record(run)["status"] == "finished"
+    clips = at.rows("out/clips")
+    assert set(clips.portrait_id) == set(at.rows("out/portraits").sample_id)
+    assert set(clips.synthesis_by) == {"stand_in_image_warp"}
+
+
+# docs/training.md
+
+
+def shards_of(at: At, stage: str) -> list[Path]:
+    config = load_config(at.folder / "configs" / "train" / f"{stage}.yaml")
+    return [at.folder / folder for folder in config.data.shards]
+
+
+@after("docs/training.md", "interavatar train --config configs/train/wan_stage1.yaml")
+def _(at: At) -> None:
+    """It asks for no other shards than the page has made."""
+    assert all((folder / "index.json").is_file() for folder in shards_of(at, "wan_stage1"))
+
+
+@after(
+    "docs/training.md",
+    "interavatar shards out/synthetic_interactions --output shards/synthetic_interactions",
+)
+def _(at: At) -> None:
+    """Nor does stage 2, which begins with what stage 1 leaves."""
+    assert all((folder / "index.json").is_file() for folder in shards_of(at, "wan_stage2"))
+    config = load_config(at.folder / "configs" / "train" / "wan_stage2.yaml")
+    assert config.init == load_config(at.folder / "configs" / "train" / "wan_stage1.yaml").output

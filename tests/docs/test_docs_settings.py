@@ -1,0 +1,92 @@
+"""Every default of the documented settings, typed after `--set`, is accepted and changes nothing."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from configs.reading import parse, parse_overrides
+from pipelines.catalogue import PIPELINES
+from pipelines.engine.settings import Settings
+from tests.conftest import ROOT
+from trainer.config import TrainConfig, load_config
+
+TABLE = re.compile(r"^## (.+)$|^\| `([\w.]+)` \| (required|`.*?`) \| ", re.MULTILINE)
+NEEDED = {"name": "a", "output": "b", "steps": 1, "data": {"shards": ["c"]}}
+
+
+def documented(page: str, without: Collection[str] = ()) -> dict[str, str | None]:
+    """Key -> default as it is shown (None: required), in all chapters but these and the screens."""
+    shown: dict[str, str | None] = {}
+    chapter = ""
+    for heading, key, default in TABLE.findall((ROOT / "docs" / page).read_text()):
+        chapter = heading or chapter
+        if heading or chapter in without or chapter.startswith("Screen "):
+            continue
+        assert key not in shown, f"{key} is shown twice"
+        shown[key] = None if default == "required" else default.strip("`")
+    return shown
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Keys of a model and of the models in it."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def typed(key: str, default: str) -> str:
+    """What the program gets where someone types the default in quotes."""
+    _, override = shlex.split(f'--set "{key}={default}"')
+    assert " " in default or shlex.split(f"--set {key}={default}")[1] == override
+    return override
+
+
+@pytest.mark.parametrize("pipeline", sorted(PIPELINES))
+def test_every_documented_default_is_what_set_takes(pipeline: str) -> None:
+    model: type[Settings] = PIPELINES[pipeline][0]
+    shown = documented("settings.md", without=set(PIPELINES) - {pipeline})
+    own = list(leaves(model))
+    assert [key for key in own if key not in shown] == []
+    for key in own:
+        default = shown[key]
+        assert default is not None, key
+        assert parse(model, parse_overrides([typed(key, default)]), key) == model(), key
+
+
+def test_no_setting_is_documented_that_no_pipeline_has() -> None:
+    for name in PIPELINES:
+        known = {key for model, _ in PIPELINES.values() for key in leaves(model)}
+        assert set(documented("settings.md", without=set(PIPELINES) - {name})) <= known
+
+
+def of_training(path: Path, overrides: list[str], **model: Any) -> TrainConfig:
+    path.write_text(yaml.safe_dump(NEEDED | {"model": model}))
+    return load_config(path, overrides)
+
+
+def test_every_documented_default_of_training_is_what_set_takes(tmp_path: Path) -> None:
+    shown = documented("training_settings.md")
+    assert list(shown) == sorted(leaves(TrainConfig), key=list(shown).index)
+    assert {key for key, default in shown.items() if default is None} == {
+        "name",
+        "output",
+        "steps",
+        "data.shards",
+    }
+    for key, default in shown.items():
+        if default is None:
+            continue
+        # One of the two is needed, whose default is to be absent.
+        model = {"folder": "d"} if key == "model.random" else {"random": "tiny"}
+        plain = of_training(tmp_path / "c.yaml", [], **model)
+        assert of_training(tmp_path / "c.yaml", [typed(key, default)], **model) == plain, key

@@ -1,0 +1,271 @@
+"""Files, manifests and answers in an object store; the server speaks S3."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from backends.language.answer_cache import AnswerCache, CachedAnswer, Usage, read_usage
+from backends.language.vision_language_model import BudgetError
+from manifests import storage, store
+from manifests.schema import STAGES
+from manifests.storage import StorageError, folder_of
+from pipelines.engine.attempts import ATTEMPTS, Attempt
+from tests.support.helpers import execute, make_files, toy_stages
+from tests.support.object_store import new_folder, s3_server
+
+Bucket = Callable[[], Path]
+SCHEMA = pa.schema(
+    [("sample_id", pa.string()), ("value", pa.int64()), ("media_uri", pa.string()), ("stages", STAGES)]
+)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    """Makes new empty folders in a bucket."""
+    with s3_server():
+        yield new_folder
+
+
+def objects(run: Path) -> dict[str, bytes]:
+    fs, inside = storage.filesystem(run)
+    return {name.removeprefix(f"{inside}/"): fs.cat_file(name) for name in fs.find(inside)}
+
+
+def test_a_reader_sees_every_row_once_at_any_moment(
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "ROWS_PER_FILE", 40)
+    folder = bucket() / "manifest"
+    store.prepare(folder, SCHEMA)
+    seen: list[dict[str, int]] = []
+    problems: list[Exception] = []
+    end = threading.Event()
+
+    def look() -> None:
+        while not end.is_set():
+            try:
+                table = store.read(folder)
+                ids = table["sample_id"].to_pylist()
+                assert len(ids) == len(set(ids))
+                seen.append(dict(zip(ids, table["value"].to_pylist(), strict=True)))
+            except Exception as error:
+                problems.append(error)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for turn in range(12):
+            rows = [{"sample_id": f"s{i:03d}", "value": turn} for i in range(turn, turn * 10 + 10)]
+            store.commit(folder, pa.Table.from_pylist(rows, schema=SCHEMA), "r")
+            store.merge(folder, SCHEMA)
+    finally:
+        end.set()
+        reader.join()
+    assert not problems and len(seen) > 5
+    for before, after in pairwise(seen):
+        assert set(before) <= set(after) and all(after[name] >= before[name] for name in before)
+    final = pd.read_parquet(str(folder))
+    assert len(final) == 120 and not storage.files(folder / store.PARTS)
+    assert dict(zip(final["sample_id"], final["value"], strict=True)) == {
+        f"s{i:03d}": min(i, 11) for i in range(120)
+    }
+
+
+def test_a_file_replaced_while_it_is_read_is_read_again(bucket: Bucket) -> None:
+    path = bucket() / "x.parquet"
+    rng = np.random.default_rng(0)
+    tables = [pa.table({n: rng.random(200_000) for n in "abcdef"}) for _ in range(2)]  # several requests
+    store.write_table(path, tables[0], row_group_size=20_000)
+    fs, inside = storage.filesystem(path)
+    attempts: list[pa.Table] = []
+
+    def read() -> pa.Table:
+        with fs.open(inside, "rb") as file:
+            opened = pa.parquet.ParquetFile(file)
+            if not attempts:
+                attempts.append(None)
+                store.write_table(path, tables[1], row_group_size=20_000)
+            return opened.read(columns=["b"])
+
+    assert storage.steady(read).equals(tables[1].select(["b"]))
+
+
+def test_media_appear_whole_or_not_at_all(bucket: Bucket, tmp_path: Path) -> None:
+    for folder in (bucket(), tmp_path / "run"):
+        target = folder / "media" / "aa" / "clip.mp4"
+        with pytest.raises(RuntimeError), storage.making(target) as path:
+            path.write_bytes(b"half")
+            raise RuntimeError
+        assert not storage.files(target.parent)
+        with storage.making(target) as path:
+            assert path.suffix == ".mp4"
+            path.write_bytes(b"whole")
+            assert not target.exists()
+        assert target.read_bytes() == b"whole" and len(storage.files(target.parent)) == 1
+
+
+def begun(path: Path) -> Attempt:
+    note = Attempt(path)
+    note.begin()
+    return note
+
+
+def test_deaths_on_a_sample_are_counted(bucket: Bucket) -> None:
+    path = bucket() / ATTEMPTS / "sample"
+    first = begun(path)
+    first.stage("length")  # not noted: a request for each stage of each sample would be dear
+    assert path.read_text() == "begun"
+    second = begun(path)
+    second.stage("length")
+    second.stage("square")
+    assert second.deaths == ["begun"]
+    third = begun(path)
+    third.stage("length")
+    assert third.deaths == ["begun", "square"] and not third.is_hopeless
+    last = begun(path)
+    assert last.deaths == ["begun", "square", "length"] and last.is_hopeless
+
+
+def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
+    files, run = make_files(tmp_path / "in", 2), tmp_path / "out"
+    execute(toy_stages(), files, run)
+    kept = {p for p in run.rglob("*") if p.is_file()}
+    leftovers = (
+        "media/ab/clip-0123-deadbeef.tmp.mp4",
+        "features/square/cd/_clip-0123.npz.12345678.tmp",
+        "_run.json.12345678.tmp",
+        "runs/_x.json.12345678.tmp",
+        "manifest/_parts/_y.parquet.12345678.tmp",
+    )
+    for name in leftovers:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(b"half")
+    execute(toy_stages(), files, run)
+    left = {p for p in run.rglob("*") if p.is_file()}
+    assert kept <= left and len(left) == len(kept) + 1  # the new run's record
+
+
+def test_a_local_folder_stays_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert folder_of("out") == Path("out") and folder_of(str(tmp_path)) == tmp_path
+    assert folder_of(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+    assert not storage.is_remote(folder_of("out"))
+    with pytest.raises(StorageError, match="::"):
+        folder_of("simplecache::s3://bucket/x")
+    with pytest.raises(StorageError, match="password"):
+        folder_of("s3://bucket/x?X-Amz-Signature=abc")
+
+
+def test_a_store_with_folders_renames(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = folder_of("memory://folders/run")
+    monkeypatch.setattr(storage, "OBJECT_STORES", frozenset())
+    fs, _ = storage.filesystem(run)
+    moved: list[str] = []
+    original = type(fs).mv
+
+    def move(self: Any, source: str, target: str, **more: Any) -> None:
+        assert not self.exists(target) or self.cat_file(target) == b"old"
+        moved.append(target)
+        original(self, source, target, **more)
+
+    monkeypatch.setattr(type(fs), "mv", move)
+    storage.put(run / "a.json", b"old")
+    storage.put(run / "a.json", b"new")
+    with storage.making(run / "media" / "b.mp4") as path:
+        path.write_bytes(b"clip")
+    assert moved == ["/folders/run/a.json", "/folders/run/a.json", "/folders/run/media/b.mp4"]
+    assert objects(run) == {"a.json": b"new", "media/b.mp4": b"clip"}
+    storage.remove_tree(run)
+    storage.remove_tree(run)
+    assert not storage.files(run) and not storage.files(run / "media")
+
+
+def test_answers_are_kept_and_counted_there(bucket: Bucket) -> None:
+    folder = bucket() / "answers"
+    caches = [AnswerCache(str(folder)), AnswerCache(folder)]
+    key, answer = "ab" + "0" * 62, CachedAnswer("{}", "m", 3, 4)
+    assert read_usage(folder) == Usage() and caches[0].read(key) is None
+    caches[0].write(key, answer)
+    assert caches[1].read(key) == answer
+
+    def ask(number: int) -> None:
+        cache = caches[number % 2]
+        cache.reserve(None)
+        cache.count_reply(10, 1, failed=number == 5)
+        cache.count_cached()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(40)))
+    assert read_usage(str(folder)) == Usage(40, 40, 1, 400, 40)
+    assert len(storage.files(folder / "counts")) == 2
+    caches[1].remove(key)
+    caches[1].remove(key)
+    assert caches[0].read(key) is None
+    with pytest.raises(BudgetError, match="cannot be locked"):
+        caches[0].reserve(5)
+    assert read_usage(folder).requests == 40
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+def test_a_merge_that_dies_at_any_request_can_be_done_again(
+    is_after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ROWS_PER_FILE", 3)
+    left = 0
+
+    def mortal(original: Callable[..., Any]) -> Callable[..., Any]:
+        def request(*args: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0 and not is_after:
+                raise Died
+            done = original(*args)
+            if left < 0:
+                raise Died
+            return done
+
+        return request
+
+    def commit(values: dict[str, int]) -> None:
+        rows = [{"sample_id": k, "value": v, "stages": {"a": f"f{v}"}} for k, v in values.items()]
+        store.commit(manifest, pa.Table.from_pylist(rows, schema=SCHEMA))
+
+    deaths = 0
+    for number in range(20):
+        manifest = folder_of(f"memory://deaths-{is_after}-{number}/manifest")
+        store.prepare(manifest, SCHEMA)
+        commit({"a": 1, "b": 1, "c": 1, "d": 1})
+        store.merge(manifest, SCHEMA)
+        commit({"b": 2, "e": 2})
+        commit({"d": 3, "f": 3, "g": 3})
+        with monkeypatch.context() as patch:
+            left = number
+            patch.setattr(storage, "put", mortal(storage.put))
+            patch.setattr(storage, "_remove", mortal(storage._remove))
+            try:
+                store.merge(manifest, SCHEMA)
+            except Died:
+                deaths += 1
+        now = store.read(manifest)
+        ids = now["sample_id"].to_pylist()
+        assert len(ids) == len(set(ids)) and set("abcd") <= set(ids)
+        store.merge(manifest, SCHEMA)
+        after = store.read(manifest)
+        values = dict(zip(after["sample_id"].to_pylist(), after["value"].to_pylist(), strict=True))
+        assert values == {"a": 1, "b": 2, "c": 1, "d": 3, "e": 2, "f": 3, "g": 3}
+    assert 5 <= deaths < 20

@@ -1,0 +1,295 @@
+"""`interavatar sample`: its words, its errors, and the way from portrait to clip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from accelerate import Accelerator
+from typer.testing import CliRunner, Result
+
+from configs.reading import SettingsError
+from manifests.buckets import BucketConfig
+from pipelines.cli import sample as sample_cli
+from pipelines.requests import load_profile, profile_roles, settings_of
+from tests.trainer.test_generate import probe
+from trainer import checkpoint as checkpoints
+from trainer.config import TrainConfig
+from trainer.ema import Ema
+from trainer.generate import load_for_sampling, read_sound
+from trainer.networks.causal import load_causal
+from trainer.networks.encoders import Encoders
+from trainer.networks.load import load_backbone
+from trainer.networks.tiny import model_folder
+
+BUCKETS = {"fps": 16, "min_frames": 9, "max_frames": 25, "area": 64 * 64}
+
+
+# The command's words
+
+
+def test_interactions_by_their_words() -> None:
+    assert sample_cli.interaction_of("poke") == "poked"
+    assert sample_cli.interaction_of("Blow-on") == "blown on" == sample_cli.interaction_of("blown_on")
+    assert sample_cli.interaction_of(None) is None
+    assert set(sample_cli.VERBS.values()) == set(sample_cli.INTERACTION_TYPES)
+    with pytest.raises(SettingsError, match="hug: choose one of kiss, caress"):
+        sample_cli.interaction_of("hug")
+
+
+def test_points() -> None:
+    assert sample_cli.point_of("0.4, 1") == (0.4, 1.0)
+    for wrong in ("0.4", "0.4,2", "a,b", "nan,0", "1,2,3", "-0.1,0"):
+        with pytest.raises(SettingsError, match="write X,Y"):
+            sample_cli.point_of(wrong)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "heard", "frames"),
+    [
+        (None, None, 25),
+        (None, 1.0, 17),  # 16 frames, the next length up
+        (None, 0.1, 9),
+        (None, 60.0, 25),
+        (1.0, 60.0, 13),
+        (25 / 16, None, 25),
+    ],
+)
+def test_lengths(seconds: float | None, heard: float | None, frames: int) -> None:
+    assert sample_cli.frames_of(BucketConfig(**BUCKETS), seconds, heard) == frames  # type: ignore[arg-type]
+
+
+def test_lengths_that_were_not_trained() -> None:
+    buckets = BucketConfig(**BUCKETS)  # type: ignore[arg-type]
+    for wrong in (0.3, 2.0, 1e9):
+        with pytest.raises(SettingsError, match=r"trained on clips of 0\.56 to 1\.56 s"):
+            sample_cli.frames_of(buckets, wrong, None)
+
+
+def test_the_portrait_is_cut_like_a_clip() -> None:
+    """A picture of 3:1 goes to the widest bucket, 16:9 (48 x 80); its point moves with the cut."""
+    picture = np.zeros((100, 300, 3), np.uint8)
+    picture[:, 280:] = 255
+    cut, point = sample_cli.portrait_of(picture, BucketConfig(**BUCKETS), 9, (0.5, 0.5))  # type: ignore[arg-type]
+    assert cut.shape == (48, 80, 3) and point == (0.5, 0.5) and not cut.any()
+    # A point at the right end moves the cut: it stays where the picture is white.
+    cut, point = sample_cli.portrait_of(picture, BucketConfig(**BUCKETS), 9, (0.95, 0.5))  # type: ignore[arg-type]
+    assert point is not None and 0.9 <= point[0] <= 1
+    assert cut[24, int(point[0] * 80)].tolist() == [255, 255, 255]
+    assert sample_cli.portrait_of(picture, BucketConfig(**BUCKETS), 9, None)[1] is None  # type: ignore[arg-type]
+
+
+# From portrait to clip
+
+
+def command() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(sample_cli.sample)
+    return app
+
+
+def call(*words: Any) -> Result:
+    return CliRunner().invoke(command(), [str(word) for word in words])
+
+
+def config_for(output: Path, **more: Any) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "name": "test",
+            "output": str(output),
+            "steps": 1,
+            "data": {"shards": ["none"], "buckets": BUCKETS},
+            "model": {
+                "random": "tiny",
+                "identity_dim": 128,
+                "attribute_dim": 1280,
+                "audio_dim": 80,
+                "gradient_checkpointing": False,
+            },
+        }
+        | more
+    )
+
+
+def save_checkpoint(config: TrainConfig, embedders: dict[str, str]) -> Path:
+    """As training saves one; its adapters are not zero, so that conditions show."""
+    output = Path(config.output)
+    folder = model_folder(config.model, output)
+    torch.manual_seed(0)
+    is_distilled = config.stage == "self_forcing"
+    network: Any = load_causal(config, folder) if is_distilled else load_backbone(config.model, folder)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.startswith("adapters"):
+                weight.normal_(std=0.3)
+    accelerator = Accelerator(cpu=True)
+    model = accelerator.prepare(network)
+    return checkpoints.save(output, 1, accelerator, config, Ema(model, 0.9), {"embedders": embedders})
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    chosen = load_profile("laptop")
+    roles = profile_roles(chosen, settings_of(chosen), tmp_path_factory.mktemp("answers"))
+    return {role: getattr(roles, role).id for role in sample_cli.ROLES.values()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, laptop: dict[str, str]) -> Path:
+    return save_checkpoint(config_for(tmp_path_factory.mktemp("run")), laptop)
+
+
+def test_a_clip_of_a_portrait_that_speaks_and_is_poked(trained: Path, samples: Path, tmp_path: Path) -> None:
+    portrait, speech = samples / "images" / "uniface_woman1.jpg", samples / "audio" / "whisper_jfk_en.wav"
+    words: list[Any] = ["--checkpoint", trained, "--image", portrait, "--audio", speech]
+    words += ["--at", "0.5,0.5", "--interaction", "poke", "--prompt", "She laughs.", "--steps", 2]
+    result = call(*words, "--seconds", "1", "--output", tmp_path / "clip.mp4")
+    assert result.exit_code == 0, result.output
+    found = probe(tmp_path / "clip.mp4")
+    width, height, rate = found["shape"]
+    assert rate == 16 and found["sound"] == 48000 and found["frames"].shape == (13, height, width, 3)
+    size = BucketConfig(**BUCKETS).size_of(_aspect(portrait))  # type: ignore[arg-type]
+    assert (height, width) == size
+    said = " ".join(result.output.split())
+    assert "random weights" in said and "the first 0.81 s are used" in said
+    assert f"clip.mp4: 13 frames of {width}x{height}, 0.81 s" in said
+
+    # The newest checkpoint of the run; same seed, same clip; another seed, another.
+    run_folder = trained.parents[1]
+    words[1] = run_folder
+    assert call(*words, "--seconds", "1", "--output", tmp_path / "again.mp4").exit_code == 0
+    assert np.array_equal(probe(tmp_path / "again.mp4")["frames"], found["frames"])
+    assert call(*words, "--seconds", "1", "--seed", 7, "--output", tmp_path / "other.mp4").exit_code == 0
+    assert not np.array_equal(probe(tmp_path / "other.mp4")["frames"], found["frames"])
+
+
+def _aspect(path: Path) -> float:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.width / image.height
+
+
+def test_the_conditions_are_those_a_shard_would_hold(
+    trained: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = load_profile("laptop")
+    roles = profile_roles(chosen, settings_of(chosen), trained)
+    ready = load_for_sampling(trained)
+    portrait = samples / "images" / "uniface_woman1.jpg"
+    wish = sample_cli.Wish(portrait, None, (0.5, 0.5), "blown on", "She laughs.", None)
+    heard = read_sound(samples / "audio" / "whisper_jfk_en.wav", 16000, 1)
+    batch = sample_cli.batch_of(wish, heard, 13, ready, roles)
+    assert batch.prompts == ["The person is reacting right after being blown on.\nShe laughs."]
+    assert batch.video.shape[:3] == (1, 3, 1) and batch.video.dtype == torch.uint8
+    assert batch.identity.shape == (1, 128) and batch.attributes.shape == (1, 50, 1280)
+    assert batch.audio.shape == (1, 13, 80)
+    for name in ("points", "identity", "attributes", "audio", "reference"):
+        assert getattr(batch, f"has_{name}").tolist() == [True], name
+    # The log-mel rows in the middle of the clip are those around its 7th frame, at 6 / 16 s.
+    rows = roles.audio_embedder.embed(heard, 16000)
+    place = (6 / 16 - 0.0125) * 50
+    low, share = int(place), place - int(place)
+    expected = rows[low] * (1 - share) + rows[low + 1] * share
+    assert np.abs(batch.audio[0, 6].numpy() - expected).max() < 0.02  # float16
+    # Without sound, touch and words.
+    bare = sample_cli.batch_of(replace(wish, point=None, interaction=None, prompt=""), None, 9, ready, roles)
+    assert bare.prompts == [""] and not bare.has_points.any() and not bare.has_audio.any()
+    assert bare.audio.shape == (1, 9, 80) and not bare.audio.any()
+
+
+def test_a_portrait_without_a_face(trained: Path, samples: Path, tmp_path: Path) -> None:
+    words = ["--checkpoint", trained, "--image", samples / "images" / "facealign_grass.jpg"]
+    result = call(*words, "--seconds", "0.6", "--steps", 1, "--guidance", 1, "--output", tmp_path / "c.mp4")
+    assert result.exit_code == 0, result.output
+    assert "no face found; identity is left out" in " ".join(result.output.split())
+    assert probe(tmp_path / "c.mp4")["sound"] is None
+
+
+def test_wrong_use(trained: Path, samples: Path, tmp_path: Path) -> None:
+    portrait = samples / "images" / "uniface_woman1.jpg"
+    good: dict[str, Any] = {
+        "--checkpoint": trained,
+        "--image": portrait,
+        "--output": tmp_path / "clip.mp4",
+    }
+
+    def said(code: int, **changes: Any) -> str:
+        words = good | {f"--{name}": value for name, value in changes.items()}
+        result = call(*(word for pair in words.items() for word in pair))
+        assert result.exit_code == code, result.output
+        assert not (tmp_path / "clip.mp4").exists()
+        return " ".join(result.output.split())
+
+    assert "--at and --interaction belong together" in said(2, at="0.5,0.5")
+    assert "--at and --interaction belong together" in said(2, interaction="poke")
+    assert "choose one of kiss" in said(2, at="0.5,0.5", interaction="hug")
+    assert "write X,Y" in said(2, at="5,5", interaction="poke")
+    assert "no such file" in said(2, image=tmp_path / "none.jpg")
+    assert "no such file" in said(2, audio=tmp_path / "none.wav")
+    assert "the clip is an .mp4" in said(2, output=tmp_path / "clip.avi")
+    assert "more than 0" in said(2, seconds="-1")
+    assert "trained on clips of 0.56 to 1.56 s" in said(2, seconds="9")
+    assert "no profile 'none'" in said(2, profile="none")
+    assert "no complete checkpoint" in said(1, checkpoint=tmp_path)
+    assert "no config.json of WanTransformer3DModel" in said(1, model=tmp_path)
+    (tmp_path / "bad.jpg").write_text("no picture")
+    assert "not a picture" in said(1, image=tmp_path / "bad.jpg")
+
+
+def test_features_of_other_embedders_are_refused(
+    laptop: dict[str, str], samples: Path, tmp_path: Path
+) -> None:
+    other = save_checkpoint(config_for(tmp_path / "run"), laptop | {"face_embedder": "arcface"})
+    portrait = samples / "images" / "uniface_woman1.jpg"
+    result = call("--checkpoint", other, "--image", portrait, "--output", tmp_path / "clip.mp4")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2 and "its face_embedder is dlib" in said and "trained with arcface" in said
+
+
+def test_features_that_training_did_not_have_are_left_out(
+    laptop: dict[str, str], samples: Path, tmp_path: Path
+) -> None:
+    only = {"attribute_embedder": laptop["attribute_embedder"]}
+    checkpoint = save_checkpoint(config_for(tmp_path / "run"), only)
+    words = ["--checkpoint", checkpoint, "--image", samples / "images" / "uniface_woman1.jpg"]
+    words += ["--audio", samples / "audio" / "whisper_jfk_en.wav", "--seconds", "0.6", "--steps", "1"]
+    result = call(*words, "--output", tmp_path / "clip.mp4")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 0, result.output
+    assert "identity is left out: no clip in training had it" in said and "audio is left out" in said
+    assert probe(tmp_path / "clip.mp4")["sound"] == 48000  # one hears it all the same
+
+
+def test_a_distilled_checkpoint_takes_its_own_steps(
+    laptop: dict[str, str], samples: Path, tmp_path: Path
+) -> None:
+    config = config_for(tmp_path / "run", stage="self_forcing", init="stage2")
+    checkpoint = save_checkpoint(config, laptop)
+    ready = load_for_sampling(checkpoint)
+    assert ready.is_distilled
+    words: list[Any] = ["--checkpoint", checkpoint, "--image", samples / "images" / "uniface_woman1.jpg"]
+    words += ["--seconds", "0.6", "--output", tmp_path / "clip.mp4"]
+    refused = call(*words, "--steps", 4)
+    assert refused.exit_code == 2 and "distilled checkpoint has its own steps" in " ".join(
+        refused.output.split()
+    )
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert probe(tmp_path / "clip.mp4")["frames"].shape[0] == 9
+
+
+def test_the_averaged_weights_are_sampled(trained: Path) -> None:
+    from safetensors.torch import load_file
+
+    ready = load_for_sampling(trained)
+    assert isinstance(ready.encoders, Encoders) and not ready.is_distilled
+    saved = load_file(trained / checkpoints.EMA)
+    state = ready.model.state_dict()
+    assert set(state) == set(saved) and all(torch.equal(state[name], saved[name]) for name in saved)
+    assert not any(p.requires_grad for p in ready.model.parameters()) and not ready.model.training

@@ -1,0 +1,375 @@
+"""Listing an input: stable ids, nothing passed over in silence, and clear refusals."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.engine.source import InputError, Listing, list_input, sample_id
+
+NAMES = ["a.mp4", "b.MOV", "sub/c.mkv", "sub/deep/d d.webm"]
+
+
+def make_tree(root: Path, names: list[str] = NAMES) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * len(name))
+    return root
+
+
+def ids(listing: Listing, root: Path | str = "") -> dict[str, str]:
+    """Path relative to `root` -> id."""
+    return {row["source_uri"].removeprefix(f"{root}/"): row["sample_id"] for row in listing.rows}
+
+
+def write_list(path: Path, frame: pd.DataFrame) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    elif path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_json(path, orient="records", lines=True)
+    return path
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """An empty fsspec memory file system."""
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+    yield fs
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+
+
+# Ids.
+
+
+def test_ids_survive_moving_the_folder(tmp_path: Path) -> None:
+    one = make_tree(tmp_path / "here" / "clips")
+    two = make_tree(tmp_path / "elsewhere" / "deeper" / "clips")
+    first, second = ids(list_input(str(one)), one), ids(list_input(str(two)), two)
+    assert first == second and set(first) == set(NAMES) and len(set(first.values())) == 4
+    renamed = make_tree(tmp_path / "other")
+    assert not set(ids(list_input(str(renamed)), renamed).values()) & set(first.values())
+    assert ids(list_input(str(renamed), source="clips"), renamed) == first
+
+
+def test_ids_do_not_depend_on_how_the_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_tree(tmp_path / "clips")
+    expected = ids(list_input(str(root)), root)
+    (tmp_path / "link").symlink_to(root)
+    assert list(ids(list_input(str(tmp_path / "link"))).values()) == list(expected.values())
+    monkeypatch.chdir(root)
+    for name in (".", "../clips/", "sub/.."):
+        listing = list_input(name)
+        assert ids(listing, root) == expected
+        assert all(Path(row["source_uri"]).is_absolute() for row in listing.rows)
+
+
+def test_a_folder_and_its_glob_give_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_tree(tmp_path / "clips")
+    assert ids(list_input(f"{root}/**/*.*"), root) == ids(list_input(str(root)), root)
+    monkeypatch.chdir(root)
+    assert ids(list_input("*.mp4"), root) == {"a.mp4": sample_id("clips", "a.mp4", None, None)}
+
+
+def test_a_single_file_has_the_id_it_has_in_its_folder(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "clips", ["a.mp4", "b.MOV"])
+    make_tree(tmp_path / "far", ["target.mp4"])
+    (root / "link.mp4").symlink_to(tmp_path / "far" / "target.mp4")
+    expected = ids(list_input(str(root)), root)
+    for name in ("a.mp4", "b.MOV", "link.mp4"):
+        assert ids(list_input(str(root / name)), root) == {name: expected[name]}
+
+
+def test_an_id_is_made_of_source_path_and_range_only() -> None:
+    variants = itertools.product(["s", "t"], ["a/b.mp4", "a/c.mp4", "b.mp4"], [None, 0.0, 1.5], [None, 2.0])
+    made = [sample_id(*v, copy=copy) for v in variants for copy in (0, 1)]
+    assert len(set(made)) == len(made)
+    assert sample_id("s", "a/b.mp4", 1.5, None) == sample_id("s", "a/b.mp4", 1.5, None)
+    assert sample_id("s", "/home/me/Secret/My Clip (1).mp4", None, None).startswith("my-clip-1-")
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+SECONDS = st.none() | st.floats(0, 1e5, allow_nan=False).map(lambda s: round(s, 3))
+KEYS = st.tuples(TEXT, TEXT, SECONDS, SECONDS)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.lists(KEYS, max_size=8, unique=True))
+def test_any_ids_are_unique_and_safe_as_file_names(keys: list[tuple[Any, ...]]) -> None:
+    made = [sample_id(*key) for key in keys]
+    assert len(set(made)) == len(made)
+    for name in made:
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*-[0-9a-f]{16}", name) and len(name) <= 57
+
+
+CLOSE = st.none() | st.sampled_from([0.0, 1.0, 1.0001, 1.0004, 1.0006, 2.0])
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.sampled_from(["a.mp4", "b.mp4"]), CLOSE, CLOSE), min_size=1, max_size=8))
+def test_every_row_of_a_list_has_its_own_id(rows: list[tuple[str, float | None, float | None]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "l.parquet"
+        write_list(path, pd.DataFrame(rows, columns=["uri", "start_s", "end_s"]))
+        made = [row["sample_id"] for row in list_input(str(path)).rows]
+    assert len(made) == len(rows) and len(set(made)) == len(made)
+
+
+# Folders.
+
+
+def test_other_files_are_counted_by_suffix(tmp_path: Path) -> None:
+    root = make_tree(
+        tmp_path / "c", [*NAMES, "n.txt", "sub/m.TXT", ".hidden.mp4", "readme", "x.mp4.part", "._a.mp4"]
+    )
+    listing = list_input(str(root))
+    assert set(ids(listing, root)) == set(NAMES)
+    assert listing.ignored == {".txt": 2, ".mp4": 2, "none": 1, ".part": 1}
+    assert [row["source_size"] for row in listing.rows] == [
+        len(row["source_uri"].removeprefix(f"{root}/")) for row in listing.rows
+    ]
+    assert {row["source"] for row in listing.rows} == {"c"}
+
+
+def test_the_order_is_the_same_every_time(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "c", [f"{i % 3}/{i}.mp4" for i in range(20)])
+    first = [row["sample_id"] for row in list_input(str(root)).rows]
+    assert first == [row["sample_id"] for row in list_input(str(root)).rows] and len(first) == 20
+
+
+def test_loops_of_linked_folders_end(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "c")
+    (root / "back").symlink_to(root)
+    (root / "sub" / "up").symlink_to(root)
+    outside = make_tree(tmp_path / "outside", ["e.mp4"])
+    (root / "more").symlink_to(outside)
+    assert set(ids(list_input(str(root)), root)) == {*NAMES, "more/e.mp4"}
+
+
+def test_what_cannot_be_read_is_a_row(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "c", ["a.mp4", "movie.mp4/inner.mkv"])
+    (root / "gone.mp4").symlink_to(root / "nowhere.mp4")
+    (root / "self.mp4").symlink_to(root / "self.mp4")
+    (root / os.fsdecode(b"\xe9.mp4")).write_bytes(b"x")
+    rows = {row["source_uri"].removeprefix(f"{root}/"): row for row in list_input(str(root)).rows}
+    latin = f"file://{root}/%E9.mp4"
+    assert set(rows) == {"a.mp4", "movie.mp4", "movie.mp4/inner.mkv", "gone.mp4", "self.mp4", latin}
+    assert rows["gone.mp4"]["source_size"] is None and rows["self.mp4"]["source_size"] is None
+    assert len({row["sample_id"] for row in rows.values()}) == 6
+
+
+def test_a_folder_without_permission_is_a_row() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = make_tree(Path(name), ["a.mp4", "locked/b.mp4"])
+        root.chmod(0o755)
+        (root / "locked").chmod(0)
+        is_root = os.geteuid() == 0
+        try:
+            if is_root:
+                os.seteuid(65534)
+            listing = list_input(str(root), source="s")
+        finally:
+            if is_root:
+                os.seteuid(0)
+            (root / "locked").chmod(0o755)
+    assert [row["source_uri"] for row in listing.rows] == [str(root / "a.mp4"), str(root / "locked")]
+
+
+@pytest.mark.parametrize("name", ["missing", "missing.mp4", "missing/*.mp4", "missing.csv", "n" * 300])
+def test_an_input_that_is_not_there_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / name.partition("/")[0]))):
+        list_input(str(tmp_path / name))
+
+
+def test_an_overlong_glob_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        list_input(f"{tmp_path}/{'n' * 300}*.mp4")
+
+
+def test_an_input_without_media_is_refused_and_says_what_it_holds(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "c", ["n.txt", "m.jpg"])
+    for path in (root, root / "*.jpg"):
+        with pytest.raises(InputError, match=rf"no media in {re.escape(str(path))} .*other files"):
+            list_input(str(path))
+
+
+def test_names_with_glob_characters_are_names_where_they_exist(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "c [1]", ["a[2].mp4", "what?.mp4"])
+    assert set(ids(list_input(str(root)), root)) == {"a[2].mp4", "what?.mp4"}
+    assert set(ids(list_input(str(root / "a[2].mp4")), root)) == {"a[2].mp4"}
+
+
+# Lists.
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_list_gives_ranges_and_keeps_its_columns(tmp_path: Path, kind: str) -> None:
+    root = make_tree(tmp_path / "c")
+    frame = pd.DataFrame(
+        {
+            "uri": ["a.mp4", "sub/c.mkv"],
+            "start_s": [None, 1.5],
+            "end_s": [2.0, None],
+            "licence": ["CC0", None],
+            "speaker": ["x", "y"],
+            "age": [3, 4],
+            "score": [0.5, 1.0],
+            "ok": [True, False],
+            "caption": ["c1", "c2"],
+            "length": [1, 2],
+        }
+    )
+    listing = list_input(str(write_list(root / f"my.{kind}", frame)), owned=frozenset({"length"}))
+    a, c = listing.rows
+    assert (a["source"], a["source_uri"]) == ("my", str(root / "a.mp4"))
+    assert (a["start_s"], a["end_s"], c["start_s"], c["end_s"]) == (None, 2.0, 1.5, None)
+    assert (a["licence"], c["licence"], a["source_size"]) == ("CC0", None, 5)
+    assert a["sample_id"] == sample_id("my", "a.mp4", None, 2.0)
+    assert c["sample_id"] == sample_id("my", "sub/c.mkv", 1.5, None)
+    assert [(f.name, f.type) for f in listing.input_fields] == [
+        ("speaker", listing.input_fields[0].type),
+        ("age", pa.int64()),
+        ("score", pa.float64()),
+        ("ok", pa.bool_()),
+        ("input_caption", listing.input_fields[4].type),
+        ("input_length", pa.int64()),
+    ]
+    assert (a["speaker"], a["age"], a["score"], a["ok"]) == ("x", 3, 0.5, True)
+    assert (a["input_caption"], a["input_length"]) == ("c1", 1) and a.get("caption") is None
+    assert listing.input_fields[1].metadata[b"meaning"] == b"Column `age` of the input list."
+
+
+def test_an_absolute_uri_inside_the_lists_folder_is_the_relative_one(tmp_path: Path) -> None:
+    def listed(root: Path, uris: list[str]) -> list[str]:
+        path = write_list(root / "l.csv", pd.DataFrame({"uri": uris}))
+        return [row["sample_id"] for row in list_input(str(path)).rows]
+
+    one, two = make_tree(tmp_path / "one"), make_tree(tmp_path / "two")
+    relative = listed(one, ["a.mp4", "sub/c.mkv"])
+    assert listed(one, [str(one / "a.mp4"), str(one / "sub/c.mkv")]) == relative
+    assert listed(two, [str(two / "a.mp4"), "./sub/../sub/c.mkv"]) == relative
+
+
+def test_urls_in_a_list_stay_as_written(tmp_path: Path) -> None:
+    uris = ["s3://bucket/a.mp4", "https://host/b.mp4?x=1&y=[2]"]
+    path = write_list(tmp_path / "l.jsonl", pd.DataFrame({"uri": uris, "source": ["big", None]}))
+    rows = list_input(str(path)).rows
+    assert [row["source_uri"] for row in rows] == uris and [row["source"] for row in rows] == ["big", "l"]
+    assert rows[0]["sample_id"] == sample_id("big", uris[0], None, None)
+    assert rows[0]["source_size"] is None
+
+
+def test_a_range_listed_twice_stays_two_rows_with_stable_ids(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "l.csv", pd.DataFrame({"uri": ["a.mp4", "b.mp4", "a.mp4", "a.mp4"]}))
+    made = [row["sample_id"] for row in list_input(str(path)).rows]
+    assert made == [row["sample_id"] for row in list_input(str(path)).rows] and len(set(made)) == 4
+    assert made[2] == sample_id("l", "a.mp4", None, None, copy=1)
+    more = write_list(tmp_path / "l.csv", pd.DataFrame({"uri": ["c.mp4", "a.mp4", "a.mp4", "a.mp4"]}))
+    assert [row["sample_id"] for row in list_input(str(more)).rows][1:] == [made[0], made[2], made[3]]
+
+
+def test_an_empty_uri_is_a_row(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "l.jsonl", pd.DataFrame({"uri": ["a.mp4", None, "", "  "]}))
+    rows = list_input(str(path)).rows
+    assert [row["source_uri"] == "" for row in rows] == [False, True, True, True]
+    assert len({row["sample_id"] for row in rows}) == 4
+
+
+def test_not_a_number_means_no_bound(tmp_path: Path) -> None:
+    nan = float("nan")
+    pq.write_table(
+        pa.table({"uri": ["a.mp4", "a.mp4"], "start_s": pa.array([nan, nan])}), tmp_path / "l.parquet"
+    )
+    rows = list_input(str(tmp_path / "l.parquet")).rows
+    assert [row["start_s"] for row in rows] == [None, None]
+    assert len({row["sample_id"] for row in rows}) == 2
+
+
+def test_columns_that_would_share_a_name_are_kept_apart_or_refused(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "l.csv", pd.DataFrame({"uri": ["a.mp4"], "keep": [1], "input_keep": [2]}))
+    try:
+        listing = list_input(str(path))
+    except InputError as error:
+        assert "input_keep" in str(error)
+    else:
+        names = [f.name for f in listing.input_fields]
+        assert len(set(names)) == 2 and sorted(listing.rows[0][n] for n in names) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.csv", "path,start_s\na.mp4,1\n", "no column `uri`.*it has: path, start_s"),
+        ("l.csv", "uri,start_s\n", "is empty"),
+        ("l.csv", "", "cannot read the list"),
+        ("l.jsonl", "", "cannot read the list|is empty"),
+        ("l.jsonl", "{broken", "cannot read the list"),
+        ("l.parquet", "no parquet", "cannot read the list"),
+        ("l.csv", "uri,start_s\na.mp4,1\nb.mp4,soon\n", r"row 2: start_s is 'soon', not a number"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused_by_name(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        list_input(str(tmp_path / name))
+    assert str(tmp_path / name) in str(caught.value)
+
+
+# URLs.
+
+
+def test_a_url_folder_glob_and_file_give_the_same_ids(memory: Any) -> None:
+    for name in [*NAMES, "n.txt", ".h.mp4"]:
+        memory.pipe(f"/bucket/clips/{name}", b"x" * len(name))
+    folder = list_input("memory://bucket/clips")
+    expected = ids(folder, "memory:///bucket/clips") or ids(folder)
+    expected = {uri.partition("/clips/")[2] or uri: made for uri, made in expected.items()}
+    assert expected == {n: sample_id("clips", n, None, None) for n in NAMES}
+    assert folder.ignored == {".txt": 1, ".mp4": 1}
+    assert [row["source_size"] for row in folder.rows] == [len(n) for n in NAMES]
+    assert list_input("memory://bucket/clips/").rows == folder.rows
+    assert list_input("memory://bucket/clips/**").rows == folder.rows
+    assert list_input("memory://bucket/clips/a.mp4").rows == folder.rows[:1]
+
+
+def test_a_url_in_brackets_is_a_name_where_it_exists(memory: Any) -> None:
+    memory.pipe("/bucket/clips [1]/a[2].mp4", b"x")
+    (row,) = list_input("memory://bucket/clips [1]/a[2].mp4").rows
+    assert row["sample_id"] == sample_id("clips [1]", "a[2].mp4", None, None)
+    assert len(list_input("memory://bucket/clips [1]").rows) == 1
+
+
+def test_a_list_at_a_url_is_relative_to_itself(memory: Any) -> None:
+    memory.pipe("/bucket/l.csv", b"uri,start_s\nclips/a.mp4,1\nmemory://other/b.mp4,\n")
+    a, b = list_input("memory://bucket/l.csv").rows
+    assert (a["source"], a["source_uri"], a["start_s"]) == ("l", "memory://bucket/clips/a.mp4", 1.0)
+    assert a["sample_id"] == sample_id("l", "clips/a.mp4", 1.0, None)
+    assert b["source_uri"] == "memory://other/b.mp4"
+
+
+@pytest.mark.parametrize("url", ["memory://nothing", "memory://nothing/*.mp4", "memory://no.csv", "nofs://x"])
+def test_a_url_that_leads_nowhere_is_refused_by_name(memory: Any, url: str) -> None:
+    with pytest.raises(InputError, match=re.escape(url)):
+        list_input(url)

@@ -1,0 +1,137 @@
+"""Shots: cuts on real clips, no cuts where nothing is cut, and `split`."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from media.decode import Decoded
+from stages.clip import Clip
+from stages.shots import Shots, split
+
+
+def texture(seed: int, height: int = 27, width: int = 48, grain: float = 3.0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(height, width, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), grain)
+    smooth = (smooth - smooth.mean()) / smooth.std()
+    return np.clip(120 + 50 * smooth, 0, 255).astype(np.uint8)
+
+
+def clip_of(images: list[np.ndarray], fps: float = 25.0) -> tuple[Shots, Clip]:
+    stage = Shots()
+    times = [i / fps for i in range(len(images))]
+    decoded = Decoded(frames={stage.sees[0]: (times, list(images))}, frame_times=np.array(times))
+    return stage, Clip(row={}, decoded=decoded)
+
+
+def score(images: list[np.ndarray], fps: float = 25.0) -> dict:
+    stage, clip = clip_of(images, fps)
+    return stage.score(clip)
+
+
+def noisy(image: np.ndarray, seed: int, gain: float = 1.0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 1.5, image.shape)
+    return np.clip(image.astype(float) * gain + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "cuts"),
+    [
+        ("facerec_stage_multishot.mp4", [1.5, 3.6, 7.9]),
+        ("pyfeat_face_then_title.mov", [2.43]),
+        ("latentsync_man_en.mp4", [9.06]),  # a jump cut within one take's framing
+        ("datajuicer_hair_braiding.mp4", []),  # camera shake and an exposure shift
+        ("pyfeat_woman_emotions.mp4", []),
+        ("sam2_man_juggle.mp4", []),
+        ("latentsync_man_pt.mp4", []),  # key frames pulse
+        ("clearervoice_debate_two.avi", []),
+    ],
+)
+def test_real_clips(samples, decode_clip, name, cuts):
+    stage = Shots()
+    clip = decode_clip(samples / "videos" / name, stage)
+    found = stage.score(clip)
+    assert found["cut_times"] == pytest.approx(cuts, abs=0.12)
+    assert found["num_cuts"] == len(cuts)
+    assert found == stage.score(clip)
+
+
+def test_hard_cut_time_and_longest_shot():
+    first, second = texture(1), texture(2)
+    found = score([noisy(first, i) for i in range(50)] + [noisy(second, i) for i in range(75)])
+    assert found["cut_times"] == [2.0]
+    assert found["longest_shot_s"] == pytest.approx(3.0)
+    assert found["num_fades"] == 0
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_flash_is_no_cut(length):
+    base = texture(3)
+    images = [noisy(base, i) for i in range(50)]
+    for i in range(25, 25 + length):
+        images[i] = np.clip(base.astype(int) + 130, 0, 255).astype(np.uint8)
+    assert score(images)["num_cuts"] == 0
+
+
+def test_exposure_step_is_no_cut():
+    base = texture(4)
+    assert score([noisy(base, i, 1.0 if i < 25 else 0.6) for i in range(50)])["num_cuts"] == 0
+
+
+@pytest.mark.parametrize("repeat", [1, 2, 3])
+def test_fast_pan_is_no_cut(repeat):
+    wide = texture(5, width=48 * 20, grain=4)
+    starts = [0] * 15 + [4 * i for i in range(30)] + [116] * 15
+    images = [noisy(wide[:, s : s + 48], s) for s in starts for _ in range(repeat)]
+    assert score(images, fps=25.0 * repeat)["num_cuts"] == 0
+
+
+def test_cut_is_found_in_repeated_frames():
+    images = [noisy(texture(6 if i < 20 else 7), i) for i in range(40) for _ in range(3)]
+    assert score(images, fps=60)["cut_times"] == pytest.approx([1.0], abs=0.03)
+
+
+def test_fade_through_black_is_one_cut_and_one_fade():
+    first, second = texture(8), texture(9)
+    out = [noisy(first, i, 1 - i / 25) for i in range(25)]
+    black = [np.zeros_like(first)] * 5
+    into = [noisy(second, i, i / 25) for i in range(1, 26)]
+    found = score([first] * 20 + out + black + into + [second] * 20)
+    assert (found["num_cuts"], found["num_fades"]) == (1, 1)
+    assert 1.4 < found["cut_times"][0] < 2.4
+
+
+def test_short_clip_has_no_cut():
+    assert score([texture(i) for i in range(3)])["num_cuts"] == 0
+    assert score([texture(1)])["longest_shot_s"] == 0.0
+
+
+times = st.floats(min_value=0, max_value=200, allow_nan=False)
+
+
+@given(st.lists(times, max_size=30), st.floats(min_value=0, max_value=200))
+def test_split_properties(cuts, duration):
+    ranges = split(cuts, duration)
+    assert ranges == split(list(reversed(cuts)), duration)
+    for start, end in ranges:
+        assert 0 <= start < end <= duration
+        assert 2 - 1e-6 <= end - start <= 20 + 1e-6
+        assert not any(start < cut < end for cut in cuts)
+    for (_, end), (start, _) in pairwise(ranges):
+        assert end <= start
+    edges = [0.0, *sorted({c for c in cuts if 0 < c < duration}), duration]
+    usable = sum(b - a for a, b in pairwise(edges) if b - a >= 2)
+    assert sum(b - a for a, b in ranges) == pytest.approx(usable)
+
+
+def test_split_example():
+    assert np.array(split([1.0, 5.0], 55.0)) == pytest.approx(
+        np.array([(1, 5), (5, 65 / 3), (65 / 3, 115 / 3), (115 / 3, 55)])
+    )
+    with pytest.raises(ValueError, match="twice"):
+        split([], 30.0, shortest=15, longest=20)

@@ -1,0 +1,93 @@
+"""Running toy pipelines in tests."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from rich.console import Console
+
+from manifests.screen import Rule, Screen
+from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.program import stage_columns
+from pipelines.engine.progress import Progress
+from pipelines.engine.run import Run
+from pipelines.engine.settings import Profile, Settings
+from pipelines.engine.source import list_input
+from stages.contract import Stage
+from tests.support.toys import Length, Other, Root, Square
+
+SCREEN = Screen(
+    name="toy", rules=[Rule(reason="too_long", column="length", max=12, source="a toy has no better reason")]
+)
+
+
+def toy_stages(log: Path | str = "", **square: Any) -> list[Stage]:
+    """Length, Square, Root and Other, noting in `log` what they compute."""
+    log = str(log)
+    return [
+        Length(config=Length.Config(log=log)),
+        Square(config=Square.Config(log=log, **square)),
+        Root(config=Root.Config(log=log)),
+        Other(config=Other.Config(log=log)),
+    ]
+
+
+def make_files(folder: Path, count: int) -> Path:
+    """`count` small files that are listed as videos."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        (folder / f"clip{i:04d}.mp4").write_bytes(b"x" * (i + 1))
+    return folder
+
+
+def make_run(
+    stages: list[Stage],
+    input: Path | str,
+    output: Path,
+    engine: Literal["ray", "inline"] = "inline",
+    limit: int | None = None,
+    retry_errors: bool = False,
+    screen: Screen = SCREEN,
+    **settings: Any,
+) -> Run:
+    """A run of toy stages over an input."""
+    pipeline = Pipeline("toy", stages, "toy", max_seconds=30)
+    listing = list_input(str(input), owned=frozenset(stage_columns(stages)))
+    listing.rows = listing.rows[:limit]
+    profile = Profile(name="toy", roles={})
+    made = Settings(**{"rows_per_part": 4, **settings})
+    return Run(pipeline, listing, output, profile, made, screen, engine, retry_errors, str(input))
+
+
+def linked(folder: Path, files: list[Path]) -> Path:
+    """A new folder with links to these files."""
+    folder.mkdir()
+    for file in files:
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+def quiet() -> Progress:
+    """A display that nobody sees."""
+    return Progress(Console(file=io.StringIO()))
+
+
+def execute(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    """`make_run` and run it without a word."""
+    return make_run(*args, **kwargs).execute(quiet())
+
+
+def manifest(output: Path) -> pd.DataFrame:
+    """The manifest as a user reads it, sorted, with `stages` and `error` as dicts."""
+    frame = pd.read_parquet(output / "manifest").sort_values("sample_id").reset_index(drop=True)
+    frame["stages"] = frame["stages"].map(dict)
+    return frame
+
+
+def same_manifest(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Equal in everything but the run's id and tracebacks."""
+    a, b = one.drop(columns=["run_id", "error"]), other.drop(columns=["run_id", "error"])
+    return a.astype(str).equals(b.astype(str))

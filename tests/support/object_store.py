@@ -1,0 +1,55 @@
+"""An S3 server on this machine (moto), and a toy run into it as a program of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from manifests.storage import folder_of
+
+BUCKET = "data"
+SECRET = "do-not-write-this-down"
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """Address of a server with one empty bucket; the environment leads every S3 client to it."""
+    import boto3
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem.clear_instance_cache()  # a client keeps the address it was made with
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield address
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def new_folder() -> Path:
+    """An empty folder in the bucket."""
+    return folder_of(f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}/run")
+
+
+if __name__ == "__main__":  # input, output, engine, settings as JSON, file for this process's number
+    from tests.support.helpers import execute, toy_stages
+
+    source, output, engine, settings, pid = sys.argv[1:6]
+    Path(pid).write_text(str(os.getpid()))
+    execute(toy_stages(**json.loads(settings)), source, folder_of(output), engine=engine, rows_per_part=2)

@@ -1,0 +1,16 @@
+"""Train in a process of its own, as torchrun starts it: python -m tests.support.run_train CONFIG [a=b]."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from trainer.config import load_config
+from trainer.train import train
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    path, *overrides = sys.argv[1:]
+    train(load_config(Path(path), overrides))

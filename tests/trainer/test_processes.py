@@ -1,0 +1,116 @@
+"""Several processes train as one does, and stop as one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from tests.support.shard_toys import toy_shards
+from tests.trainer.test_train import DATA, FRAMES, UNCLIPPED, WIDTHS, tensors
+from trainer.checkpoint import newest, path_of, read_info
+from trainer.config import load_config
+from trainer.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 200
+
+
+@pytest.fixture()
+def config(tmp_path: Path) -> Path:
+    toy_shards(tmp_path / "shards", clips=4, seconds=FRAMES / 16, interactions=2, **WIDTHS)
+    values: dict[str, Any] = {
+        "name": "toy",
+        "output": str(tmp_path / "two"),
+        "steps": 2,
+        "batch": 4,
+        "precision": "fp32",
+        "data": DATA | {"shards": [str(tmp_path / "shards")]},
+        "model": {"random": "tiny", **WIDTHS},
+        "optimiser": UNCLIPPED,
+    }
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def start(config: Path, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [
+        sys.executable,
+        *(torchrun if processes > 1 else ()),
+        "-m",
+        "tests.support.run_train",
+        str(config),
+    ]
+    return subprocess.Popen(
+        [*command, *overrides],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    try:
+        said, _ = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, said
+    return said
+
+
+def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def test_two_processes_equal_one(config: Path, tmp_path: Path) -> None:
+    """The same global batch: weights, average and optimiser after two steps within 1e-5."""
+    finish(start(config, processes=2))
+    two = newest(tmp_path / "two")
+    assert two is not None and read_info(two)["processes"] == 2
+    torch.set_num_threads(1)
+    one = train(load_config(config, [f"output={tmp_path / 'one'}"]))
+    assert largest_difference(tensors(one), tensors(two)) < 1e-5
+
+    # What two began, one goes on with, to where one alone comes.
+    longer = ["steps=3"]
+    gone_on = train(load_config(config, longer))
+    assert read_info(gone_on)["step"] == 3
+    alone = train(load_config(config, [*longer, f"output={tmp_path / 'one'}"]))
+    assert largest_difference(tensors(gone_on), tensors(alone)) < 1e-5
+
+
+def test_sigterm_to_all_processes_saves_and_stops(config: Path, tmp_path: Path) -> None:
+    """As a scheduler sends it: to the training process and to the workers that decode for it."""
+    output = tmp_path / "long"
+    settings = ["steps=100000", "data.workers=1", "checkpoint_every=1", "log_every=1", f"output={output}"]
+    process = start(config, *settings)
+    deadline = time.monotonic() + TIMEOUT_S
+    while newest(output) is None and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)  # it takes seconds to begin
+    os.killpg(process.pid, signal.SIGTERM)
+    said = finish(process)
+    stopped = newest(output)
+    assert stopped is not None
+    done = read_info(stopped)["step"]
+    assert f"stopped and saved after step {done}; the same command goes on" in said
+    assert "Traceback" not in said
+    # The same command goes on from there.
+    settings[0] = f"steps={done + 1}"
+    finish(start(config, *settings))
+    assert newest(output) == path_of(output, done + 1)

@@ -1,0 +1,1 @@
+"""From shards to batches: clips, crops, dropout, order, cached latents."""

@@ -1,0 +1,253 @@
+"""Clips out of a trained network: Euler steps along the flow, and the file they end in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from av.audio.frame import AudioFrame
+from av.video.frame import VideoFrame
+from torch import Tensor, nn
+
+from trainer.checkpoint import CONFIG, find, load_weights, read_info
+from trainer.config import TrainConfig, load_config
+from trainer.data.batch import Conditions
+from trainer.data.decode import to_bytes
+from trainer.flow import noise_like, sampling_sigmas
+from trainer.networks.causal import CausalWan, generate, load_causal
+from trainer.networks.encoders import FRAME_STEP, Encoders
+from trainer.networks.load import load_backbone
+from trainer.networks.tiny import model_folder
+
+STEPS: Final = 40
+GUIDANCE: Final = 5.0  # Wan's own at 480p, against its negative prompt; here against all conditions dropped
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint, ready to sample from."""
+
+    model: nn.Module  # a CausalWan if it was distilled
+    encoders: Encoders
+    config: TrainConfig
+    info: dict[str, Any]  # what trainer.json says
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether it generates block by block in few steps."""
+        return isinstance(self.model, CausalWan)
+
+    def sample(
+        self,
+        conditions: Conditions,
+        frames: int,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        seed: int = 0,
+    ) -> Tensor:
+        """As the function `sample`; a distilled network takes its own few steps, and no guidance."""
+        if self.is_distilled:
+            return generate(self.model, self.encoders, conditions, self.config.distill, seed)
+        shift = self.config.shift
+        return sample(self.model, self.encoders, conditions, frames, steps, guidance, seed, shift)
+
+
+def load_for_sampling(
+    checkpoint: Path, device: torch.device | str = "cpu", folder: Path | None = None
+) -> Trained:
+    """The network with a checkpoint's averaged weights, and its encoders.
+
+    Args:
+        checkpoint: its folder, or that of its run: then the newest.
+        device: where to put them; on CUDA the text encoder is bfloat16.
+        folder: the diffusers checkpoint that training began with, where it has moved.
+
+    Raises:
+        CheckpointError: no complete checkpoint there.
+        WeightsError: the diffusers checkpoint is not there or does not fit.
+    """
+    checkpoint = find(checkpoint).absolute()
+    info = read_info(checkpoint)
+    config = load_config(checkpoint / CONFIG)
+    if folder is None:
+        folder = (
+            Path(info["model"]) if info.get("model") else model_folder(config.model, checkpoint.parents[1])
+        )
+    device = torch.device(device)
+    model: nn.Module
+    if config.stage == "self_forcing":
+        model = load_causal(config, folder)
+    else:
+        model = load_backbone(config.model, folder, config.data.buckets.fps)
+    load_weights(checkpoint, model)
+    half = torch.bfloat16 if device.type == "cuda" else torch.float32
+    encoders = Encoders.load(config.model, folder, device, half)
+    return Trained(model.to(device).eval().requires_grad_(False), encoders, config, info)
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    encoders: Encoders,
+    conditions: Conditions,
+    frames: int,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    seed: int = 0,
+    shift: float = 5.0,
+) -> Tensor:
+    """Videos for conditions, uint8 [B, 3, F, H, W], on the CPU.
+
+    Euler steps from noise (sigma 1) to 0. The noise is drawn on the CPU for seed and place in the batch: the
+    same on every device, and for a clip alone as for the first of a batch.
+
+    Args:
+        model: (noisy, sigma, conditions) -> velocity eps - x.
+        encoders: decode the latents, and encode the empty prompt.
+        conditions: of B clips; `audio` has `frames` rows.
+        frames: 4 n + 1 (wan) or 8 n + 1 (ltx).
+        steps: of the sampler.
+        guidance: 1: the conditional velocity v alone. Else u + guidance (v - u) with the velocity u that all
+            conditions dropped give, as training drops them together (C.1).
+        seed: of the noise.
+        shift: of the noise levels; as in training.
+
+    Raises:
+        ValueError: that number of frames does not exist, or the network gave no numbers.
+    """
+    if steps < 1:
+        raise ValueError(f"{steps} steps: at least 1")
+    shape = _latent_shape(encoders, conditions, frames)
+    device, count = encoders.device, shape[0]
+    conditions = conditions.to(device)
+    without = unconditional(conditions, encoders) if guidance != 1 else None
+    noisy = torch.stack([noise_like(shape[1:], seed, 0, slot) for slot in range(count)]).to(device)
+    sigmas = sampling_sigmas(steps, shift).to(device)
+    for now, then in pairwise(sigmas):
+        level = now.expand(count)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # as in training
+            velocity = model(noisy, level, conditions).float()
+            if without is not None:
+                free = model(noisy, level, without).float()
+                velocity = free + guidance * (velocity - free)
+        noisy = noisy + (then - now) * velocity
+    if not torch.isfinite(noisy).all():
+        raise ValueError("the network gave numbers that are not finite; use an older checkpoint")
+    return to_bytes(encoders.decode(noisy)).cpu()
+
+
+def _latent_shape(encoders: Encoders, conditions: Conditions, frames: int) -> tuple[int, int, int, int, int]:
+    step = FRAME_STEP[encoders.backbone]
+    if frames < 1 or (frames - 1) % step:
+        raise ValueError(f"{frames} frames: {encoders.backbone} makes {step} n + 1")
+    count, channels, _, height, width = conditions.reference.shape
+    return count, channels, (frames - 1) // step + 1, height, width
+
+
+def unconditional(conditions: Conditions, encoders: Encoders) -> Conditions:
+    """The same with every condition dropped: the empty prompt, zeros elsewhere."""
+    empty = {field.name: torch.zeros_like(getattr(conditions, field.name)) for field in fields(conditions)}
+    tokens, mask = encoders.text([""] * len(conditions.text))
+    return replace(conditions, **(empty | {"text": tokens, "text_mask": mask}))
+
+
+def write_clip(
+    path: Path,
+    video: Tensor,
+    fps: float,
+    sound: npt.NDArray[np.float32] | None = None,
+    rate: int = 48000,
+) -> None:
+    """Write an MP4 (H.264, BT.709; AAC), which appears whole under its name.
+
+    Args:
+        path: where.
+        video: uint8 [3, F, H, W]; H and W even.
+        fps: frames a second.
+        sound: mono float32 [N] in [-1, 1]; what lasts longer than the pictures is left out.
+        rate: its samples a second.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = path.with_name(f".{path.stem}-{uuid4().hex[:8]}.mp4")
+    frames = video.permute(1, 2, 3, 0).contiguous().numpy()
+    try:
+        with av.open(
+            str(making), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}
+        ) as container:
+            _write_pictures(container, frames, fps, sound, rate)
+        making.replace(path)
+    finally:
+        making.unlink(missing_ok=True)
+
+
+def _write_pictures(
+    container: Any,
+    frames: npt.NDArray[np.uint8],
+    fps: float,
+    sound: npt.NDArray[np.float32] | None,
+    rate: int,
+) -> None:
+    # The same frames, the same file: x264's macroblock tree reads memory that nothing has written, and x264
+    # cuts pictures by the number of threads.
+    options = {"crf": "17", "x264-params": "mbtree=0"}
+    rate_of_pictures = Fraction(fps).limit_denominator(1001)
+    pictures = container.add_stream("libx264", rate=rate_of_pictures, options=options)
+    pictures.codec_context.thread_count = 1
+    pictures.height, pictures.width = frames.shape[1:3]
+    pictures.pix_fmt = "yuv420p"
+    pictures.codec_context.color_primaries = pictures.codec_context.color_trc = 1  # BT.709
+    pictures.codec_context.colorspace = pictures.codec_context.color_range = 1  # BT.709, limited
+    track = None if sound is None else container.add_stream("aac", rate=rate, layout="mono")
+    for image in frames:
+        frame = VideoFrame.from_ndarray(image, format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range=1)
+        container.mux(pictures.encode(frame))
+    container.mux(pictures.encode())
+    if track is not None and sound is not None:
+        heard = AudioFrame.from_ndarray(
+            np.ascontiguousarray(sound[: round(len(frames) / fps * rate)])[None], format="fltp", layout="mono"
+        )
+        heard.sample_rate = rate
+        heard.pts = 0
+        container.mux(track.encode(heard))
+        container.mux(track.encode())
+
+
+def read_sound(path: Path, rate: int, seconds: float) -> npt.NDArray[np.float32]:
+    """The first seconds of a recording, or of a video's sound: mono float32 [N] in [-1, 1], `rate` a second.
+
+    Raises:
+        ValueError: no sound can be read there.
+        OSError: the file cannot be opened.
+    """
+    parts: list[npt.NDArray[np.float32]] = []
+    wanted = round(seconds * rate)
+    with path.open("rb") as file:
+        try:
+            # A file that claims to be a playlist could make the demuxer open other files or addresses.
+            with av.open(file, "r", container_options={"protocol_whitelist": "none"}) as container:
+                stream: Any = container.streams.best("audio")
+                if stream is None:
+                    raise ValueError(f"{path}: no sound in it")
+                # As in the data engine: more than two channels become stereo, two their mean. FFmpeg's own
+                # way to one channel would be louder.
+                layout = "stereo" if stream.codec_context.channels > 2 else None
+                resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+                frames: Iterator[Any] = container.decode(stream)
+                for frame in chain(frames, [None]):  # None: what the resampler still holds
+                    heard = resampler.resample(frame)
+                    parts += [np.asarray(out.to_ndarray(), np.float32).mean(0) for out in heard]
+                    if sum(len(part) for part in parts) >= wanted:
+                        break
+        except av.FFmpegError as error:
+            raise ValueError(f"{path}: not a recording that can be read: {error}") from None
+    return np.concatenate(parts)[:wanted] if parts else np.zeros(0, np.float32)

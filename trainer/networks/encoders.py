@@ -1,0 +1,280 @@
+"""The frozen encoders around the network: video VAE, text encoder, CLIP (InterAvatar §3.2, §3.4)."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.config import Backbone, ModelConfig
+from trainer.data.batch import Batch, Conditions
+from trainer.data.decode import to_unit
+from trainer.networks.load import WeightsError, image_encoder_folder, load_part
+from trainer.networks.marker import draw_marker
+
+# Frames of a latent step after the first.
+FRAME_STEP: Final[dict[Backbone, int]] = {"wan": 4, "ltx": 8}
+# Tokens of a prompt that are read; later ones are cut. Wan's network expects exactly 512; 256 is what LTX's
+# own code reads.
+TEXT_TOKENS: Final[dict[Backbone, int]] = {"wan": 512, "ltx": 256}
+
+SETTINGS: Final = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """How a picture is prepared for CLIP: side in pixels, mean and deviation of each channel (0-1)."""
+
+    side: int
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+    @classmethod
+    def read(cls, path: Path, side: int) -> PictureSettings:
+        """From a `preprocessor_config.json`; `side` is the encoder's own.
+
+        Raises:
+            WeightsError: the file is missing or says no means and deviations.
+        """
+        try:
+            said = json.loads(path.read_text())
+            mean, deviation = (tuple(float(v) for v in said[name]) for name in ("image_mean", "image_std"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{path}: not the settings of a CLIP image processor ({error!r})") from None
+        if len(mean) != 3 or len(deviation) != 3 or not all(v > 0 for v in deviation):
+            raise WeightsError(f"{path}: image_mean and image_std need three values, those of std above 0")
+        return cls(side, mean, deviation)
+
+    def prepare(self, pictures: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] to float32 [B, 3, side, side].
+
+        The whole picture is squeezed to the square, as in Wan's own code; a cut to the middle, which the
+        published settings ask for, could lose the touched point. Otherwise as CLIPImageProcessor does it.
+        """
+        # Along the width, then the height, in 8 bits after each, as Pillow has it.
+        small = pictures.float()
+        for size in ((pictures.shape[2], self.side), (self.side, self.side)):
+            small = functional.interpolate(small, size=size, mode="bicubic", antialias=True)
+            small = small.round().clamp(0, 255)
+        small = small / 255
+        mean, deviation = (
+            torch.tensor(values, device=pictures.device)[:, None, None]
+            for values in (self.mean, self.deviation)
+        )
+        return (small - mean) / deviation
+
+
+class Encoders:
+    """VAE, text encoder and CLIP image encoder of a checkpoint, frozen.
+
+    VAE and CLIP compute in float32, as the libraries' examples for Wan do; the text encoder in `dtype`. What
+    comes out is float32, on `device`, without gradient, and the same inside an autocast region as outside.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        image_encoder: Any,
+        pictures: PictureSettings,
+        device: torch.device | str,
+    ) -> None:
+        self.backbone = backbone
+        self.device = torch.device(device)
+        self.vae, self.text_encoder, self.image_encoder = (
+            part.to(self.device).eval().requires_grad_(False) for part in (vae, text_encoder, image_encoder)
+        )
+        self.tokenizer = tokenizer
+        self.pictures = pictures
+
+    @classmethod
+    def load(
+        cls,
+        config: ModelConfig,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Encoders:
+        """From a checkpoint in diffusers' layout.
+
+        Args:
+            config: says which backbone; `image_encoder` names a folder of CLIP (config.json, safetensors,
+                preprocessor_config.json) that takes the place of the checkpoint's own.
+            folder: has vae, text_encoder, tokenizer, image_encoder and image_processor.
+            device: where the encoders run.
+            dtype: of the text encoder.
+
+        Raises:
+            WeightsError: a part is missing or does not fit.
+        """
+        from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan
+        from transformers import AutoTokenizer, CLIPVisionModel, T5EncoderModel, UMT5EncoderModel
+
+        wan = config.backbone == "wan"
+        image_folder = image_encoder_folder(config, folder)
+        settings = (image_folder if config.image_encoder else folder / "image_processor") / SETTINGS
+        image_encoder = load_part(CLIPVisionModel, image_folder)
+        if not (folder / "tokenizer").is_dir():
+            raise WeightsError(f"{folder}: no tokenizer; needed is a checkpoint in diffusers' layout")
+        return cls(
+            backbone=config.backbone,
+            vae=load_part(AutoencoderKLWan if wan else AutoencoderKLLTXVideo, folder / "vae"),
+            text_encoder=load_part(
+                UMT5EncoderModel if wan else T5EncoderModel, folder / "text_encoder", dtype
+            ),
+            tokenizer=AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True),
+            image_encoder=image_encoder,
+            pictures=PictureSettings.read(settings, image_encoder.config.image_size),
+            device=device,
+        )
+
+    @cached_property
+    def id(self) -> str:
+        """Names the VAE by its weights, so that latents of another one are never taken for its own."""
+        digest = hashlib.sha256()
+        mean, deviation = (value.flatten().tolist() for value in self._scale())
+        digest.update(json.dumps([mean, deviation]).encode())
+        for name, weight in sorted(self.vae.state_dict().items()):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        return f"{self.backbone}-vae-{digest.hexdigest()[:16]}"
+
+    @torch.no_grad()
+    def latents(self, video: Tensor) -> Tensor:
+        """[B, 3, F, H, W] in [-1, 1] to float32 [B, C, T, h, w], normalised.
+
+        F is 4 n + 1 (wan) or 8 n + 1 (ltx), T = n + 1. The mode of the posterior, without noise.
+        """
+        with self._exact():
+            mode = self.vae.encode(video.to(self.device, torch.float32)).latent_dist.mode()
+        mean, deviation = self._scale()
+        return (mode - mean) / deviation
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """[B, C, T, h, w], normalised, to float32 [B, 3, F, H, W] in [-1, 1]."""
+        mean, deviation = self._scale()
+        scaled = latents.to(self.device, torch.float32) * deviation + mean
+        with self._exact():
+            if self.backbone == "ltx" and self.vae.config.timestep_conditioning:
+                clean = torch.zeros(len(scaled), device=self.device)  # LTX 0.9.1 and later remove noise here
+                video = self.vae.decode(scaled, clean).sample
+            else:
+                video = self.vae.decode(scaled).sample
+        return torch.as_tensor(video).clamp(-1, 1)
+
+    @torch.no_grad()
+    def text(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Tokens float32 [B, L, D], zeros beyond the prompt, and which count, bool [B, L].
+
+        L is 512 (wan) or 256 (ltx); what is longer is cut. An empty prompt is the end token alone, as the
+        pipelines' unconditional pass has it.
+        """
+        length = TEXT_TOKENS[self.backbone]
+        given = self.tokenizer(
+            [clean_prompt(prompt, self.backbone) for prompt in prompts],
+            padding="longest",
+            max_length=length,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(self.device)
+        with self._exact():
+            states = self.text_encoder(given.input_ids, given.attention_mask).last_hidden_state.float()
+        mask = given.attention_mask.bool()
+        rest = length - mask.shape[1]
+        tokens = functional.pad(states * mask[..., None], (0, 0, 0, rest))
+        return tokens, functional.pad(mask, (0, rest))
+
+    @torch.no_grad()
+    def image(self, pictures: Tensor, points: Tensor, has_points: Tensor) -> Tensor:
+        """CLIP's penultimate hidden state of the marked pictures, float32 [B, 1 + places, D].
+
+        Args:
+            pictures: [B, 3, H, W] uint8.
+            points: [B, 2], x and y in shares of the picture.
+            has_points: [B] bool; no marker is drawn where it is False.
+        """
+        marked = [
+            draw_marker(picture, x, y) if has_point else picture
+            for picture, (x, y), has_point in zip(
+                pictures.to(self.device), points.tolist(), has_points.tolist(), strict=True
+            )
+        ]
+        with self._exact():
+            seen = self.image_encoder(self.pictures.prepare(torch.stack(marked)), output_hidden_states=True)
+        return torch.as_tensor(seen.hidden_states[-2])
+
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation that latents are normalised by, [C, 1, 1, 1] each."""
+        if self.backbone == "wan":
+            mean, deviation = (
+                torch.tensor(values, device=self.device)
+                for values in (self.vae.config.latents_mean, self.vae.config.latents_std)
+            )
+        else:
+            mean = self.vae.latents_mean
+            deviation = self.vae.latents_std / self.vae.config.scaling_factor
+        return mean.view(-1, 1, 1, 1), deviation.view(-1, 1, 1, 1)
+
+    def _exact(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, enabled=False)
+
+
+def encode(batch: Batch, encoders: Encoders) -> tuple[Tensor, Conditions]:
+    """What one step needs: clean latents float32 [B, C, T, h, w] and the conditions, on the encoders' device.
+
+    Latents in the batch are taken as they are; then of its video the first frame alone is looked at. A
+    dropped reference gives zeros for the reference latent and for CLIP's features.
+    """
+    device = encoders.device
+    latents, first = batch.latents, batch.first_latents
+    if latents is None:
+        latents = encoders.latents(to_unit(batch.video.to(device)))
+    if first is None:
+        first = encoders.latents(to_unit(batch.video[:, :, :1].to(device)))
+    kept = batch.has_reference.to(device)
+    tokens, mask = encoders.text(batch.prompts)
+    image = encoders.image(batch.video[:, :, 0], batch.points, batch.has_points)
+    conditions = Conditions(
+        text=tokens,
+        text_mask=mask,
+        image=torch.where(kept[:, None, None], image, 0),
+        reference=torch.where(kept[:, None, None, None, None], first.to(device), 0),
+        points=batch.points,
+        identity=batch.identity,
+        attributes=batch.attributes,
+        audio=batch.audio,
+        has_points=batch.has_points,
+        has_identity=batch.has_identity,
+        has_attributes=batch.has_attributes,
+        has_audio=batch.has_audio,
+        has_reference=batch.has_reference,
+    )
+    return latents.to(device), conditions.to(device)
+
+
+def clean_prompt(prompt: str, backbone: Backbone) -> str:
+    """A prompt as the backbone's published pipeline reads it.
+
+    Wan: broken characters mended, HTML entities resolved, all white space to single blanks; the line break
+    between sentence and caption becomes a blank, too. LTX: as it is, without white space around it.
+    """
+    if backbone == "ltx":
+        return prompt.strip()
+    import ftfy
+
+    mended = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    return re.sub(r"\s+", " ", mended).strip()

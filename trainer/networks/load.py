@@ -1,0 +1,133 @@
+"""Networks and encoders from folders of weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.config import ModelConfig
+
+
+def load_backbone(config: ModelConfig, folder: Path, fps: float = 16.0) -> nn.Module:
+    """The network with its new layers: the transformer's weights from `folder`, float32, on the CPU.
+
+    A text-to-video transformer is widened to image-to-video. The new layers draw their first weights from
+    torch's global generator: seed it before.
+
+    Args:
+        config: the backbone and the widths of the conditions.
+        folder: has transformer and, unless the config names one, image_encoder, whose width counts.
+        fps: frame rate of the clips, frames/s; ltx's positions are in seconds.
+
+    Raises:
+        WeightsError: the transformer is missing or does not fit.
+    """
+    from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
+    from transformers import CLIPVisionConfig
+
+    kind = WanTransformer3DModel if config.backbone == "wan" else LTXVideoTransformer3DModel
+    transformer = load_part(kind, folder / "transformer")
+    width = CLIPVisionConfig.from_pretrained(image_encoder_folder(config, folder)).hidden_size
+    try:
+        if config.backbone == "ltx":
+            from trainer.networks.ltx import InterAvatarLtx
+
+            return InterAvatarLtx(transformer, config, width, fps)
+        from trainer.networks.wan import InterAvatarWan, to_image_to_video
+
+        to_image_to_video(transformer, width)
+        if transformer.config.image_dim != width:
+            raise ValueError(
+                f"takes CLIP features {transformer.config.image_dim} wide, the image encoder gives {width}"
+            )
+        return InterAvatarWan(transformer, config)
+    except ValueError as error:
+        raise WeightsError(f"{folder / 'transformer'}: {error}") from None
+
+
+class WeightsError(ValueError):
+    """A checkpoint cannot be used; the message names the folder and the way out."""
+
+
+def load_part(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """One part of a checkpoint, from safetensors, with every weight in its place.
+
+    Both libraries only warn about weights that are missing and make them up; here that is an error.
+
+    Args:
+        kind: a class of diffusers or transformers with `from_pretrained`.
+        folder: holds its config.json and its weights.
+        dtype: of the weights; parts that the class itself keeps in float32 stay so.
+
+    Raises:
+        WeightsError: files or weights are missing, or of another shape.
+    """
+    try:
+        said = json.loads((folder / "config.json").read_text()).get("_class_name", kind.__name__)
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{folder}: no config.json of {kind.__name__} there; see `model` in the config"
+        ) from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{folder}/config.json: not readable ({error}); fetch it again") from None
+    if said != kind.__name__:  # diffusers names the class, transformers does not
+        raise WeightsError(f"{folder}: holds a {said}, needed is {kind.__name__}; is model.backbone right?")
+    with quiet():
+        try:
+            model, found = kind.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,  # a pickled checkpoint could run code
+                output_loading_info=True,
+                **{"torch_dtype" if kind.__module__.startswith("diffusers") else "dtype": dtype},
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"{folder}: {kind.__name__} cannot be loaded from safetensors there: {error}"
+            ) from None
+    wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if wrong:
+        raise WeightsError(
+            f"{folder}: {len(wrong)} weights of {kind.__name__} are missing or of another shape, first "
+            f"{wrong[0]}; is this the checkpoint that the config means?"
+        )
+    return model
+
+
+def image_encoder_folder(config: ModelConfig, folder: Path) -> Path:
+    """Where the CLIP image encoder lies: the config's own, else beside the checkpoint's other parts.
+
+    Raises:
+        WeightsError: nowhere.
+    """
+    found = Path(config.image_encoder) if config.image_encoder else folder / "image_encoder"
+    if not found.is_dir():
+        raise WeightsError(
+            f"{found}: no CLIP image encoder there; name a folder of one as model.image_encoder"
+        )
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without progress bars and warnings of diffusers and transformers; what is wrong is raised."""
+    import diffusers
+    import transformers
+
+    logs: list[Any] = [diffusers.utils.logging, transformers.utils.logging]
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
+            log.enable_progress_bar()
