@@ -4,15 +4,16 @@ BIN := .venv/bin
 INPUT ?=
 OUTPUT ?= demo
 
-.PHONY: setup setup-models demo test test-laptop test-models test-fast check docs bench bench-gpu clean
+.PHONY: setup setup-models demo test test-laptop test-models test-fast check lock docs bench bench-gpu clean
 
 setup: .venv/.done
 
-# uv, because pyproject.toml overrides what packages ask for (one OpenCV), which pip cannot.
-.venv/.done: pyproject.toml
+# The lock names every package, so nothing is resolved here (one OpenCV: see pyproject.toml).
+.venv/.done: pyproject.toml deploy/locks/laptop.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[laptop,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps \
+		-r deploy/locks/laptop.txt -e .
 	touch $@
 
 # The gpu profile's packages on a machine without a GPU: PyPI's CUDA builds of torch and its relatives run on
@@ -20,10 +21,10 @@ setup: .venv/.done
 setup-models: .venv/models/.done
 
 MODELS := .venv/models/bin
-.venv/models/.done: pyproject.toml tests/models/requirements.txt | .venv/.done
+.venv/models/.done: pyproject.toml deploy/locks/models.txt | .venv/.done
 	$(PYTHON) -m venv --clear .venv/models
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(MODELS)/python \
-		--override tests/models/override.txt -r tests/models/requirements.txt -e '.[models,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(MODELS)/python --no-deps \
+		-r deploy/locks/models.txt -e .
 	$(MODELS)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python napari-cotrack==0.1.7
 	touch $@
 
@@ -53,6 +54,10 @@ test-models: setup setup-models
 
 test-fast: check
 	$(BIN)/python -m pytest -m 'not slow'
+
+# After a change of dependencies; LOCK=--upgrade takes the newest versions that fit.
+lock:
+	$(BIN)/python deploy/lock.py $(LOCK)
 
 docs: setup
 	$(BIN)/python -m pipelines.cli.docs

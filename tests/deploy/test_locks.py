@@ -1,0 +1,59 @@
+"""Lock files: current, used wherever an environment is made, and what is installed is what they name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib import metadata
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from deploy.lock import ENVIRONMENTS, LOCKS, first_line
+from tests.conftest import PYPROJECT, ROOT
+
+
+def pins(name: str) -> dict[str, Requirement]:
+    """Packages of a lock that this machine gets, by name."""
+    lines = (LOCKS / f"{name}.txt").read_text().splitlines()
+    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
+    return {canonicalize_name(r.name): r for r in wanted if r.marker is None or r.marker.evaluate()}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_lock_is_current(name: str) -> None:
+    text = (LOCKS / f"{name}.txt").read_text()
+    assert text.splitlines()[0] == first_line(ENVIRONMENTS[name]), "run `make lock`"
+    assert "://" not in text and "/" not in text.split("\n", 1)[1]  # from whatever index there is
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_lock_names_one_version_of_all_that_is_asked_for(name: str) -> None:
+    project, locked = PYPROJECT["project"], pins(name)
+    asked = project["dependencies"] + [
+        line for extra in ENVIRONMENTS[name].extras for line in project["optional-dependencies"][extra]
+    ]
+    assert all(re.fullmatch(r"===?[^,*]+", str(requirement.specifier)) for requirement in locked.values())
+    for requirement in map(Requirement, asked):
+        version = next(iter(locked[canonicalize_name(requirement.name)].specifier)).version
+        assert requirement.specifier.contains(version, prereleases=True), requirement
+
+
+def test_what_is_installed_is_what_the_lock_names() -> None:
+    name = "models" if sys.prefix.endswith("models") else "laptop"
+    installed = {canonicalize_name(d.metadata["Name"]): d.version for d in metadata.distributions()}
+    differs = {
+        package: (installed.get(package), str(requirement.specifier))
+        for package, requirement in pins(name).items()
+        if not requirement.specifier.contains(installed.get(package, "0"), prereleases=True)
+    }
+    assert differs == {}, "run `make setup setup-models`"
+
+
+def test_every_environment_is_made_from_its_lock() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "-r deploy/locks/laptop.txt -e ." in makefile and "-r deploy/locks/models.txt -e ." in makefile
+    for file in ("deploy/Dockerfile", "ray_cluster.yaml"):
+        text = (ROOT / file).read_text()
+        assert "--no-deps -r deploy/locks/gpu.txt ." in text and "pip install '." not in text
