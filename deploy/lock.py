@@ -1,7 +1,7 @@
 """Writes the lock files, one for each environment: `make lock` (LOCK=--upgrade for the newest that fit).
 
-A lock names every package of its environment in one version, for Linux on x86-64 and Python 3.11 and 3.12. Its
-first line holds a hash of what it follows from, so that a test sees, without a network, that it is current.
+A lock names every package of its environment in one version, for Linux on x86-64 and Python 3.11 and 3.12.
+Its first line holds a hash of what it follows from: a test sees without a network whether it is current.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODELS = ROOT / "tests" / "models"
 
 @dataclass(frozen=True)
 class Environment:
-    """What an environment is asked to hold: extras of pyproject.toml, and files of requirements beside them."""
+    """What an environment is asked to hold: extras of pyproject.toml, and files of requirements."""
 
     extras: tuple[str, ...]
     requirements: tuple[Path, ...] = ()
@@ -60,8 +60,15 @@ def first_line(environment: Environment) -> str:
 def write(name: str, environment: Environment, options: list[str]) -> None:
     """Resolve one environment; versions that a lock has already stay as far as they fit."""
     path = LOCKS / f"{name}.txt"
-    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11"]
-    command += ["--no-emit-index-url", "--no-annotate", "--no-header", f"--output-file={path}", *options]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal"]
+    command += [
+        "--python-version=3.11",
+        "--no-emit-index-url",
+        "--no-annotate",
+        "--no-header",
+        f"--output-file={path}",
+        *options,
+    ]
     command += [f"--extra={extra}" for extra in environment.extras]
     command += [f"--override={override}" for override in environment.overrides]
     command += ["pyproject.toml", *map(str, environment.requirements)]
