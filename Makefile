@@ -41,19 +41,21 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-# Two environments, each busy with about one core: side by side.
-test: check setup-models
-	$(MAKE) -j2 test-laptop test-models
+# Processes that run tests at once.
+WORKERS ?= 2
+
+test: check test-laptop test-models
 
 test-laptop: setup setup-models .venv/demo-media
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 # Every model of the gpu profile, on tiny random weights.
 test-models: setup setup-models
-	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest tests/models tests/backends/test_role_contract.py tests/deploy/test_environment.py
+	OMP_NUM_THREADS=1 $(MODELS)/python -m pytest -n $(WORKERS) tests/models tests/backends/test_role_contract.py \
+		tests/deploy/test_environment.py tests/deploy/test_locks.py
 
 test-fast: check
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
 
 # After a change of dependencies; LOCK=--upgrade takes the newest versions that fit.
 lock:

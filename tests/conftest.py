@@ -24,6 +24,15 @@ PACKAGES: list[str] = PYPROJECT["tool"]["importlinter"]["root_packages"]
 collect_ignore = [] if find_spec("cotracker") else ["models"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one module stay in one process, as they share its fixtures; so do all that start Ray."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            name = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The folder of real media for development; tests that need it skip where it is absent."""

@@ -13,6 +13,8 @@ from tests.support.cluster_toys import Elsewhere, Interpreter
 from tests.support.helpers import make_files, make_run, manifest, quiet
 from tests.support.toys import Length
 
+pytestmark = pytest.mark.ray
+
 # Set up by `make setup-models`; other packages than those of this interpreter.
 MODELS = ROOT / ".venv" / "models"
 

@@ -26,7 +26,7 @@ from tests.support.model_server import ModelServer
 from tests.support.object_store import BUCKET, SECRET, s3_server
 from tests.support.schema_answers import answer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 HEAD = "ray start --head"
 # The one run that starts a Ray of its own, as all would. The others stay in the command's process: actors for
 # two clips take much longer to start than to work.

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = ("motion.fps=2", "motion.grid_size=4", "motion.short_side=64")
 RANDOM = "stand_in_random_"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def interavatar(*arguments: str) -> subprocess.CompletedProcess[str]:

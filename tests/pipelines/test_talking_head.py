@@ -20,11 +20,12 @@ from pipelines.engine.run import Run
 from pipelines.engine.settings import Settings
 from pipelines.engine.source import list_input
 from pipelines.requests import load_profile, profile_roles
+from pipelines.review.report import write_report
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from tests.support.clips import ffmpeg
 
 # The first test waits for the run over everything, which takes minutes where cores are busy.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run(
@@ -44,6 +45,7 @@ def everything(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = run(samples / "videos", out, "ray")
     assert record["counts"]["ids_out"] == len(list((samples / "videos").iterdir()))
     assert record["counts"]["errors"] == 0
+    write_report(out)
     return out
 
 

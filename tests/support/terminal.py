@@ -61,8 +61,9 @@ class Terminal:
         return self.process.wait(seconds)
 
     def processes(self) -> list[psutil.Process]:
-        """What lives in the program's session."""
-        return [p for p in psutil.process_iter() if _session(p.pid) == self.process.pid]
+        """What lives in the program's session; what is dead and only not fetched by its parent does not."""
+        mine = [p for p in psutil.process_iter() if _session(p.pid) == self.process.pid]
+        return [p for p in mine if _status(p) not in (psutil.STATUS_ZOMBIE, None)]
 
     def states(self) -> str:
         """One line a process; `stopped` is one that the terminal halted."""
@@ -71,6 +72,13 @@ class Terminal:
             with suppress(psutil.Error):  # gone meanwhile
                 lines.append(f"{process.pid} {process.status()} {process.name()}")
         return "\n".join(lines)
+
+
+def _status(process: psutil.Process) -> str | None:
+    try:
+        return process.status()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _session(pid: int) -> int:

@@ -15,6 +15,8 @@ from manifests import store
 from tests.conftest import ROOT
 from tests.support.terminal import CTRL_C, nosy_ffmpeg, on_terminal
 
+pytestmark = pytest.mark.ray
+
 PROGRAM = Path(sys.executable).with_name("interavatar")
 MEDIA = ROOT / ".venv" / "demo-media"
 # Talking heads, a short one first. `make test` unpacks them.

@@ -17,6 +17,8 @@ from tests.support.cluster_nodes import TOKEN, Nodes, free_port, nodes, wait_unt
 from tests.support.cluster_toys import three_groups
 from tests.support.helpers import execute, linked, make_files, manifest, same_manifest
 
+pytestmark = pytest.mark.ray
+
 CLIPS = 24
 
 

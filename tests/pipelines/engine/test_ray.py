@@ -22,6 +22,8 @@ from pipelines.engine.ray_session import ray_session
 from tests.conftest import ROOT
 from tests.support.helpers import SCREEN, execute, make_files, make_run, manifest, same_manifest, toy_stages
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:

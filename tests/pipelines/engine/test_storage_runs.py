@@ -48,6 +48,8 @@ from tests.support.helpers import (
 )
 from tests.support.object_store import BUCKET, SECRET, new_folder, s3_server
 
+pytestmark = pytest.mark.ray
+
 Bucket = Callable[[], Path]
 
 

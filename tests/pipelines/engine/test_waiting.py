@@ -17,6 +17,8 @@ from stages.contract import Column, Stage, StageConfig
 from tests.support.helpers import SCREEN, execute, make_files, manifest
 from tests.support.toys import Length
 
+pytestmark = pytest.mark.ray
+
 
 class Model:
     """Answers for the files in `folder`; notes how many are inside at once."""

@@ -26,6 +26,8 @@ from tests.support.clips import ffmpeg, make_clip
 from tests.support.object_store import new_folder, s3_server
 from tests.support.shard_runs import HOSTILE, SENTENCE, contents, finished_run, write
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
