@@ -30,8 +30,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
@@ -43,6 +41,7 @@ from backends.running.batching import is_out_of_memory
 from backends.store.weights import Weights
 from benchmarks import random_weights
 from media.decode import decode
+from media.ffmpeg import run_ffmpeg
 from media.requests import Frames
 
 Images = Sequence[npt.NDArray[np.uint8]]
@@ -207,11 +206,8 @@ def videos(folder: Path, count: int = 4) -> list[Path]:
     for i in range(count):
         made.append(folder / f"{i}.mp4")
         source = f"testsrc2=size=1280x720:rate=25:duration={SECONDS},hue=h={90 * i}"
-        (
-            ffmpeg.input(source, f="lavfi")
-            .output(str(made[-1]), vcodec="libx264", preset="veryfast", crf=20, pix_fmt="yuv420p")
-            .run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True, overwrite_output=True)
-        )
+        h264 = ("-vcodec", "libx264", "-preset", "veryfast", "-crf", 20, "-pix_fmt", "yuv420p")
+        run_ffmpeg("-f", "lavfi", "-i", source, *h264, made[-1])
     return made
 
 

@@ -7,10 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import ffmpeg
-import imageio_ffmpeg
-
-from media.files import VIDEO_SUFFIXES
+from media.ffmpeg import local_input, run_ffmpeg
+from media.files import VIDEO_SUFFIXES, MediaError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,27 +25,17 @@ def real_clips() -> list[Path]:
 def to_720p(clips: list[Path], folder: Path, seconds: float) -> list[Path]:
     """The first seconds of each clip at 1280 x 720 or 720 x 1280; unreadable ones are left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = []
+    scale = "scale='if(gte(iw,ih),1280,720)':'if(gte(iw,ih),720,1280)',setsar=1"
+    h264 = ("-vcodec", "libx264", "-preset", "veryfast", "-crf", 20, "-r", 25, "-pix_fmt", "yuv420p")
+    smaller = []
     for clip in clips:
         target = folder / f"{clip.stem}.mp4"
         try:
-            (
-                ffmpeg.input(str(clip), t=seconds)
-                .output(
-                    str(target),
-                    vf="scale='if(gte(iw,ih),1280,720)':'if(gte(iw,ih),720,1280)',setsar=1",
-                    vcodec="libx264",
-                    preset="veryfast",
-                    crf=20,
-                    r=25,
-                    pix_fmt="yuv420p",
-                )
-                .run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True, overwrite_output=True)
-            )
-            made.append(target)
-        except ffmpeg.Error:
+            run_ffmpeg("-t", seconds, *local_input(clip), "-vf", scale, *h264, target)
+            smaller.append(target)
+        except MediaError:
             target.unlink(missing_ok=True)
-    return made
+    return smaller
 
 
 def copies(clips: list[Path], folder: Path, count: int) -> Path:

@@ -1,21 +1,74 @@
-"""Writing H.264: the same pictures give the same bytes."""
+"""Writing H.264 in MP4, with or without sound: the same pictures give the same bytes."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 
-BT709 = 1  # of primaries, transfer curve and matrix alike (ITU-T H.273)
+PIXELS = "yuv420p"
+# Of primaries, transfer curve and matrix alike (ITU-T H.273).
+BT709 = 1
+BT601 = 6
 LIMITED_RANGE = 1  # as FFmpeg numbers it
 
 
-def write_video(path: Path, frames: npt.NDArray[np.uint8], fps: float, crf: int) -> None:
-    """Write uint8 RGB frames [T, H, W, 3], H and W even, as H.264 in MP4, BT.709, without sound.
+def open_mp4(sink: Path | BinaryIO, options: dict[str, str] | None = None) -> Any:
+    """A new MP4, to be closed by the caller; `options` of FFmpeg's muxer.
+
+    Without bitexact a file holds the libraries' versions.
+    """
+    target = str(sink) if isinstance(sink, Path) else sink
+    return av.open(target, "w", format="mp4", options={"fflags": "+bitexact"} | (options or {}))
+
+
+def add_h264(container: Any, size: tuple[int, int], rate: Fraction, crf: int, preset: str) -> Any:
+    """A stream of H.264 in yuv420p and limited range; what colours its values mean is the caller's to say.
+
+    Args:
+        container: from `open_mp4`.
+        size: width and height, both even.
+        rate: pictures a second.
+        crf, preset: of x264.
+    """
+    # The macroblock tree is off because x264's fast code for it (core 165) reads memory that nothing has
+    # written: the same frames gave different files.
+    x264 = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
+    stream = container.add_stream("libx264", rate=rate, options=x264)
+    stream.width, stream.height = size
+    stream.pix_fmt = PIXELS
+    stream.codec_context.thread_count = (
+        1  # x264 cuts pictures by the number of threads, so files would differ
+    )
+    stream.codec_context.color_range = LIMITED_RANGE
+    return stream
+
+
+def write_video(
+    path: Path,
+    frames: npt.NDArray[np.uint8],
+    fps: float,
+    crf: int,
+    sound: npt.NDArray[np.float32] | None = None,
+    sound_rate: int = 48000,
+) -> None:
+    """Write an MP4: H.264 in BT.709, and AAC where there is sound.
+
+    Args:
+        path: where.
+        frames: RGB, uint8 [T, H, W, 3]; H and W even.
+        fps: frames a second.
+        crf: of x264; lower is better.
+        sound: mono float32 [N] in [-1, 1]; what lasts longer than the pictures is left out.
+        sound_rate: its samples a second.
 
     Raises:
         ValueError: no frames, or they are not so.
@@ -25,20 +78,76 @@ def write_video(path: Path, frames: npt.NDArray[np.uint8], fps: float, crf: int)
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 in yuv420p needs even sides, got {width}x{height}")
-    # Without bitexact the file holds the libraries' versions. The macroblock tree is off because x264's fast
-    # code for it (core 165) reads memory that nothing has written: the same frames gave different files.
-    options = {"movflags": "+faststart", "fflags": "+bitexact"}
-    x264 = {"crf": str(crf), "preset": "medium", "x264-params": "mbtree=0"}
-    with av.open(str(path), "w", format="mp4", options=options) as container:
-        rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options=x264)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    with open_mp4(path, {"movflags": "+faststart"}) as container:
+        stream = add_h264(container, (width, height), _fraction(fps), crf, "medium")
         codec = stream.codec_context
-        codec.thread_count = 1  # x264 cuts pictures by the number of threads, so files would differ
         codec.color_primaries = codec.color_trc = codec.colorspace = BT709
-        codec.color_range = LIMITED_RANGE
+        track = None if sound is None else container.add_stream("aac", rate=sound_rate, layout="mono")
         for image in frames:
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range=LIMITED_RANGE)
+            frame = frame.reformat(format=PIXELS, dst_colorspace="ITU709", dst_color_range=LIMITED_RANGE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+        if track is not None and sound is not None:
+            _write_sound(container, track, sound[: round(len(frames) / fps * sound_rate)], sound_rate)
+
+
+def _write_sound(container: Any, track: Any, sound: npt.NDArray[np.float32], rate: int) -> None:
+    frame = AudioFrame.from_ndarray(np.ascontiguousarray(sound)[None], format="fltp", layout="mono")
+    frame.sample_rate = rate
+    frame.pts = 0
+    container.mux(track.encode(frame))
+    container.mux(track.encode())
+
+
+def question_video(images: Sequence[npt.NDArray[np.uint8]], fps: float, crf: int) -> bytes:
+    """RGB uint8 [H, W, 3] of one size as a small MP4 at a constant rate, for a model to look at.
+
+    H.264 as every server decodes it wants even sides: an odd one repeats its last row or column. The colours
+    are BT.601 at every size, and say so.
+    """
+    rate = _fraction(fps)
+    height, width = (side + side % 2 for side in images[0].shape[:2])
+    sink = io.BytesIO()
+    with open_mp4(sink) as container:
+        stream = add_h264(container, (width, height), rate, crf, "veryfast")
+        stream.codec_context.colorspace = BT601  # as the conversion makes it that is told nothing
+        for number, image in enumerate(images):
+            below, right = height - image.shape[0], width - image.shape[1]
+            padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+            frame.pts, frame.time_base = number, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return sink.getvalue()
+
+
+def copy_packets(video: Any, packets: Sequence[Any]) -> bytes:
+    """A stream's packets, as they are, in a new MP4 whose first picture is at 0 s.
+
+    Args:
+        video: the stream; its file must be open.
+        packets: all of them with their times, in the order of decoding; they are changed.
+
+    Raises:
+        ValueError: they do not fit into an MP4.
+    """
+    zero = min(packet.pts for packet in packets)
+    sink = io.BytesIO()
+    try:
+        with open_mp4(sink) as container:
+            stream = container.add_stream_from_template(video)
+            stream.metadata.clear()  # untrusted, and of no use
+            stream.time_base = video.time_base
+            for packet in packets:
+                packet.pts -= zero
+                packet.dts = None if packet.dts is None else packet.dts - zero
+                packet.stream = stream
+                container.mux(packet)
+    except av.FFmpegError as error:
+        raise ValueError(f"the packets do not fit into an MP4: {error}") from error
+    return sink.getvalue()
+
+
+def _fraction(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
-import ffmpeg
-import imageio_ffmpeg
 from pydantic import Field
 
 from manifests.storage import making
-from media.files import MediaError
+from media.ffmpeg import write_constant_rate
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
 
@@ -51,28 +48,16 @@ class ConstantRate(Stage):
         fps = min(STANDARD_RATES, key=lambda rate: abs(rate - clip["fps"]))
         target = clip.new_media(f"-{clip['content_hash'][:8]}.mp4")
         if not target.exists():
+            if clip.local_path is None:
+                raise ValueError("there is no file to convert")
             with making(target) as path:
-                self._convert(clip, fps, path)
+                write_constant_rate(
+                    clip.local_path,
+                    path,
+                    fps,
+                    self.config.crf,
+                    clip["start_s"],
+                    clip["end_s"],
+                    bool(clip["has_audio"]),
+                )
         return {"media_uri": str(target), "constant_rate_fps": fps}
-
-    def _convert(self, clip: Clip, fps: float, path: Path) -> None:
-        span = {"ss": clip["start_s"], "to": clip["end_s"]}
-        options = {name: value for name, value in span.items() if value is not None}
-        output = {
-            "vcodec": "libx264",
-            "crf": self.config.crf,
-            "pix_fmt": "yuv420p",
-            "r": fps,
-            "fps_mode": "cfr",
-        }
-        if clip["has_audio"]:
-            output |= {"acodec": "aac", "af": "aresample=async=1:first_pts=0"}
-        try:
-            (
-                ffmpeg.input(f"file:{clip.local_path}", protocol_whitelist="file", **options)
-                .output(str(path), vf="scale=trunc(iw/2)*2:trunc(ih/2)*2", threads=1, **output)
-                .run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True, overwrite_output=True)
-            )
-        except ffmpeg.Error as error:
-            said = error.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
-            raise MediaError(f"cannot convert to {fps:g} fps: {' / '.join(said)}") from error

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from backends.language.vision_language_model import Question
 
 JPEG_QUALITY = 95  # with full colour resolution: 46-50 dB on real frames, about a third of the size of a PNG
-VIDEO_CRF = "18"  # ffmpeg's H.264 guide calls 17-18 visually lossless; 41-44 dB on real frames
+VIDEO_CRF = 18  # ffmpeg's H.264 guide calls 17-18 visually lossless; 41-44 dB on real frames
 QUOTED = 200  # characters of a model's or server's text in an error
 THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
@@ -119,28 +118,10 @@ def encode_image(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def encode_video(images: Sequence[npt.NDArray[np.uint8]], fps: float) -> bytes:
-    """RGB uint8 [H, W, 3] of one size as H.264 in mp4, at a constant rate.
+    """RGB uint8 [H, W, 3] of one size as H.264 in mp4, at a constant rate."""
+    from media.write import question_video
 
-    H.264 as every server decodes it wants even sides: an odd one repeats its last row or column.
-    """
-    import av
-
-    rate = Fraction(fps).limit_denominator(1001)
-    height, width = (side + side % 2 for side in images[0].shape[:2])
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": VIDEO_CRF, "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.colorspace = 6  # BT.601, as the conversion below makes it at every size
-        stream.codec_context.color_range = 1  # 16-235
-        for i, image in enumerate(images):
-            below, right = height - image.shape[0], width - image.shape[1]
-            padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
-            frame.pts, frame.time_base = i, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return out.getvalue()
+    return question_video(images, fps, VIDEO_CRF)
 
 
 def _data_url(kind: str, data: bytes) -> str:

@@ -152,7 +152,8 @@ def _make(
 ) -> None:
     import torch
 
-    from trainer.generate import GUIDANCE, STEPS, load_for_sampling, read_sound, write_clip
+    from media.sound import read_sound
+    from trainer.generate import GUIDANCE, STEPS, load_for_sampling, write_clip
     from trainer.networks.encoders import encode
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

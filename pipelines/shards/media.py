@@ -5,30 +5,31 @@ Both begin with the first picture of the clip. The same file gives the same byte
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import wave
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import av
 import numpy as np
-from av.stream import Disposition
+import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from media.files import NO_OTHER_FILES, MediaError, open_regular
+from media.encoder import Encoder
+from media.files import MediaError
 from media.orientation import orientation_of
+from media.reader import PacketHash, Reader, open_media
 from media.requests import Audio
-from media.sound import HOLE_S, Mono
-from pipelines.shards.encoder import MP4, PIXELS, Encoder
+from media.sound import Mono
+from media.write import PIXELS, copy_packets
 
 # Raised by hand when a change alters the media of a sample: shards are then written again.
 VERSION = 2
 RATE = 16_000  # Hz of the sound
 CODEC = "h264"
+CRF = 18
+PRESET = "veryfast"
 CONTAINERS = frozenset({"mov", "mp4", "matroska"})
 
 
@@ -84,146 +85,57 @@ def pack(path: Path, wanted: Wanted) -> Packed:
         MediaError: the file is no clip, or no longer the one that was measured.
         OSError: it cannot be opened.
     """
-    with open_regular(path) as file:
-        if wanted.is_whole and wanted.rate is None:
-            packed = _copied(file, wanted)
-            if packed is not None:
-                return packed
-            file.seek(0)
-        return _encoded(file, wanted)
+    if wanted.is_whole and wanted.rate is None:
+        packed = _copied(path, wanted)
+        if packed is not None:
+            return packed
+    return _encoded(path, wanted)
 
 
-def _open(file: BinaryIO) -> Any:
-    try:
-        return av.open(file, container_options=NO_OTHER_FILES, buffer_size=1 << 20)
-    except (av.FFmpegError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"not a readable media file: {said}") from error
-
-
-def _streams(container: Any) -> tuple[Any, Any]:
-    """The picture and the sound (or None) that `media.decode.decode` takes too."""
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    best = container.streams.best("video")
-    video = best if best in pictures else next(iter(pictures), None)
-    if video is None or video.codec_context is None:
-        raise MediaError("no video stream that can be decoded")
-    sound = container.streams.best("audio")
-    if sound is not None and sound.codec_context is None:
-        sound = None
-    video.codec_context.thread_count = 1  # one process a core
-    return video, sound
-
-
-def _origin(video: Any, sound: Any) -> float:
-    """Zero of the file's clock: the beginning of picture or sound, s."""
-    return min(float((s.start_time or 0) * s.time_base) for s in (video, sound) if s is not None)
-
-
-class _Sound:
-    """Sound of a clip of at most `length` s, laid on its clock as the stages hear it."""
-
-    def __init__(self, stream: Any, length: float = math.inf) -> None:
-        self.length = length
-        self.track = None
-        if stream is not None:
-            self.track = Mono(Audio(RATE), stream.codec_context.channels)
-        self.start: float | None = None
-        self.end = 0.0
-
-    def hear(self, frame: Any, time: float) -> None:
-        """Add samples that begin at `time`, s on the clip's clock."""
-        assert self.track is not None
-        hole = 0.0 if self.start is None else time - self.end
-        if hole < -HOLE_S:
-            return  # time stamps that go back: these samples are there already
-        if self.start is None:
-            self.start = time
-        elif hole > HOLE_S:
-            self.track.silence(hole)
-        self.end = time + frame.samples / frame.sample_rate
-        self.track.feed(frame)
-
-    def wav(self, first_s: float, seconds: float) -> bytes:
-        """`seconds` from `first_s` on; what ends before is shorter."""
-        samples = np.zeros(0, np.float32)
-        if self.track is not None:
-            samples = self.track.finish(self.start or 0.0, min(self.length, max(self.end, 0.0)))
-            begin = round(first_s * RATE)
-            samples = samples[begin : begin + round(seconds * RATE)]
-        sink = io.BytesIO()
-        with wave.open(sink, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(RATE)
-            file.writeframes(np.rint(samples * 32767).astype("<i2").tobytes())
-        return sink.getvalue()
-
-
-def _packed(mp4: bytes, sound: _Sound, first_s: float, size: tuple[int, int], copied: bool) -> Packed | None:
-    """With what readers will see in the file; None if that does not begin at 0 with a picture."""
-    with av.open(io.BytesIO(mp4), "r") as container:
-        video = container.streams.video[0]
-        packets: list[Any] = [p for p in container.demux(video) if p.size]
-        if any(p.pts is None or p.is_discard for p in packets):
-            return None
-        times = sorted(float(p.pts * p.time_base) for p in packets)
-    if len(times) < 2 or times[0] != 0 or times[-1] <= 0:
-        return None
-    fps = (len(times) - 1) / times[-1]
-    seconds = times[-1] + 1 / fps
-    return Packed(
-        mp4=mp4,
-        wav=sound.wav(first_s, seconds),
-        has_audio=sound.track is not None,
-        seconds=seconds,
-        fps=fps,
-        num_frames=len(times),
-        width=size[0],
-        height=size[1],
-        first_s=first_s,
-        copied=copied,
-    )
-
-
-def _copied(file: BinaryIO, wanted: Wanted) -> Packed | None:
+def _copied(path: Path, wanted: Wanted) -> Packed | None:
     """The file's own H.264 in a new MP4; None where it must be encoded anew, or in any doubt."""
-    with _open(file) as container:
-        video, stream = _streams(container)
-        if video.codec_context.name != CODEC or not CONTAINERS & set(container.format.name.split(",")):
+    with open_media(path) as reader:
+        if not _is_of_the_form(reader):
             return None
-        if (video.sample_aspect_ratio or 1) != 1 or video.codec_context.pix_fmt != PIXELS:
-            return None
-        origin, sound = _origin(video, stream), _Sound(stream)
-        digests = {s.index: hashlib.sha256() for s in (video, stream) if s is not None}
+        sound, packet_hash = _track(reader), PacketHash(reader.streams)
         packets: list[Any] = []
         shown: Any = None
+        for packet in reader.packets(reader.streams):
+            if packet.size:
+                packet_hash.update(packet)
+            is_picture = packet.stream.index == reader.video.index
+            if is_picture and packet.size:
+                packets.append(packet)
+            if is_picture and shown is not None:
+                continue  # no picture but the first is decoded
+            frames = reader.frames(packet)
+            if frames is None:
+                return None
+            if is_picture:
+                shown = next(iter(frames), None)
+            elif sound is not None:
+                for frame in frames:
+                    sound.hear(frame, reader.time_of(frame))
+        if reader.damaged or shown is None or not _can_be_copied(packets, shown, wanted):
+            return None
+        if wanted.content_hash not in (None, packet_hash.hexdigest()):
+            return None
         try:
-            for packet in container.demux(*(s for s in (video, stream) if s is not None)):
-                if packet.size:
-                    digests[packet.stream.index].update(bytes(packet))
-                if packet.stream.index == video.index:
-                    if packet.size:
-                        packets.append(packet)
-                    if shown is None:
-                        shown = next(iter(packet.decode()), None)
-                    continue
-                for frame in packet.decode():
-                    if frame.pts is not None:
-                        sound.hear(frame, float(frame.pts * frame.time_base) - origin)
-        except av.FFmpegError:
+            mp4 = copy_packets(reader.video, packets)
+        except ValueError:
             return None
-        if shown is None or shown.pts is None or not _can_be_copied(packets, shown, wanted):
-            return None
-        found = hashlib.sha256(b"".join(d.digest() for d in digests.values())).hexdigest()
-        if wanted.content_hash not in (None, found):
-            return None
-        first_s = float(shown.pts * shown.time_base) - origin
-        try:
-            mp4 = _remuxed(video, packets)
-        except (av.FFmpegError, ValueError):
-            return None
-        return _packed(mp4, sound, first_s, (shown.width, shown.height), copied=True)
+        samples = None if sound is None else sound.finish()
+        return _packed(mp4, samples, reader.time_of(shown), (shown.width, shown.height), copied=True)
+
+
+def _is_of_the_form(reader: Reader) -> bool:
+    """Whether the file's headers say that its pictures are stored as shards hold them."""
+    return (
+        reader.video.codec_context.name == CODEC
+        and bool(CONTAINERS & set(reader.container.format.name.split(",")))
+        and reader.aspect == 1
+        and reader.video.codec_context.pix_fmt == PIXELS
+    )
 
 
 def _can_be_copied(packets: list[Any], shown: Any, wanted: Wanted) -> bool:
@@ -241,105 +153,96 @@ def _can_be_copied(packets: list[Any], shown: Any, wanted: Wanted) -> bool:
     )
 
 
-def _remuxed(video: Any, packets: list[Any]) -> bytes:
-    """The packets in a new MP4 whose first picture is at 0."""
-    zero = min(p.pts for p in packets)
-    sink = io.BytesIO()
-    with av.open(sink, "w", format="mp4", options=MP4) as container:
-        stream = container.add_stream_from_template(video)
-        stream.metadata.clear()  # untrusted, and of no use
-        stream.time_base = video.time_base
-        for packet in packets:
-            packet.pts -= zero
-            packet.dts = None if packet.dts is None else packet.dts - zero
-            packet.stream = stream
-            container.mux(packet)
-    return sink.getvalue()
-
-
-def _encoded(file: BinaryIO, wanted: Wanted) -> Packed:
+def _encoded(path: Path, wanted: Wanted) -> Packed:
     """The pictures encoded anew."""
     start = wanted.start_s or 0.0
-    if start < 0 or (wanted.end_s is not None and wanted.end_s <= start):
-        raise MediaError(f"the range from {start:g} s to {wanted.end_s} s is empty")
     length = math.inf if wanted.end_s is None else wanted.end_s - start
-    with _open(file) as container:
-        video, stream = _streams(container)
-        origin = _origin(video, stream)
-        late = 1.5 / float(video.average_rate or 10)
-        # Some formats land behind the place that was asked for: then from further back, or the beginning.
-        for back in (0.0, 2.0, math.inf) if start > 0 else (0.0,):
-            if start > 0:
-                container.seek(int((origin + max(0.0, start - back)) * av.time_base), backward=True)
-            clip = _Pass(container, video, stream, origin + start, length)
-            pictures = clip.pictures()
-            first = next(pictures, None)
-            if first is not None and first[1] < late:
-                break
-        if first is None:
+    with open_media(path) as reader:
+        for one in reader.passes(start, wanted.end_s):
+            sound, encoder = _track(reader), None
+            for frame, time in one:
+                if isinstance(frame, VideoFrame):
+                    encoder = encoder or Encoder(frame, reader.aspect, reader.rate, wanted.rate, CRF, PRESET)
+                    encoder.add(frame, max(time, 0.0))
+                elif sound is not None:
+                    sound.hear(frame, time)
+        if encoder is None or one.first_s is None:
             raise MediaError("no video frame can be decoded")
-        encoder = Encoder(first[0], video, wanted.rate)
-        encoder.add(*first)
-        for picture, time in pictures:
-            encoder.add(picture, time)
-        _check(clip, encoder.seen, wanted)
+        _check(encoder.seen, one.hash, wanted)
         mp4 = encoder.finish()
-    packed = _packed(mp4, clip.sound, first[1], encoder.size, copied=False)
+        samples = None if sound is None else sound.finish(length)
+    packed = _packed(mp4, samples, max(one.first_s, 0.0), encoder.size, copied=False)
     if packed is None:
         raise MediaError(f"{encoder.seen} frame(s) are no clip")
     return packed
 
 
-def _check(clip: _Pass, seen: int, wanted: Wanted) -> None:
+def _check(seen: int, packet_hash: PacketHash, wanted: Wanted) -> None:
     """Refuse a file that has changed since the run.
 
     Raises:
         MediaError: it is another one than that which was measured and judged.
     """
-    said = ""
+    problem = ""
     if wanted.frames is not None and abs(seen - wanted.frames) > max(2, 0.02 * wanted.frames):
-        said = f"{seen} frames, the manifest says {wanted.frames}"
-    elif wanted.content_hash not in (None, clip.content_hash()):
-        said = "its packets differ from those that the run read"
-    if said:
-        raise MediaError(f"not the file that was measured: {said}; run the pipeline on it again")
+        problem = f"{seen} frames, the manifest says {wanted.frames}"
+    elif wanted.content_hash not in (None, packet_hash.hexdigest()):
+        problem = "its packets differ from those that the run read"
+    if problem:
+        raise MediaError(f"not the file that was measured: {problem}; run the pipeline on it again")
 
 
-class _Pass:
-    """One pass over a range of a file, in the order of the file."""
+def _track(reader: Reader) -> Mono | None:
+    return None if reader.sound is None else Mono(Audio(RATE), reader.sound.codec_context.channels)
 
-    def __init__(self, container: Any, video: Any, sound: Any, zero: float, length: float) -> None:
-        self.container, self.video, self.stream = container, video, sound
-        self.zero, self.length = zero, length
-        self.sound = _Sound(sound, length)
-        self.digests = {s.index: hashlib.sha256() for s in (video, sound) if s is not None}
 
-    def content_hash(self) -> str:
-        """SHA-256 of what was read: of the same range of a file the same as `media.decode` makes."""
-        return hashlib.sha256(b"".join(d.digest() for d in self.digests.values())).hexdigest()
+def _packed(
+    mp4: bytes,
+    samples: npt.NDArray[np.float32] | None,
+    first_s: float,
+    size: tuple[int, int],
+    copied: bool,
+) -> Packed | None:
+    """With what readers will see in the file; None if that does not begin at 0 with a picture.
 
-    def pictures(self) -> Iterator[tuple[VideoFrame, float]]:
-        """Pictures and their times on the clip's clock, s; sound is heard on the way."""
-        waiting = set(self.digests)
-        packets = self.container.demux(*(s for s in (self.video, self.stream) if s is not None))
-        while waiting:
-            try:
-                packet = next(packets)
-            except (StopIteration, av.FFmpegError):
-                return
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                continue  # one packet is damaged; the run counted it, and its screen let it pass
-            if packet.size and packet.stream.index in waiting:
-                self.digests[packet.stream.index].update(bytes(packet))
-            for frame in frames:
-                if frame.pts is None:
-                    continue
-                time = float(frame.pts * frame.time_base) - self.zero
-                if time >= self.length - 1e-6:
-                    waiting.discard(packet.stream.index)
-                elif packet.stream.index != self.video.index:
-                    self.sound.hear(frame, time)
-                elif time >= -1e-6:
-                    yield frame, max(time, 0.0)
+    Args:
+        mp4: the file.
+        samples: the clip's sound from its beginning; None: there is none.
+        first_s: time of the first picture, s.
+        size: width and height of the pictures.
+        copied: see `Packed`.
+    """
+    with open_media(mp4, sound=False) as reader:
+        packets = [packet for packet in reader.packets(reader.streams) if packet.size]
+        if any(packet.pts is None or packet.is_discard for packet in packets):
+            return None
+        times = sorted(float(packet.pts * packet.time_base) for packet in packets)
+    if len(times) < 2 or times[0] != 0 or times[-1] <= 0:
+        return None
+    fps = (len(times) - 1) / times[-1]
+    seconds = times[-1] + 1 / fps
+    return Packed(
+        mp4=mp4,
+        wav=_wav(samples, first_s, seconds),
+        has_audio=samples is not None,
+        seconds=seconds,
+        fps=fps,
+        num_frames=len(times),
+        width=size[0],
+        height=size[1],
+        first_s=first_s,
+        copied=copied,
+    )
+
+
+def _wav(samples: npt.NDArray[np.float32] | None, first_s: float, seconds: float) -> bytes:
+    """`seconds` of the sound from `first_s` on; what ends before is shorter."""
+    begin = round(first_s * RATE)
+    part = np.zeros(0, np.float32) if samples is None else samples[begin : begin + round(seconds * RATE)]
+    sink = io.BytesIO()
+    with wave.open(sink, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(np.rint(part * 32767).astype("<i2").tobytes())
+    return sink.getvalue()

@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from media.decode import decode
+from media.files import MediaError
 from media.requests import Audio
+from media.sound import read_sound
 from tests.support.memory import FILLS, filled
 from trainer.data.batch import Conditions
 from trainer.flow import noise_like
-from trainer.generate import read_sound, sample, unconditional, write_clip
+from trainer.generate import sample, unconditional, write_clip
 
 # Flows that are known
 
@@ -202,7 +204,7 @@ def test_a_clip_does_not_depend_on_what_memory_held(tmp_path: Path) -> None:
 
 def test_a_clip_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"older")
-    with pytest.raises(Exception):  # noqa: B017 - odd sides: FFmpeg's own error
+    with pytest.raises(ValueError, match="even sides, got 47x33"):
         write_clip(tmp_path / "clip.mp4", torch.zeros((3, 2, 33, 47), dtype=torch.uint8), 16.0)
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
     assert (tmp_path / "clip.mp4").read_bytes() == b"older"
@@ -235,8 +237,8 @@ def test_sound_is_read_as_far_as_wanted(samples: Path, tmp_path: Path) -> None:
     heard = read_sound(source, 16000, 1.5)
     assert heard.shape == (24000,) and heard.dtype == np.float32
     (tmp_path / "text.wav").write_text("no sound")
-    with pytest.raises(ValueError, match=r"text\.wav: not a recording"):
+    with pytest.raises(MediaError, match=r"text\.wav: not a readable media file"):
         read_sound(tmp_path / "text.wav", 16000, 1)
     write_clip(tmp_path / "mute.mp4", torch.zeros((3, 2, 32, 32), dtype=torch.uint8), 16.0)
-    with pytest.raises(ValueError, match="no sound in it"):
+    with pytest.raises(MediaError, match=r"mute\.mp4: no sound in it"):
         read_sound(tmp_path / "mute.mp4", 16000, 1)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 import torch
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from torch import Tensor
 
 from manifests.buckets import Bucket
+from media.files import MediaError
 from media.orientation import UPRIGHT, orientation_of
+from media.reader import open_media
 
-# A file that claims to be a playlist could make the demuxer open other files or addresses.
-_NO_OTHER_FILES = {"protocol_whitelist": "none"}
 # A touched point stays this share of the picture's side away from its edges, where the picture allows it.
 MARGIN = 0.05
 
@@ -102,84 +99,40 @@ def decode_clip(
         DecodeError: no video, or it ends too early.
     """
     count = bucket.frames if frames is None else frames
+    wanted = start_s + np.arange(count) / fps
+    painter = _Painter(bucket, point, count)
     try:
-        container = av.open(io.BytesIO(data), container_options=_NO_OTHER_FILES)
-    except (av.FFmpegError, ValueError) as error:
-        raise DecodeError(f"not a readable video: {error}") from None
-    with container:
-        pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        best = container.streams.best("video")
-        if not pictures or pictures[0].codec_context is None:
-            raise DecodeError("no video stream that can be decoded")
-        video = best if best in pictures else pictures[0]
-        video.codec_context.thread_count = 1  # as many processes as cores decode already
-        wanted = start_s + np.arange(count) / fps
-        painter = _Painter(bucket, point, count)
-        _choose(_frames_from(container, video, wanted[0] - 1 / fps, start_s > 0), wanted, painter, 2 / fps)
+        with open_media(data, sound=False) as reader:
+            _choose(reader.pictures_near(wanted[0] - 1 / fps, EXACT), wanted, painter, 2 / fps)
+    except MediaError as error:
+        raise DecodeError(str(error)) from None
     return Pictures(torch.from_numpy(painter.video), painter.point)
 
 
-def _frames_from(container: Any, video: Any, time: float, seek: bool) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames with their times in the order shown, the first one not later than `time` if there is one."""
-    # Some files have no key frame where the index says so: then from further back, at last from the start.
-    for back in (0.0, 2.0, math.inf) if seek else (math.inf,):
-        if seek:
-            before = max(0.0, time - back)
-            container.seek(math.floor(before / video.time_base), stream=video, backward=True)
-        last = -math.inf
-        for at, frame in _decoded(container, video, time - EXACT):
-            if last == -math.inf and at > time and back < math.inf:
-                break
-            if at > last:
-                yield at, frame
-            last = max(last, at)
-        if last > -math.inf:
-            return
-
-
-def _decoded(container: Any, video: Any, exact_from: float) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames with their times; before `exact_from` only those that others are made from."""
-    packets = container.demux(video)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):
-            return  # a file that is cut off ends here; whether that is too early is seen by the times
-        early = packet.pts is not None and packet.pts * packet.time_base < exact_from
-        video.codec_context.skip_frame = "NONREF" if early else "DEFAULT"
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            continue
-        for frame in frames:
-            if frame.pts is not None:
-                yield float(frame.pts * frame.time_base), frame
-
-
 def _choose(
-    frames: Iterator[tuple[float, VideoFrame]],
+    frames: Iterator[tuple[VideoFrame, float]],
     wanted: npt.NDArray[np.float64],
     painter: _Painter,
     patience: float,
 ) -> None:
     """Paint for each wanted time the frame nearest to it; stops reading after the last one."""
-    held: tuple[float, VideoFrame] | None = None
-    done, gap = 0, patience
-    for time, frame in frames:
+    held: VideoFrame | None = None
+    shown_s, done, gap = 0.0, 0, patience
+    for frame, time in frames:
         if held is not None:
-            until = int(np.searchsorted(wanted, (held[0] + time) / 2, side="right"))
+            until = int(np.searchsorted(wanted, (shown_s + time) / 2, side="right"))
             if until > done:
-                painter.paint(held[1], done, until)
+                painter.paint(held, done, until)
                 done = until
             if done == len(wanted):
                 return
-            gap = max(gap, 2 * (time - held[0]))
-        held = time, frame
+            gap = max(gap, 2 * (time - shown_s))
+        held, shown_s = frame, time
     if held is None:
         raise DecodeError("no frame can be decoded")
-    if wanted[-1] - held[0] > gap:
-        raise DecodeError(f"the video ends {wanted[-1] - held[0]:.2f} s before the last frame wanted")
-    painter.paint(held[1], done, len(wanted))
+    if wanted[-1] - shown_s > gap:
+        raise DecodeError(f"the video ends {wanted[-1] - shown_s:.2f} s before the last frame wanted")
+    painter.paint(held, done, len(wanted))
 
 
 class _Painter:

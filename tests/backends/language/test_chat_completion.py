@@ -23,6 +23,7 @@ from media.decode import decode
 from media.requests import Frames
 from prompts.prompt import Answer
 from tests.support.asking import GOOD, KEY, Point, ask, endpoint
+from tests.support.memory import FILLS, filled
 from tests.support.misbehaving_server import MisbehavingServer, Reply, completion
 
 
@@ -131,8 +132,18 @@ def test_frames_as_pictures(frames: list[np.ndarray], server: MisbehavingServer,
 def test_a_grey_video_keeps_its_level() -> None:
     images = [np.full((64, 64, 3), (200, 60, 30), np.uint8)] * 3
     with av.open(io.BytesIO(encode_video(images, 2))) as container:
-        got = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        frames = list(container.decode(video=0))
+    got = [f.to_ndarray(format="rgb24") for f in frames]
     assert np.abs(np.asarray(got, int) - (200, 60, 30)).max() <= 4
+    assert {(f.colorspace, f.color_range) for f in frames} == {(6, 1)}  # BT.601, 16-235
+
+
+def test_the_same_pictures_are_the_same_video(frames: list[np.ndarray]) -> None:
+    made = []
+    for fill in FILLS:
+        with filled(fill):
+            made.append(encode_video(frames, 4))
+    assert made[0] == made[1]
 
 
 def test_schemas_of_a_strict_server() -> None:

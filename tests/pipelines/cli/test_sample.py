@@ -15,13 +15,14 @@ from typer.testing import CliRunner, Result
 
 from configs.reading import SettingsError
 from manifests.buckets import BucketConfig
+from media.sound import read_sound
 from pipelines.cli import sample as sample_cli
 from pipelines.requests import load_profile, profile_roles, settings_of
 from tests.trainer.test_generate import probe
 from trainer import checkpoint as checkpoints
 from trainer.config import TrainConfig
 from trainer.ema import Ema
-from trainer.generate import load_for_sampling, read_sound
+from trainer.generate import load_for_sampling
 from trainer.networks.causal import load_causal
 from trainer.networks.encoders import Encoders
 from trainer.networks.load import load_backbone

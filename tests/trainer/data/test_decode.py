@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from manifests.buckets import Bucket
+from media.reader import Reader
 from tests.support.memory import FILLS, filled
 from tests.support.shard_toys import gradient, write_video
 from trainer.data import decode
@@ -48,14 +49,14 @@ def test_a_later_start_gives_the_same_frames_as_reading_from_the_beginning(optio
 
 def test_reading_stops_after_the_last_frame_and_seeks_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[float] = []
-    inner = decode._decoded
+    inner = Reader._pictures
 
-    def counting(*streams: Any) -> Any:
-        for time, frame in inner(*streams):
+    def counting(*arguments: Any) -> Any:
+        for frame, time in inner(*arguments):
             read.append(time)
-            yield time, frame
+            yield frame, time
 
-    monkeypatch.setattr(decode, "_decoded", counting)
+    monkeypatch.setattr(Reader, "_pictures", counting)
     data = video()
     decode_clip(data, Bucket(5, 64, 128), 25)
     assert len(read) == 6  # the sixth says that the fifth is the nearest
@@ -70,8 +71,8 @@ def test_reading_stops_after_the_last_frame_and_seeks_to_the_first(monkeypatch: 
 
 def test_frames_that_no_other_needs_are_skipped_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[float] = []
-    inner = decode._decoded
-    monkeypatch.setattr(decode, "_decoded", lambda *a: (read.append(f[0]) or f for f in inner(*a)))
+    inner = Reader._pictures
+    monkeypatch.setattr(Reader, "_pictures", lambda *a: (read.append(f[1]) or f for f in inner(*a)))
     data = video(42, fps=10, key_every=250, preset="medium", bf="3")
     assert shown(decode_clip(data, Bucket(2, 64, 128), 10, start_s=4.0)) == [40, 41]
     # One is wanted up to 0.1 s before the start, all from 0.5 s before that on: 3.4 s.
@@ -80,13 +81,13 @@ def test_frames_that_no_other_needs_are_skipped_on_the_way(monkeypatch: pytest.M
 
 
 def test_a_seek_that_lands_too_late_is_done_again_from_further_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, inner, calls = video(), decode._decoded, []
+    data, inner, calls = video(), Reader._pictures, []
 
-    def late_at_first(*streams: Any) -> Any:
+    def late_at_first(*arguments: Any) -> Any:
         calls.append(1)
-        return (f for f in inner(*streams) if len(calls) > 2 or f[0] > 1.4)
+        return (f for f in inner(*arguments) if len(calls) > 2 or f[1] > 1.4)
 
-    monkeypatch.setattr(decode, "_decoded", late_at_first)
+    monkeypatch.setattr(Reader, "_pictures", late_at_first)
     assert shown(decode_clip(data, Bucket(5, 64, 128), 25, start_s=30 / 25)) == [30, 31, 32, 33, 34]
     assert len(calls) == 3
 

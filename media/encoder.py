@@ -1,41 +1,45 @@
-"""Pictures of any kind to the H.264 that shards hold; the same pictures give the same bytes."""
+"""Pictures of any kind to H.264 as they are shown; the same pictures give the same bytes."""
 
 from __future__ import annotations
 
 import io
 from fractions import Fraction
-from typing import Any
 
-import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
 from media.orientation import orientation_of
+from media.write import LIMITED_RANGE, PIXELS, add_h264, open_mp4
 
-CRF = 18
-PIXELS = "yuv420p"
 TICKS = 90_000  # a second
-LIMITED_RANGE = 1  # as FFmpeg numbers it
-# Without bitexact a file holds the libraries' versions.
-MP4 = {"fflags": "+bitexact"}
-# The macroblock tree is off because x264's fast code for it (core 165) reads memory that nothing has written.
-X264 = {"crf": str(CRF), "preset": "veryfast", "x264-params": "mbtree=0"}
 
 
 class Encoder:
-    """Pictures to H.264 in MP4: upright, square pixels, even sides, the first at 0 s.
+    """Decoded pictures to H.264 in MP4: upright, square pixels, even sides, the first at 0 s.
+
+    Colours keep their meaning; full range becomes limited.
 
     Args:
-        first: the picture whose size and orientation all others get.
-        video: the stream it is from.
+        first: the picture whose size, orientation and colours all others get.
+        aspect: width of a stored pixel, in heights of it.
+        claimed_rate: frames a second that the source claims; None: it makes no claim.
         rate: frames a second to bring pictures of variable rate to; None: they keep their times.
+        crf, preset: of x264.
     """
 
-    def __init__(self, first: VideoFrame, video: Any, rate: float | None) -> None:
+    def __init__(
+        self,
+        first: VideoFrame,
+        aspect: float,
+        claimed_rate: Fraction | None,
+        rate: float | None,
+        crf: int,
+        preset: str,
+    ) -> None:
         self.rate = rate
         self.orientation = orientation_of(first)
-        width = max(2, round(first.width * float(video.sample_aspect_ratio or 1)) // 2 * 2)
+        width = max(2, round(first.width * aspect) // 2 * 2)
         self.coded = (width, max(2, first.height // 2 * 2))
         self.size = self.orientation.size(*self.coded)
         self.seen = 0
@@ -44,17 +48,13 @@ class Encoder:
         self.last: tuple[VideoFrame, float] | None = None
         self.last_stamp = -1
         self.sink = io.BytesIO()
-        self.container = av.open(self.sink, "w", format="mp4", options=MP4)
-        guess = Fraction(rate or video.average_rate or 25).limit_denominator(1001)
-        stream = self.container.add_stream("libx264", rate=guess, options=X264)
-        stream.width, stream.height = self.size
-        stream.pix_fmt = PIXELS
-        codec = stream.codec_context
-        codec.thread_count = 1  # x264 cuts pictures by the number of threads
+        self.container = open_mp4(self.sink)
+        guess = Fraction(rate or claimed_rate or 25).limit_denominator(1001)
+        self.stream = add_h264(self.container, self.size, guess, crf, preset)
+        codec = self.stream.codec_context
         codec.time_base = Fraction(1, TICKS)
         codec.color_primaries, codec.color_trc = first.color_primaries, first.color_trc
-        codec.colorspace, codec.color_range = first.colorspace, LIMITED_RANGE
-        self.stream: Any = stream
+        codec.colorspace = first.colorspace
 
     def add(self, frame: VideoFrame, time: float) -> None:
         """The next picture; `time` in s, any zero."""
@@ -86,12 +86,12 @@ class Encoder:
 
     def _upright(self, frame: VideoFrame) -> VideoFrame:
         width, height = self.coded
-        made = frame.reformat(
+        scaled = frame.reformat(
             width, height, format=PIXELS, interpolation=Interpolation.BICUBIC, dst_color_range=LIMITED_RANGE
         )
+        planes = scaled.to_ndarray()
         if self.orientation.is_upright:
-            return VideoFrame.from_ndarray(made.to_ndarray(), format=PIXELS)  # without the source's side data
-        planes = made.to_ndarray()
+            return VideoFrame.from_ndarray(planes, format=PIXELS)  # without the source's side data
         luma, chroma = planes[:height], planes[height:].reshape(2, height // 2, width // 2)
         turned = [self.orientation.upright(plane).ravel() for plane in (luma, *chroma)]
         flat = np.concatenate(turned).reshape(self.size[1] * 3 // 2, self.size[0])
