@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.support.shard_toys import toy_shards
-from trainer import train as loop
+from trainer import run as loop
 from trainer.config import TrainConfig
 from trainer.data.loader import collate
 from trainer.data.source import ClipSource
@@ -34,6 +34,7 @@ from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
 from trainer.networks.encoders import Encoders, encode
 from trainer.networks.load import load_backbone
 from trainer.networks.tiny import save_random_model
+from trainer.train import train
 
 WIDTHS = {"identity_dim": 512, "attribute_dim": 1024, "audio_dim": 768}
 FRAMES = 33
@@ -96,7 +97,7 @@ def loop_steps(config: TrainConfig) -> list[tuple[float, float]]:
     """What each of the loop's steps took, the first two and the last one (it saves) excepted."""
     Clock.ends = []
     loop.Scalars = Clock  # type: ignore[misc]
-    loop.train(config)
+    train(config)
     return [between(*pair) for pair in itertools.pairwise(Clock.ends[1:])]
 
 

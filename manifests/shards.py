@@ -96,6 +96,14 @@ def read_arrays(npz: bytes) -> dict[str, npt.NDArray[Any]]:
         raise ShardError(f"the arrays of a sample are damaged ({error}); write the shards again") from error
 
 
+def training_prompt(sentence: str | None, caption: str | None) -> str:
+    """The text to train with (InterAvatar §3.4): the sentence of a touch, then the caption on the next line.
+
+    What is None or empty is left out; "" without either.
+    """
+    return "\n".join(text for text in (sentence, caption) if text)
+
+
 class ShardsFolder:
     """A finished folder of shards, to be read by sample. It can be pickled and used from several threads.
 

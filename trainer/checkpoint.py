@@ -124,12 +124,12 @@ def find(path: Path) -> Path:
     if (path / INFO).is_file():
         read_info(path)
         return path
-    found = newest(path)
-    if found is None:
+    checkpoint = newest(path)
+    if checkpoint is None:
         raise CheckpointError(
             f"{path}: no complete checkpoint here; give a folder such as OUTPUT/checkpoints/step-00001000"
         )
-    return found
+    return checkpoint
 
 
 def read_info(checkpoint: Path) -> dict[str, Any]:
@@ -150,12 +150,12 @@ def read_info(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a checkpoint of version {VERSION}; train again")
     for name, size in dict(info.get("files") or {}).items():
         try:
-            found = (checkpoint / name).stat().st_size
+            actual = (checkpoint / name).stat().st_size
         except OSError:
-            found = None
-        if found != size:
-            said = "is absent" if found is None else f"has {found} of {size} bytes"
-            raise CheckpointError(f"{checkpoint / name} {said}; use an older checkpoint")
+            actual = None
+        if actual != size:
+            fault = "is absent" if actual is None else f"has {actual} of {size} bytes"
+            raise CheckpointError(f"{checkpoint / name} {fault}; use an older checkpoint")
     return info
 
 

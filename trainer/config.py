@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from manifests.buckets import BucketConfig
-
-Backbone = Literal["wan", "ltx"]
+from trainer.backbones import BACKBONES
 
 
 class Part(BaseModel):
@@ -38,17 +37,19 @@ class DataConfig(Part):
 class ModelConfig(Part):
     """The network and the encoders around it."""
 
-    backbone: Backbone = Field("wan", description="Wan2.1 or LTX-Video.")
+    backbone: str = Field(
+        "wan", description="; ".join(f"{name}: {facts.title}" for name, facts in BACKBONES.items()) + "."
+    )
     folder: str | None = Field(
         None,
-        description="A diffusers checkpoint: transformer, vae, text_encoder, tokenizer and, for wan, "
-        "image_encoder.",
+        description="A diffusers checkpoint: transformer, vae, text_encoder, tokenizer and image_encoder, "
+        "with image_processor.",
     )
     random: Literal["tiny"] | None = Field(
         None, description="Random weights of a small network of the same architecture instead of a folder."
     )
     image_encoder: str | None = Field(
-        None, description="Folder of the CLIP image encoder where the checkpoint has none (ltx)."
+        None, description="Folder of the CLIP image encoder where the checkpoint has none."
     )
     identity_dim: int = Field(512, ge=1, description="Width of face_embedding; ArcFace has 512.")
     identity_tokens: int = Field(
@@ -61,6 +62,13 @@ class ModelConfig(Part):
     gradient_checkpointing: bool = Field(
         True, description="Compute blocks again in the backward pass instead of keeping their activations."
     )
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, name: str) -> str:
+        if name not in BACKBONES:
+            raise ValueError(f"{name} is no network: choose one of {', '.join(BACKBONES)}")
+        return name
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelConfig:
@@ -132,13 +140,17 @@ class TrainConfig(Part):
 
     @model_validator(mode="after")
     def _steps_of_the_backbone(self) -> TrainConfig:
-        step = {"wan": 4, "ltx": 8}[self.model.backbone]
+        backbone = BACKBONES[self.model.backbone]
+        step = backbone.frame_step
         if self.data.buckets.step % step:
             raise ValueError(
                 f"{self.model.backbone} takes {step} n + 1 frames: set data.buckets.step to {step}"
             )
-        if self.stage == "self_forcing" and (self.init is None or self.model.backbone != "wan"):
-            raise ValueError("self_forcing distils a trained wan model: give its checkpoint as init")
+        if self.stage == "self_forcing" and not backbone.causal:
+            causal = " or ".join(name for name, facts in BACKBONES.items() if facts.causal)
+            raise ValueError(f"{self.model.backbone} has no causal form: self_forcing distils {causal}")
+        if self.stage == "self_forcing" and self.init is None:
+            raise ValueError("self_forcing distils a trained network: give its checkpoint as init")
         return self
 
 

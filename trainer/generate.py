@@ -19,9 +19,10 @@ from trainer.config import TrainConfig, load_config
 from trainer.data.batch import Conditions
 from trainer.data.decode import to_bytes
 from trainer.flow import noise_like, sampling_sigmas
-from trainer.networks.causal import CausalWan, generate, load_causal
-from trainer.networks.encoders import FRAME_STEP, Encoders
+from trainer.networks.causal import generate, load_causal
+from trainer.networks.encoders import Encoders
 from trainer.networks.load import load_backbone
+from trainer.networks.protocol import Network
 from trainer.networks.tiny import model_folder
 
 STEPS: Final = 40
@@ -33,7 +34,7 @@ CRF: Final = 17  # of x264; its guide calls 17-18 visually lossless
 class Trained:
     """A checkpoint, ready to sample from."""
 
-    model: nn.Module  # a CausalWan if it was distilled
+    model: Network
     encoders: Encoders
     config: TrainConfig
     info: dict[str, Any]  # what trainer.json says
@@ -41,7 +42,7 @@ class Trained:
     @property
     def is_distilled(self) -> bool:
         """Whether it generates block by block in few steps."""
-        return isinstance(self.model, CausalWan)
+        return self.config.stage == "self_forcing"
 
     def sample(
         self,
@@ -80,7 +81,7 @@ def load_for_sampling(
             Path(info["model"]) if info.get("model") else model_folder(config.model, checkpoint.parents[1])
         )
     device = torch.device(device)
-    model: nn.Module
+    model: Network
     if config.stage == "self_forcing":
         model = load_causal(config, folder)
     else:
@@ -111,7 +112,7 @@ def sample(
         model: (noisy, sigma, conditions) -> velocity eps - x.
         encoders: decode the latents, and encode the empty prompt.
         conditions: of B clips; `audio` has `frames` rows.
-        frames: 4 n + 1 (wan) or 8 n + 1 (ltx).
+        frames: frame_step n + 1, frame_step that of the backbone.
         steps: of the sampler.
         guidance: 1: the conditional velocity v alone. Else u + guidance (v - u) with the velocity u that all
             conditions dropped give, as training drops them together (C.1).
@@ -143,9 +144,9 @@ def sample(
 
 
 def _latent_shape(encoders: Encoders, conditions: Conditions, frames: int) -> tuple[int, int, int, int, int]:
-    step = FRAME_STEP[encoders.backbone]
+    step = encoders.backbone.frame_step
     if frames < 1 or (frames - 1) % step:
-        raise ValueError(f"{frames} frames: {encoders.backbone} makes {step} n + 1")
+        raise ValueError(f"{frames} frames: {encoders.backbone.name} makes {step} n + 1")
     count, channels, _, height, width = conditions.reference.shape
     return count, channels, (frames - 1) // step + 1, height, width
 

@@ -1,45 +1,52 @@
-"""What every training loop stands on: output, processes, optimiser, checks, signals."""
+"""What every training loop stands on: output, processes, optimiser, and what happens around each step."""
 
 from __future__ import annotations
 
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, set_seed
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from trainer import checkpoint as checkpoints
 from trainer.config import ConfigError, DropoutConfig, TrainConfig, load_config
 from trainer.data.batch import Batch
-from trainer.data.source import ClipSource
+from trainer.data.loader import loader
+from trainer.data.source import ClipSource, Pick
+from trainer.ema import Ema
+from trainer.generate import write_clip
 from trainer.networks.encoders import Encoders
+from trainer.networks.protocol import Network
 from trainer.networks.tiny import model_folder
+from trainer.scalars import Scalars
 
 
 class NonFiniteLoss(ArithmeticError):
     """A loss or the gradient is not finite; the message names the samples. The weights were not touched."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """What a run has before its networks."""
 
+    config: TrainConfig
     accelerator: Accelerator
     output: Path
     folder: Path  # of the diffusers checkpoint
-    newest: Path | None  # checkpoint to go on from
-    before: Path | None  # that one, or the one named by `init`
+    newest: Path | None  # checkpoint to go on from; while `steps` runs, the last one it saved
+    before: Path | None  # checkpoint to go on from, or the one named by `init`
     encoders: Encoders
     source: ClipSource
     facts: dict[str, Any]  # for trainer.json
@@ -48,6 +55,8 @@ class Run:
 @contextmanager
 def begin(config: TrainConfig) -> Iterator[Run]:
     """Check the configuration, hold the output's folder, load the frozen encoders and the list of clips.
+
+    The random generators are seeded last: new layers begin the same in every process.
 
     Raises:
         ConfigError, CheckpointError: as `train` says.
@@ -69,7 +78,85 @@ def begin(config: TrainConfig) -> Iterator[Run]:
         source = ClipSource(config, config.seed, encoders.id if config.data.latents else None)
         before = newest or (checkpoints.find(Path(config.init)) if config.init is not None else None)
         facts = {"embedders": known_embedders(source, before)}
-        yield Run(accelerator, output, folder, newest, before, encoders, source, facts)
+        set_seed(config.seed)
+        yield Run(config, accelerator, output, folder, newest, before, encoders, source, facts)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run, as its loop sees it."""
+
+    number: int  # from 0
+    share: list[Batch]  # of this process, in `accumulation` parts
+    picks: Sequence[Pick]  # the clips of all processes, by place in the global batch
+    waited: float  # for the share, s
+    scalars: Scalars
+
+    @property
+    def parts(self) -> Iterator[tuple[Batch, bool]]:
+        """The parts of the share, and whether it is the last: its backward pass gathers all gradients."""
+        return ((batch, number == len(self.share)) for number, batch in enumerate(self.share, 1))
+
+    def report(
+        self, sigmas: Sequence[float], losses: Sequence[float], norm: float, rate: float, **others: float
+    ) -> None:
+        """What came of the step, for TensorBoard and the log.
+
+        Args:
+            sigmas: noise level of each sample of the global batch.
+            losses: of each.
+            norm: of the gradient, before clipping.
+            rate: the learning rate.
+            others: further scalars, by name.
+        """
+        runs = [pick.run for pick in self.picks]
+        self.scalars.add(self.number + 1, runs, sigmas, losses, norm, rate, self.waited)
+        self.scalars.note(self.number + 1, others)
+
+
+def steps(run: Run, ema: Ema | None, sample_clip: Callable[[], Tensor]) -> Generator[Step]:
+    """The steps that are left after the newest checkpoint, which is restored; close it to stop the workers.
+
+    Before each step it waits for its clips. After it, it writes a sample clip and saves where they are due,
+    and ends early if a process was told to stop. All processes go through the same steps.
+
+    Args:
+        run: `run.newest` becomes each checkpoint that is saved.
+        ema: the average that clips are sampled with.
+        sample_clip: gives uint8 [3, F, H, W]; called in every process, as under FSDP each has a part of the
+            network.
+
+    Raises:
+        CheckpointError: the newest checkpoint cannot be used.
+        ClipError, StorageError, LatentError: a clip cannot be read.
+    """
+    config, accelerator, output = run.config, run.accelerator, run.output
+    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    first = checkpoints.restore(run.newest, accelerator, ema) if run.newest is not None else 0
+    scalars = Scalars(output / "tensorboard" / config.name, first, config.steps, config.log_every, main)
+    batches: Any = loader(config, run.source, first, rank, world, config.accumulation)
+    with scalars, closing(batches), stop_signals() as stop:
+        scalars.say(about(run.source))
+        if first:
+            scalars.say(f"going on after step {first}")
+        for number in range(first, config.steps):
+            waiting_since = time.monotonic()
+            share = next(batches)
+            waited = time.monotonic() - waiting_since
+            yield Step(number, share, run.source.plan(number), waited, scalars)
+
+            done = number + 1
+            stopping = in_any_process(accelerator, stop.is_set())
+            if config.sample_every and done % config.sample_every == 0:
+                with ema.applied() if ema is not None else nullcontext():
+                    clip = sample_clip()
+                if main:
+                    write_clip(output / "samples" / f"step-{done:08d}.mp4", clip, config.data.buckets.fps)
+            if done % config.checkpoint_every == 0 or done == config.steps or stopping:
+                run.newest = checkpoints.save(output, done, accelerator, config, ema, run.facts)
+            if stopping:
+                scalars.say(f"stopped and saved after step {done}; the same command goes on")
+                break
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
@@ -111,11 +198,11 @@ def known_embedders(source: ClipSource, before: Path | None) -> dict[str, str]:
 def about(source: ClipSource) -> str:
     """What is trained on and what is left out, in a line."""
     shares = ", ".join(f"{run} {share:.0%}" for run, share in source.shares.items())
-    said = [f"training on {len(source.rows())} clips: {shares}"]
-    said += [f"{count} clips are left out: {reason}" for reason, count in source.left_out.items()]
+    parts = [f"training on {len(source.rows())} clips: {shares}"]
+    parts += [f"{count} clips are left out: {reason}" for reason, count in source.left_out.items()]
     if source.config.data.latents is not None:
-        said.append("cached latents: every clip begins at its first frame")
-    return "; ".join(said)
+        parts.append("cached latents: every clip begins at its first frame")
+    return "; ".join(parts)
 
 
 def check_shares(config: TrainConfig, processes: int) -> None:
@@ -160,11 +247,8 @@ def _fixed(config: TrainConfig) -> dict[str, object]:
     return model | {"stage": config.stage, "optimiser.trainable": config.optimiser.trainable}
 
 
-def adamw(network: Any, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW on what is trained; the rest of the network is frozen here. Biases and norms do not decay.
-
-    network: an InterAvatarWan or InterAvatarLtx.
-    """
+def adamw(network: Network, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW on what is trained; the rest of the network is frozen here. Biases and norms do not decay."""
     settings = config.optimiser
     if settings.trainable == "adapters":
         new = {id(p) for p in network.new_parameters().values()}
@@ -194,12 +278,28 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
     return rate
 
 
-def clip_and_gather(
-    accelerator: Accelerator, network: nn.Module, losses: list[Tensor], config: TrainConfig
-) -> tuple[list[float], float]:
-    """Clip the gradients; the losses by place in the global batch, and the gradients' norm before."""
-    norm = accelerator.clip_grad_norm_(network.parameters(), config.optimiser.max_gradient_norm)
-    return accelerator.gather(torch.cat(losses)).tolist(), float(norm)
+def average_of(run: Run, model: nn.Module) -> Ema | None:
+    """The average of a prepared model's weights; None if the configuration wants none."""
+    return Ema(run.accelerator.unwrap_model(model), run.config.ema) if run.config.ema else None
+
+
+def gathering(run: Run, model: nn.Module, last_part: bool) -> AbstractContextManager[Any]:
+    """Around the passes of a part: the backward pass of the last one gathers all processes' gradients."""
+    return nullcontext() if last_part else cast(Any, run.accelerator.no_sync(model))
+
+
+def clip_and_check(run: Run, step: Step, model: nn.Module, losses: list[Tensor]) -> tuple[list[float], float]:
+    """Clip the gradients; the losses by place in the global batch, and the gradients' norm before.
+
+    losses: [B] of each part of the share.
+
+    Raises:
+        NonFiniteLoss: a loss or the gradient is not finite.
+    """
+    norm = float(run.accelerator.clip_grad_norm_(model.parameters(), run.config.optimiser.max_gradient_norm))
+    every_loss = run.accelerator.gather(torch.cat(losses)).tolist()
+    check_finite(step.number, [pick.sample_id for pick in step.picks], every_loss, norm)
+    return every_loss, norm
 
 
 def check_finite(step: int, sample_ids: Sequence[str], losses: Sequence[float], norm: float) -> None:
@@ -222,9 +322,9 @@ def first_clip(source: ClipSource) -> Batch:
     return whole.load(whole.plan(0)[0])
 
 
-def said_anywhere(accelerator: Accelerator, said: bool) -> bool:
-    """Whether any process says so: they must all do the same."""
-    votes = accelerator.reduce(torch.tensor(float(said), device=accelerator.device), "sum")
+def in_any_process(accelerator: Accelerator, value: bool) -> bool:
+    """Whether it is true in any process: they must all do the same."""
+    votes = accelerator.reduce(torch.tensor(float(value), device=accelerator.device), "sum")
     return bool(votes > 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -115,6 +115,12 @@ class Scalars:
             f"{rates['data_wait']:.0%} of the time waiting for clips"
         )
         self._rows, self._begun, self._waited = [], time.monotonic(), 0.0
+
+    def note(self, done: int, values: Mapping[str, float]) -> None:
+        """Further scalars, by name, of the step that makes `done` of them."""
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, done)
 
 
 def mean_losses(rows: Iterable[tuple[str, float, float]]) -> dict[str, float]:

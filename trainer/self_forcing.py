@@ -12,30 +12,26 @@ ODE. All three networks begin as the stage-2 network.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
 import torch
-from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from trainer import checkpoint as checkpoints
 from trainer import run as loop
 from trainer.config import ConfigError, TrainConfig
 from trainer.data.batch import Batch, Conditions
-from trainer.data.loader import loader
-from trainer.ema import Ema
 from trainer.flow import add_noise, flow_loss, generator_for, shift_sigma, velocity, velocity_to_clean
-from trainer.generate import unconditional, write_clip
-from trainer.networks.causal import CausalWan, generate, load_causal, rollout_noise, rollout_sigmas
+from trainer.generate import unconditional
+from trainer.networks.causal import generate, load_causal, rollout_noise, rollout_sigmas
 from trainer.networks.encoders import Encoders, encode
 from trainer.networks.load import load_backbone
-from trainer.scalars import Scalars
+from trainer.networks.protocol import Network
 
 # Noise levels at which critic and teacher are asked: nearer the ends a prediction says little (DMD, §3.2).
 LEVELS: Final = (0.02, 0.98)
@@ -57,99 +53,65 @@ def distill(config: TrainConfig) -> Path:
     settings = config.distill
     sigmas = check_settings(config)
     with loop.begin(config) as run:
-        accelerator, output, newest = run.accelerator, run.output, run.newest
-        encoders, source = run.encoders, run.source
-        main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-        set_seed(config.seed)
+        accelerator, encoders = run.accelerator, run.encoders
         networks = load_networks(config, run.folder)
         optimisers = [loop.adamw(network, config) for network in networks[:2]]
         student, critic, optimiser, critic_optimiser = accelerator.prepare(*networks[:2], *optimisers)
         teacher = networks[2].to(accelerator.device)
-        ema = Ema(accelerator.unwrap_model(student), config.ema) if config.ema else None
-        first = checkpoints.restore(newest, accelerator, ema) if newest is not None else 0
+        ema = loop.average_of(run, student)
 
-        scalars = Scalars(output / "tensorboard" / config.name, first, config.steps, config.log_every, main)
-        batches: Any = loader(config, source, first, rank, world, config.accumulation)
-        with scalars, closing(batches), loop.stop_signals() as stop:
-            scalars.say(loop.about(source))
-            for step in range(first, config.steps):
-                warmth = min(1, (step + 1) / max(config.optimiser.warmup_steps, 1))
+        def clip() -> Tensor:
+            conditions = conditions_of(loop.first_clip(run.source), encoders)
+            return generate(student, encoders, conditions, settings, config.seed)[0]
+
+        with closing(loop.steps(run, ema, clip)) as steps:
+            for step in steps:
+                warmth = min(1, (step.number + 1) / max(config.optimiser.warmup_steps, 1))
                 rate = loop.set_learning_rate(critic_optimiser, settings.critic_learning_rate * warmth)
                 loop.set_learning_rate(optimiser, settings.learning_rate * warmth)
-                students_turn = (step + 1) % settings.critic_steps == 0
-                last = exit_step(len(sigmas), config.seed, step)
-                waiting_since = time.monotonic()
-                share = next(batches)  # of this process, in `accumulation` parts
-                waited = time.monotonic() - waiting_since
-
+                students_turn = (step.number + 1) % settings.critic_steps == 0
+                last = exit_step(len(sigmas), config.seed, step.number)
                 losses, student_losses = [], []
-                for number, batch in enumerate(share, 1):
-                    last_part = number == len(share)  # whose backward pass gathers all processes' gradients
+                for batch, last_part in step.parts:
+                    place = config, step.number, batch.slots  # what is drawn at random depends on
                     conditions = conditions_of(batch, encoders)
-                    noise = rollout_noise(conditions, len(sigmas), config.seed, step, batch.slots)
-                    with (
-                        nullcontext() if last_part else accelerator.no_sync(student),
-                        torch.set_grad_enabled(students_turn),
-                    ):
+                    noise = rollout_noise(conditions, len(sigmas), config.seed, step.number, batch.slots)
+                    with loop.gathering(run, student, last_part), torch.set_grad_enabled(students_turn):
                         clean = student(noise, sigmas, conditions, last)
                         if students_turn:
                             free = unconditional(conditions, encoders) if settings.guidance != 1 else None
-                            noisy, _, sigma = disturb("dmd", clean, config, step, batch.slots)
+                            noisy, _, sigma = disturb("dmd", clean, *place)
                             with torch.no_grad(), accelerator.autocast():
                                 fake = predict_clean(critic, noisy, sigma, conditions)
                                 real = predict_clean(
                                     teacher, noisy, sigma, conditions, free, settings.guidance
                                 )
                             loss = dmd_loss(clean, dmd_gradient(clean, real, fake))
-                            accelerator.backward(loss.mean() / len(share))
+                            accelerator.backward(loss.mean() / config.accumulation)
                             student_losses.append(loss.detach())
-                    with nullcontext() if last_part else accelerator.no_sync(critic):
-                        noisy, noise, sigma = disturb("critic", clean, config, step, batch.slots)
+                    with loop.gathering(run, critic, last_part):
+                        noisy, noise, sigma = disturb("critic", clean, *place)
                         predicted = critic(noisy, sigma, conditions)
                         loss = flow_loss(predicted, velocity(clean.detach(), noise))
-                        accelerator.backward(loss.mean() / len(share))
+                        accelerator.backward(loss.mean() / config.accumulation)
                     losses.append(loss.detach())
 
                 # Both are looked at before either is stepped: a wrong number must not reach the weights.
-                picks = source.plan(step)
-                ids = [pick.sample_id for pick in picks]
-                every_loss, norm = loop.clip_and_gather(accelerator, critic, losses, config)
-                loop.check_finite(step, ids, every_loss, norm)
+                every_loss, norm = loop.clip_and_check(run, step, critic, losses)
+                of_student = {}
                 if students_turn:
-                    every_loss_of_student, student_norm = loop.clip_and_gather(
-                        accelerator, student, student_losses, config
-                    )
-                    loop.check_finite(step, ids, every_loss_of_student, student_norm)
+                    every, student_norm = loop.clip_and_check(run, step, student, student_losses)
+                    of_student = {"student_loss": fmean(every), "student_gradient_norm": student_norm}
                     optimiser.step()
                     optimiser.zero_grad()
                     if ema is not None:
-                        ema.update(step // settings.critic_steps)
+                        ema.update(step.number // settings.critic_steps)
                 critic_optimiser.step()
                 critic_optimiser.zero_grad()
-
-                done = step + 1
-                levels = draw_sigmas("critic", config, step, range(config.batch)).tolist()
-                scalars.add(done, [pick.run for pick in picks], levels, every_loss, norm, rate, waited)
-                if students_turn and scalars.writer is not None:
-                    scalars.writer.add_scalar("student_loss", fmean(every_loss_of_student), done)
-                    scalars.writer.add_scalar("student_gradient_norm", student_norm, done)
-                stopping = loop.said_anywhere(accelerator, stop.is_set())
-                if config.sample_every and done % config.sample_every == 0:
-                    batch = loop.first_clip(source)
-                    with ema.applied() if ema is not None else nullcontext():
-                        clip = generate(
-                            student, encoders, conditions_of(batch, encoders), settings, config.seed
-                        )
-                    if main:
-                        path = output / "samples" / f"step-{done:08d}.mp4"
-                        write_clip(path, clip[0], config.data.buckets.fps)
-                if done % config.checkpoint_every == 0 or done == config.steps or stopping:
-                    newest = checkpoints.save(output, done, accelerator, config, ema, run.facts)
-                if stopping:
-                    scalars.say(f"stopped and saved after step {done}; the same command goes on")
-                    break
-    assert newest is not None
-    return newest
+                levels = draw_sigmas("critic", config, step.number, range(config.batch)).tolist()
+                step.report(levels, every_loss, norm, rate, **of_student)
+    assert run.newest is not None
+    return run.newest
 
 
 def check_settings(config: TrainConfig) -> list[float]:
@@ -169,7 +131,7 @@ def check_settings(config: TrainConfig) -> list[float]:
         raise ConfigError(f"distill.steps: {error}") from None
 
 
-def load_networks(config: TrainConfig, folder: Path) -> tuple[CausalWan, nn.Module, nn.Module]:
+def load_networks(config: TrainConfig, folder: Path) -> tuple[Network, Network, Network]:
     """Student, critic and frozen teacher, on the CPU: all with the averaged weights of `config.init`.
 
     Raises:

@@ -47,11 +47,12 @@ def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
         packed = _pack(sample)
         arrays = _arrays(sample, packed.first_s)
+        prompt = format.training_prompt(row.get("interaction_prompt"), row.get("caption"))
         members = {
             "mp4": packed.mp4,
             "wav": packed.wav,
             "json": _json(sample),
-            "txt": prompt_of(row).encode("utf-8", "replace"),
+            "txt": prompt.encode("utf-8", "replace"),
             "npz": _npz(arrays),
         }
     except Exception as error:
@@ -95,11 +96,6 @@ def _moved(run: Path, uri: str) -> Path:
     """Where media that a run made lies now that the run's folder has another place."""
     *_, folder, name = ("", *uri.rsplit("/", 2))
     return run / "media" / folder / name
-
-
-def prompt_of(row: Mapping[str, Any]) -> str:
-    """The text to train with: the sentence of a touch, then the caption (InterAvatar §4.2); "" without."""
-    return "\n".join(text for text in (row.get("interaction_prompt"), row.get("caption")) if text)
 
 
 def _json(sample: Sample) -> bytes:

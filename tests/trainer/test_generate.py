@@ -20,6 +20,7 @@ from tests.support.memory import FILLS, filled
 from trainer.data.batch import Conditions
 from trainer.flow import noise_like
 from trainer.generate import sample, unconditional, write_clip
+from trainer.networks.wan import BACKBONE
 
 # Flows that are known
 
@@ -27,7 +28,7 @@ from trainer.generate import sample, unconditional, write_clip
 class Flat:
     """Encoders whose latents are pictures: sampling can be followed by hand."""
 
-    backbone = "wan"
+    backbone = BACKBONE
     device = torch.device("cpu")
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import train as train_cli
 from tests.support.shard_toys import EMBEDDERS, toy_shards
-from trainer import train as loop
+from trainer import run as loop
 from trainer.checkpoint import CheckpointError, load_weights, newest, path_of, read_info
 from trainer.config import ConfigError, TrainConfig, load_config
 from trainer.data.loader import collate
@@ -158,7 +158,7 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     config = configure("stopped")
     handler = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "draw_noise", stopping_at(1))
+        patch.setattr("trainer.train.draw_noise", stopping_at(1))
         stopped = train(config)
     assert stopped == path_of(Path(config.output), 2) and read_info(stopped)["step"] == 2
     assert signal.getsignal(signal.SIGTERM) == handler
@@ -272,7 +272,7 @@ def test_a_loss_that_is_not_finite_names_its_sample(
             noise[2, 0, 0, 0, 0] = math.nan
         return noise
 
-    monkeypatch.setattr(loop, "draw_noise", poisoned)
+    monkeypatch.setattr("trainer.train.draw_noise", poisoned)
     with pytest.raises(NonFiniteLoss, match=rf"^step 1: the loss is not finite; samples: {wrong}\. Look"):
         train(config)
     assert newest(Path(config.output)) == path_of(Path(config.output), 1)
@@ -369,7 +369,7 @@ def test_the_command(
     code, said = run("data.shards=[nowhere]")
     assert code == 1 and "nowhere is no finished folder of shards" in said
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "draw_noise", stopping_at(0))
+        patch.setattr("trainer.train.draw_noise", stopping_at(0))
         code, said = run("steps=2")
     assert code == 1 and "1 of 2 steps are done; the same command goes on" in said
     code, said = run("steps=2")

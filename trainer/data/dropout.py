@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from manifests.shards import training_prompt
 from trainer.config import DropoutConfig
 
 # What can be left out, each alone: the prompt; the sound; eq. 1's two sources; the touched point with its
@@ -31,8 +32,7 @@ def drop(rng: np.random.Generator, is_interaction: bool, dropout: DropoutConfig)
 
 
 def prompt_of(sentence: str | None, caption: str | None, dropped: frozenset[str]) -> str:
-    """The training prompt (§3.4): the sentence of an interaction, then the caption on a line of its own."""
+    """The training prompt (§3.4) without what is dropped; "" where the text is."""
     if "text" in dropped:
         return ""
-    parts = [sentence, None if CAPTION in dropped else caption]
-    return "\n".join(part for part in parts if part)
+    return training_prompt(sentence, None if CAPTION in dropped else caption)

@@ -90,14 +90,14 @@ class LatentCache:
             data = storage.read_bytes(path)
             tensors = load(data)
             known = _made_of(data)
-            found = tensors["latents"], tensors["first"]
+            latents = tensors["latents"], tensors["first"]
         except FileNotFoundError:
             raise LatentError(f"{path} is not there: {_AGAIN}, it goes on where it stopped") from None
         except (SafetensorError, KeyError, ValueError) as error:
             raise LatentError(f"{path} is damaged ({error!r}): delete it and {_AGAIN}") from None
         if known != made_of:
             raise LatentError(f"{path} is of an earlier version of its clip: {_AGAIN}")
-        return found
+        return latents
 
     def made_of(self, path: Path) -> str | None:
         """What a file was made of, by its header; None if it is not there or damaged."""

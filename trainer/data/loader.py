@@ -119,7 +119,7 @@ def loader(
             f"batch {config.batch} cannot be cut into {world} processes x {accumulation} parts: "
             "make it a multiple"
         )
-    _ = source.latents  # that the cache is missing is said here, not in a worker
+    _ = source.latents  # a missing cache is an error here, not in a worker
     batches = DataLoader(
         Clips(source),
         batch_sampler=_MicroBatches(source, first_step, rank, config.batch // world, accumulation),

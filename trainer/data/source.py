@@ -138,9 +138,9 @@ class ClipSource:
         return dict(left_out), {group: np.asarray(rows, np.int64) for group, rows in groups.items()}
 
     def _why(self) -> str:
-        said = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         hint = "; data.allow_preview takes previews" if "preview" in self.left_out else ""
-        return (said or "the shards are empty") + hint
+        return (reasons or "the shards are empty") + hint
 
     def _embedders(self) -> dict[str, str]:
         """The embedders; all clips must agree on them, and on the widths that the network expects."""
@@ -157,9 +157,9 @@ class ClipSource:
                 )
             wanted = getattr(self.config.model, width)
             if widths and widths != [wanted]:
-                found = " and ".join(map(str, widths))
+                actual = " and ".join(map(str, widths))
                 raise ConfigError(
-                    f"{feature} of {' '.join(names) or 'the clips'} is {found} wide, model.{width} is "
+                    f"{feature} of {' '.join(names) or 'the clips'} is {actual} wide, model.{width} is "
                     f"{wanted}: set it to the width of the features"
                 )
             if names:

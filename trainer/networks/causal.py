@@ -21,15 +21,14 @@ from diffusers.models.transformers.transformer_wan import (
     WanTransformer3DModel,
 )
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from trainer.config import DistillConfig, ModelConfig, TrainConfig
 from trainer.data.batch import Conditions
 from trainer.data.decode import to_bytes
 from trainer.flow import add_noise, generator_for, shift_sigma, velocity_to_clean
-from trainer.networks.conditions import Signals, latent_steps
+from trainer.networks.conditions import Signals, latent_steps, run_block
 from trainer.networks.encoders import Encoders
-from trainer.networks.load import load_backbone
+from trainer.networks.load import WeightsError, load_backbone
 from trainer.networks.wan import Context, InterAvatarWan
 
 KeysValues = tuple[Tensor, Tensor]  # [B, L, heads, d] each; the keys are rotated
@@ -238,21 +237,8 @@ class CausalWan(InterAvatarWan):
         for index in range(len(self.adapters)):
             past = memory.layers[index] if memory.layers else None
             sight = Sight(cosine[:, skipped:], sine[:, skipped:], past)
-            block: Any = self.block
-            if torch.is_grad_enabled() and self.checkpointing:
-                hidden = checkpoint(
-                    block,
-                    index,
-                    hidden,
-                    context,
-                    signals,
-                    sight,
-                    0,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                )
-            else:
-                hidden = block(index, hidden, context, signals, sight, 0)
+            inputs = (index, hidden, context, signals, sight, 0)
+            hidden = run_block(self.block, *inputs, again=self.checkpointing)
             if sight.seen is not None:
                 new.append(sight.seen)
         return hidden, context, new
@@ -262,9 +248,11 @@ def load_causal(config: TrainConfig, folder: Path) -> CausalWan:
     """The causal network, as `load_backbone` gives the bidirectional one; `load_weights` fills either.
 
     Raises:
-        WeightsError: the transformer is missing or does not fit.
+        WeightsError: the transformer is missing or does not fit, or its network has no causal form.
     """
-    network: Any = load_backbone(config.model, folder)
+    network = load_backbone(config.model, folder)
+    if not isinstance(network, InterAvatarWan):
+        raise WeightsError(f"{folder}: {config.model.backbone} has no causal form; see trainer/backbones.py")
     return CausalWan(network.transformer, config.model, config.distill.block)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
-import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,17 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config import Backbone, ModelConfig
+from trainer.config import ModelConfig
 from trainer.data.batch import Batch, Conditions
 from trainer.data.decode import to_unit
-from trainer.networks.load import WeightsError, image_encoder_folder, load_part
+from trainer.networks.load import WeightsError, backbone_of, image_encoder_folder, load_part
 from trainer.networks.marker import draw_marker
-
-# Frames of a latent step after the first.
-FRAME_STEP: Final[dict[Backbone, int]] = {"wan": 4, "ltx": 8}
-# Tokens of a prompt that are read; later ones are cut. Wan's network expects exactly 512; 256 is what LTX's
-# own code reads.
-TEXT_TOKENS: Final[dict[Backbone, int]] = {"wan": 512, "ltx": 256}
+from trainer.networks.protocol import Backbone
 
 SETTINGS: Final = "preprocessor_config.json"
 
@@ -47,8 +40,10 @@ class PictureSettings:
             WeightsError: the file is missing or says no means and deviations.
         """
         try:
-            said = json.loads(path.read_text())
-            mean, deviation = (tuple(float(v) for v in said[name]) for name in ("image_mean", "image_std"))
+            settings = json.loads(path.read_text())
+            mean, deviation = (
+                tuple(float(v) for v in settings[name]) for name in ("image_mean", "image_std")
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{path}: not the settings of a CLIP image processor ({error!r})") from None
         if len(mean) != 3 or len(deviation) != 3 or not all(v > 0 for v in deviation):
@@ -77,7 +72,7 @@ class PictureSettings:
 class Encoders:
     """VAE, text encoder and CLIP image encoder of a checkpoint, frozen.
 
-    VAE and CLIP compute in float32, as the libraries' examples for Wan do; the text encoder in `dtype`. What
+    VAE and CLIP compute in float32, as the libraries' examples do; the text encoder in `dtype`. What
     comes out is float32, on `device`, without gradient, and the same inside an autocast region as outside.
     """
 
@@ -119,21 +114,18 @@ class Encoders:
         Raises:
             WeightsError: a part is missing or does not fit.
         """
-        from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan
-        from transformers import AutoTokenizer, CLIPVisionModel, T5EncoderModel, UMT5EncoderModel
+        from transformers import AutoTokenizer, CLIPVisionModel
 
-        wan = config.backbone == "wan"
+        backbone = backbone_of(config.backbone)
         image_folder = image_encoder_folder(config, folder)
         settings = (image_folder if config.image_encoder else folder / "image_processor") / SETTINGS
         image_encoder = load_part(CLIPVisionModel, image_folder)
         if not (folder / "tokenizer").is_dir():
             raise WeightsError(f"{folder}: no tokenizer; needed is a checkpoint in diffusers' layout")
         return cls(
-            backbone=config.backbone,
-            vae=load_part(AutoencoderKLWan if wan else AutoencoderKLLTXVideo, folder / "vae"),
-            text_encoder=load_part(
-                UMT5EncoderModel if wan else T5EncoderModel, folder / "text_encoder", dtype
-            ),
+            backbone=backbone,
+            vae=load_part(backbone.vae, folder / "vae"),
+            text_encoder=load_part(backbone.text_encoder, folder / "text_encoder", dtype),
             tokenizer=AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True),
             image_encoder=image_encoder,
             pictures=PictureSettings.read(settings, image_encoder.config.image_size),
@@ -149,13 +141,13 @@ class Encoders:
         for name, weight in sorted(self.vae.state_dict().items()):
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-        return f"{self.backbone}-vae-{digest.hexdigest()[:16]}"
+        return f"{self.backbone.name}-vae-{digest.hexdigest()[:16]}"
 
     @torch.no_grad()
     def latents(self, video: Tensor) -> Tensor:
         """[B, 3, F, H, W] in [-1, 1] to float32 [B, C, T, h, w], normalised.
 
-        F is 4 n + 1 (wan) or 8 n + 1 (ltx), T = n + 1. The mode of the posterior, without noise.
+        F is `backbone.frame_step` n + 1, T = n + 1. The mode of the posterior, without noise.
         """
         with self._exact():
             mode = self.vae.encode(video.to(self.device, torch.float32)).latent_dist.mode()
@@ -168,23 +160,18 @@ class Encoders:
         mean, deviation = self._scale()
         scaled = latents.to(self.device, torch.float32) * deviation + mean
         with self._exact():
-            if self.backbone == "ltx" and self.vae.config.timestep_conditioning:
-                clean = torch.zeros(len(scaled), device=self.device)  # LTX 0.9.1 and later remove noise here
-                video = self.vae.decode(scaled, clean).sample
-            else:
-                video = self.vae.decode(scaled).sample
-        return torch.as_tensor(video).clamp(-1, 1)
+            return self.backbone.decode(self.vae, scaled).clamp(-1, 1)
 
     @torch.no_grad()
     def text(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Tokens float32 [B, L, D], zeros beyond the prompt, and which count, bool [B, L].
 
-        L is 512 (wan) or 256 (ltx); what is longer is cut. An empty prompt is the end token alone, as the
+        L is `backbone.text_tokens`; what is longer is cut. An empty prompt is the end token alone, as the
         pipelines' unconditional pass has it.
         """
-        length = TEXT_TOKENS[self.backbone]
+        length = self.backbone.text_tokens
         given = self.tokenizer(
-            [clean_prompt(prompt, self.backbone) for prompt in prompts],
+            [self.backbone.clean_prompt(prompt) for prompt in prompts],
             padding="longest",
             max_length=length,
             truncation=True,
@@ -219,14 +206,7 @@ class Encoders:
 
     def _scale(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation that latents are normalised by, [C, 1, 1, 1] each."""
-        if self.backbone == "wan":
-            mean, deviation = (
-                torch.tensor(values, device=self.device)
-                for values in (self.vae.config.latents_mean, self.vae.config.latents_std)
-            )
-        else:
-            mean = self.vae.latents_mean
-            deviation = self.vae.latents_std / self.vae.config.scaling_factor
+        mean, deviation = (values.to(self.device) for values in self.backbone.latent_scale(self.vae))
         return mean.view(-1, 1, 1, 1), deviation.view(-1, 1, 1, 1)
 
     def _exact(self) -> AbstractContextManager[Any]:
@@ -264,17 +244,3 @@ def encode(batch: Batch, encoders: Encoders) -> tuple[Tensor, Conditions]:
         has_reference=batch.has_reference,
     )
     return latents.to(device), conditions.to(device)
-
-
-def clean_prompt(prompt: str, backbone: Backbone) -> str:
-    """A prompt as the backbone's published pipeline reads it.
-
-    Wan: broken characters mended, HTML entities resolved, all white space to single blanks; the line break
-    between sentence and caption becomes a blank, too. LTX: as it is, without white space around it.
-    """
-    if backbone == "ltx":
-        return prompt.strip()
-    import ftfy
-
-    mended = html.unescape(html.unescape(ftfy.fix_text(prompt)))
-    return re.sub(r"\s+", " ", mended).strip()

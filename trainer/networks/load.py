@@ -5,48 +5,41 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
 
 from trainer.config import ModelConfig
+from trainer.networks.protocol import Backbone, Network
 
 
-def load_backbone(config: ModelConfig, folder: Path, fps: float = 16.0) -> nn.Module:
+def backbone_of(name: str) -> Backbone:
+    """What `trainer/networks/NAME.py` says of its network; `name` is one of `trainer.backbones.BACKBONES`."""
+    return cast(Backbone, import_module(f"trainer.networks.{name}").BACKBONE)
+
+
+def load_backbone(config: ModelConfig, folder: Path, fps: float = 16.0) -> Network:
     """The network with its new layers: the transformer's weights from `folder`, float32, on the CPU.
 
-    A text-to-video transformer is widened to image-to-video. The new layers draw their first weights from
-    torch's global generator: seed it before.
+    The new layers draw their first weights from torch's global generator: seed it before.
 
     Args:
         config: the backbone and the widths of the conditions.
         folder: has transformer and, unless the config names one, image_encoder, whose width counts.
-        fps: frame rate of the clips, frames/s; ltx's positions are in seconds.
+        fps: frame rate of the clips, frames/s.
 
     Raises:
         WeightsError: the transformer is missing or does not fit.
     """
-    from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
     from transformers import CLIPVisionConfig
 
-    kind = WanTransformer3DModel if config.backbone == "wan" else LTXVideoTransformer3DModel
-    transformer = load_part(kind, folder / "transformer")
+    backbone = backbone_of(config.backbone)
+    transformer = load_part(backbone.transformer, folder / "transformer")
     width = CLIPVisionConfig.from_pretrained(image_encoder_folder(config, folder)).hidden_size
     try:
-        if config.backbone == "ltx":
-            from trainer.networks.ltx import InterAvatarLtx
-
-            return InterAvatarLtx(transformer, config, width, fps)
-        from trainer.networks.wan import InterAvatarWan, to_image_to_video
-
-        to_image_to_video(transformer, width)
-        if transformer.config.image_dim != width:
-            raise ValueError(
-                f"takes CLIP features {transformer.config.image_dim} wide, the image encoder gives {width}"
-            )
-        return InterAvatarWan(transformer, config)
+        return backbone.network(transformer, config, width, fps)
     except ValueError as error:
         raise WeightsError(f"{folder / 'transformer'}: {error}") from None
 
@@ -69,18 +62,20 @@ def load_part(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> An
         WeightsError: files or weights are missing, or of another shape.
     """
     try:
-        said = json.loads((folder / "config.json").read_text()).get("_class_name", kind.__name__)
+        class_name = json.loads((folder / "config.json").read_text()).get("_class_name", kind.__name__)
     except FileNotFoundError:
         raise WeightsError(
             f"{folder}: no config.json of {kind.__name__} there; see `model` in the config"
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise WeightsError(f"{folder}/config.json: not readable ({error}); fetch it again") from None
-    if said != kind.__name__:  # diffusers names the class, transformers does not
-        raise WeightsError(f"{folder}: holds a {said}, needed is {kind.__name__}; is model.backbone right?")
+    if class_name != kind.__name__:  # diffusers names the class, transformers does not
+        raise WeightsError(
+            f"{folder}: holds a {class_name}, needed is {kind.__name__}; is model.backbone right?"
+        )
     with quiet():
         try:
-            model, found = kind.from_pretrained(
+            model, loading = kind.from_pretrained(
                 str(folder),
                 local_files_only=True,
                 use_safetensors=True,  # a pickled checkpoint could run code
@@ -91,7 +86,7 @@ def load_part(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> An
             raise WeightsError(
                 f"{folder}: {kind.__name__} cannot be loaded from safetensors there: {error}"
             ) from None
-    wrong = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    wrong = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
     if wrong:
         raise WeightsError(
             f"{folder}: {len(wrong)} weights of {kind.__name__} are missing or of another shape, first "
@@ -106,12 +101,12 @@ def image_encoder_folder(config: ModelConfig, folder: Path) -> Path:
     Raises:
         WeightsError: nowhere.
     """
-    found = Path(config.image_encoder) if config.image_encoder else folder / "image_encoder"
-    if not found.is_dir():
+    encoder = Path(config.image_encoder) if config.image_encoder else folder / "image_encoder"
+    if not encoder.is_dir():
         raise WeightsError(
-            f"{found}: no CLIP image encoder there; name a folder of one as model.image_encoder"
+            f"{encoder}: no CLIP image encoder there; name a folder of one as model.image_encoder"
         )
-    return found
+    return encoder
 
 
 @contextmanager

@@ -7,13 +7,17 @@ and position tokens are a third source of the appearance attention, decoupled fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLLTXVideo
 from diffusers.models.transformers.transformer_ltx import LTXVideoTransformer3DModel
 from torch import Tensor, nn
+from transformers import T5Config, T5EncoderModel
 
+from trainer.backbones import BACKBONES
 from trainer.config import ModelConfig
 from trainer.data.batch import Conditions
 from trainer.flow import timesteps
@@ -28,6 +32,7 @@ from trainer.networks.conditions import (
     run_block,
     where_present,
 )
+from trainer.networks.protocol import Backbone, Network
 
 CLIP_DIM = 1280  # ViT-H
 PIXELS = 32  # of a latent, each way
@@ -43,13 +48,13 @@ class Context:
     bias: Tensor  # [B, 1, N]: 0 for the tokens that count, -10000 for the others
 
 
-class InterAvatarLtx(nn.Module):
+class InterAvatarLtx(Network):
     """LTXVideoTransformer3DModel with an adapter behind each block.
 
     Under bf16 autocast the time embedding and the modulations stay float32.
     """
 
-    frame_step = 8  # frames of a latent step after the first
+    frame_step = BACKBONES["ltx"].frame_step
 
     def __init__(
         self,
@@ -151,7 +156,7 @@ class InterAvatarLtx(nn.Module):
     def context(self, sigma: Tensor, conditions: Conditions, size: tuple[int, int, int]) -> Context:
         """Time and text, for all blocks. sigma: [B]; size: T, h, w of the video.
 
-        The reference is clean, timestep 0; where it was dropped, its zeros are said to be all noise.
+        The reference is clean, timestep 0; where it was dropped, its zeros have the timestep of noise, 1000.
         """
         embed: Any = self.transformer.time_embed
         weight = embed.linear.weight
@@ -183,10 +188,6 @@ class InterAvatarLtx(nn.Module):
         hidden = self.transformer.norm_out(hidden) * (1 + scale) + shift
         return self.transformer.proj_out(hidden).transpose(1, 2).unflatten(2, size)
 
-    def new_parameters(self) -> dict[str, nn.Parameter]:
-        """The weights that the pretrained network does not have, by name."""
-        return {n: p for n, p in self.named_parameters() if not n.startswith("transformer.")}
-
 
 def _spread(of_each: Tensor, size: tuple[int, int, int]) -> Tensor:
     """What the reference and the video have, alternating [2 B, D], to each of their tokens: [B, L, D]."""
@@ -194,3 +195,58 @@ def _spread(of_each: Tensor, size: tuple[int, int, int]) -> Tensor:
     reference, video = of_each.unflatten(0, (-1, 1, 2)).unbind(2)
     picture = height * width
     return torch.cat([reference.expand(-1, picture, -1), video.expand(-1, steps * picture, -1)], dim=1)
+
+
+class Ltx:
+    """LTX-Video. Its checkpoints have no CLIP image encoder: `model.image_encoder` names one."""
+
+    name = "ltx"
+    frame_step = InterAvatarLtx.frame_step
+    text_tokens = 256  # as LTX's own code
+    transformer = LTXVideoTransformer3DModel
+    vae = AutoencoderKLLTXVideo
+    text_encoder = T5EncoderModel
+
+    def network(self, transformer: Any, config: ModelConfig, image_dim: int, fps: float) -> Network:
+        """See `Backbone.network`."""
+        return InterAvatarLtx(transformer, config, image_dim, fps)
+
+    def clean_prompt(self, prompt: str) -> str:
+        """As it is, without white space around it."""
+        return prompt.strip()
+
+    def latent_scale(self, vae: Any) -> tuple[Tensor, Tensor]:
+        """See `Backbone.latent_scale`."""
+        return vae.latents_mean, vae.latents_std / vae.config.scaling_factor
+
+    def decode(self, vae: Any, latents: Tensor) -> Tensor:
+        """See `Backbone.decode`."""
+        if not vae.config.timestep_conditioning:
+            return torch.as_tensor(vae.decode(latents).sample)
+        clean = torch.zeros(len(latents), device=latents.device)  # LTX 0.9.1 and later remove noise here
+        return torch.as_tensor(vae.decode(latents, clean).sample)
+
+    def tiny_parts(self, t5: Mapping[str, Any]) -> dict[str, Any]:
+        """LTX-Video, about 1 MB."""
+        return {
+            "vae": AutoencoderKLLTXVideo(
+                latent_channels=16,
+                block_out_channels=(4, 4, 4, 4),
+                decoder_block_out_channels=(4, 4, 4, 4),
+                layers_per_block=(1, 1, 1, 1, 1),
+                decoder_layers_per_block=(1, 1, 1, 1, 1),
+            ),
+            "text_encoder": T5EncoderModel(T5Config(**t5, feed_forward_proj="gated-gelu")),
+            "transformer": LTXVideoTransformer3DModel(
+                in_channels=16,
+                out_channels=16,
+                num_attention_heads=2,
+                attention_head_dim=12,
+                cross_attention_dim=24,
+                num_layers=2,
+                caption_channels=t5["d_model"],
+            ),
+        }
+
+
+BACKBONE: Backbone = Ltx()

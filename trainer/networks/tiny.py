@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import torch
 
-from trainer.config import Backbone, ModelConfig
-from trainer.networks.load import quiet
+from trainer.config import ModelConfig
+from trainer.networks.load import backbone_of, quiet
 
 WIDTH = 32  # of text and image features
 IMAGE_SIDE = 32  # px; 8 x 8 patches: 17 tokens
@@ -36,81 +36,26 @@ def model_folder(config: ModelConfig, output: Path) -> Path:
     return folder
 
 
-def save_random_model(folder: Path, backbone: Backbone, seed: int = 0) -> Path:
+def save_random_model(folder: Path, backbone: str, seed: int = 0) -> Path:
     """Save a checkpoint of random weights in the layout of the published ones, and give its folder back.
 
-    wan: Wan2.1 image-to-video (36 input channels, a CLIP branch), about 0.5 MB. ltx: LTX-Video, about
-    1 MB, and a CLIP encoder beside it. The tokenizer's pieces are single characters. The global generator
+    About 1 MB, a CLIP encoder included. The tokenizer's pieces are single characters. The global generator
     is left as it was.
     """
-    with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        parts = _wan_parts() if backbone == "wan" else _ltx_parts()
-        parts["image_encoder"], parts["image_processor"] = _clip()
-        for name, part in parts.items():
+    with quiet():
+        for name, part in random_parts(backbone, seed).items():
             part.save_pretrained(folder / name)
     return folder
 
 
-def _wan_parts() -> dict[str, Any]:
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
-    from transformers import UMT5Config, UMT5EncoderModel
-
+def random_parts(backbone: str, seed: int = 0) -> dict[str, Any]:
+    """The parts of such a checkpoint by the names of their folders."""
     tokenizer = tiny_tokenizer()
-    return {
-        "vae": AutoencoderKLWan(
-            base_dim=3,
-            z_dim=16,
-            dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
-            temperal_downsample=[False, True, True],
-        ),
-        "tokenizer": tokenizer,
-        "text_encoder": UMT5EncoderModel(UMT5Config(**_t5_settings(tokenizer))),
-        "transformer": WanTransformer3DModel(
-            patch_size=(1, 2, 2),
-            num_attention_heads=2,
-            attention_head_dim=12,
-            in_channels=36,
-            out_channels=16,
-            text_dim=WIDTH,
-            freq_dim=32,
-            ffn_dim=48,
-            num_layers=2,
-            cross_attn_norm=True,
-            qk_norm="rms_norm_across_heads",
-            image_dim=WIDTH,
-            added_kv_proj_dim=24,
-            rope_max_seq_len=128,
-        ),
-    }
-
-
-def _ltx_parts() -> dict[str, Any]:
-    from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
-    from transformers import T5Config, T5EncoderModel
-
-    tokenizer = tiny_tokenizer()
-    return {
-        "vae": AutoencoderKLLTXVideo(
-            latent_channels=16,
-            block_out_channels=(4, 4, 4, 4),
-            decoder_block_out_channels=(4, 4, 4, 4),
-            layers_per_block=(1, 1, 1, 1, 1),
-            decoder_layers_per_block=(1, 1, 1, 1, 1),
-        ),
-        "tokenizer": tokenizer,
-        "text_encoder": T5EncoderModel(T5Config(**_t5_settings(tokenizer), feed_forward_proj="gated-gelu")),
-        "transformer": LTXVideoTransformer3DModel(
-            in_channels=16,
-            out_channels=16,
-            num_attention_heads=2,
-            attention_head_dim=12,
-            cross_attention_dim=24,
-            num_layers=2,
-            caption_channels=WIDTH,
-        ),
-    }
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        parts = backbone_of(backbone).tiny_parts(_t5_settings(tokenizer)) | {"tokenizer": tokenizer}
+        parts["image_encoder"], parts["image_processor"] = _clip()
+    return parts
 
 
 def _t5_settings(tokenizer: Any) -> dict[str, Any]:

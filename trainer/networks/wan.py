@@ -6,13 +6,19 @@ picture stands before the video in time and is left out of the output.
 
 from __future__ import annotations
 
+import html
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanImageEmbedding, WanTransformer3DModel
 from torch import Tensor, nn
+from transformers import UMT5Config, UMT5EncoderModel
 
+from trainer.backbones import BACKBONES
 from trainer.config import ModelConfig
 from trainer.data.batch import Conditions
 from trainer.flow import timesteps
@@ -27,6 +33,7 @@ from trainer.networks.conditions import (
     run_block,
     where_present,
 )
+from trainer.networks.protocol import Backbone, Network
 
 TEXT_TOKENS = 512  # diffusers takes the last 512 tokens of the context for the text, whatever they are
 MASK_CHANNELS = 4  # one for each frame of a latent step
@@ -42,13 +49,13 @@ class Context:
     tokens: Tensor  # [B, N_clip + N_pos + 512, D]: image, position, text
 
 
-class InterAvatarWan(nn.Module):
+class InterAvatarWan(Network):
     """WanTransformer3DModel with an adapter behind each block.
 
     Under bf16 autocast the time embedding and the modulations stay float32, as Wan computes them.
     """
 
-    frame_step = 4  # frames of a latent step after the first
+    frame_step = BACKBONES["wan"].frame_step
 
     def __init__(self, transformer: WanTransformer3DModel, config: ModelConfig) -> None:
         """Wrap an image-to-video transformer; a text-to-video one goes through `to_image_to_video` first.
@@ -207,10 +214,6 @@ class InterAvatarWan(nn.Module):
         grid = patches.reshape(len(hidden), steps, height // rows, width // columns, rows, columns, -1)
         return grid.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
-    def new_parameters(self) -> dict[str, nn.Parameter]:
-        """The weights that the pretrained network does not have, by name."""
-        return {n: p for n, p in self.named_parameters() if not n.startswith("transformer.")}
-
 
 def _mask(latents: Tensor) -> Tensor:
     """Ones [B, 4, T, h, w]: all frames of all steps are known."""
@@ -263,3 +266,72 @@ def to_image_to_video(transformer: WanTransformer3DModel, image_dim: int = CLIP_
         widen_patch_embedding(transformer)
     if shape.image_dim is None:
         add_image_attention(transformer, image_dim)
+
+
+class Wan:
+    """Wan 2.1: text-to-video checkpoints, which are widened, and image-to-video ones."""
+
+    name = "wan"
+    frame_step = InterAvatarWan.frame_step
+    text_tokens = TEXT_TOKENS
+    transformer = WanTransformer3DModel
+    vae = AutoencoderKLWan
+    text_encoder = UMT5EncoderModel
+
+    def network(self, transformer: Any, config: ModelConfig, image_dim: int, fps: float) -> Network:
+        """See `Backbone.network`."""
+        to_image_to_video(transformer, image_dim)
+        width = transformer.config.image_dim
+        if width != image_dim:
+            raise ValueError(f"takes CLIP features {width} wide, the image encoder gives {image_dim}")
+        return InterAvatarWan(transformer, config)
+
+    def clean_prompt(self, prompt: str) -> str:
+        """Broken characters mended, HTML entities resolved, all white space to single blanks.
+
+        The line break between sentence and caption becomes a blank, too.
+        """
+        import ftfy
+
+        mended = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+        return re.sub(r"\s+", " ", mended).strip()
+
+    def latent_scale(self, vae: Any) -> tuple[Tensor, Tensor]:
+        """See `Backbone.latent_scale`."""
+        return torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
+
+    def decode(self, vae: Any, latents: Tensor) -> Tensor:
+        """See `Backbone.decode`."""
+        return torch.as_tensor(vae.decode(latents).sample)
+
+    def tiny_parts(self, t5: Mapping[str, Any]) -> dict[str, Any]:
+        """Wan2.1 image-to-video: 36 input channels and a CLIP branch, about 0.5 MB."""
+        return {
+            "vae": AutoencoderKLWan(
+                base_dim=3,
+                z_dim=16,
+                dim_mult=[1, 1, 1, 1],
+                num_res_blocks=1,
+                temperal_downsample=[False, True, True],
+            ),
+            "text_encoder": UMT5EncoderModel(UMT5Config(**t5)),
+            "transformer": WanTransformer3DModel(
+                patch_size=(1, 2, 2),
+                num_attention_heads=2,
+                attention_head_dim=12,
+                in_channels=36,
+                out_channels=16,
+                text_dim=t5["d_model"],
+                freq_dim=32,
+                ffn_dim=48,
+                num_layers=2,
+                cross_attn_norm=True,
+                qk_norm="rms_norm_across_heads",
+                image_dim=t5["d_model"],
+                added_kv_proj_dim=24,
+                rope_max_seq_len=128,
+            ),
+        }
+
+
+BACKBONE: Backbone = Wan()

@@ -1,0 +1,83 @@
+"""What a network is to the rest of the trainer: the module that is trained, and the checkpoint around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from trainer.config import ModelConfig
+from trainer.data.batch import Conditions
+
+
+class Network(nn.Module):
+    """A pretrained transformer with the new layers around it: what loops train and samplers call."""
+
+    frame_step: int  # frames of a latent step after the first
+    transformer: nn.Module  # the pretrained part; all else is new
+    checkpointing: bool  # compute blocks again in the backward pass
+
+    def forward(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+        """The velocity eps - x.
+
+        Args:
+            noisy: [B, C, T, h, w].
+            sigma: noise levels, [B] in [0, 1].
+            conditions: audio of frame_step (T - 1) + 1 rows.
+
+        Returns:
+            [B, C, T, h, w] in the type of `noisy`.
+
+        Raises:
+            ValueError: the audio has another length.
+        """
+        raise NotImplementedError
+
+    def new_parameters(self) -> dict[str, nn.Parameter]:
+        """The weights that the pretrained transformer does not have, by name."""
+        return {n: p for n, p in self.named_parameters() if not n.startswith("transformer.")}
+
+
+class Backbone(Protocol):
+    """A published video diffusion model: its parts in diffusers' layout, and the network made of it."""
+
+    name: str  # in `trainer.backbones.BACKBONES`
+    frame_step: int  # frames of a latent step after the first
+    text_tokens: int  # of a prompt that are read; later ones are cut
+    transformer: Any  # class of diffusers
+    vae: Any  # class of diffusers
+    text_encoder: Any  # class of transformers
+
+    def network(self, transformer: Any, config: ModelConfig, image_dim: int, fps: float) -> Network:
+        """The network around a loaded transformer.
+
+        Args:
+            transformer: of the class `self.transformer`.
+            config: the widths of the conditions.
+            image_dim: width of the features that the CLIP image encoder gives.
+            fps: frame rate of the clips, frames/s.
+
+        Raises:
+            ValueError: the transformer has another shape; the message says which.
+        """
+        ...
+
+    def clean_prompt(self, prompt: str) -> str:
+        """A prompt as the published pipeline reads it."""
+        ...
+
+    def latent_scale(self, vae: Any) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, [C] each, that the latents of a loaded VAE are normalised by."""
+        ...
+
+    def decode(self, vae: Any, latents: Tensor) -> Tensor:
+        """[B, C, T, h, w], not normalised, to [B, 3, F, H, W] in about [-1, 1]."""
+        ...
+
+    def tiny_parts(self, t5: Mapping[str, Any]) -> dict[str, Any]:
+        """vae, text_encoder and transformer of random weights, small enough for a CPU.
+
+        t5: settings of a small T5 encoder; its width, `d_model`, is that of the CLIP features, too.
+        """
+        ...
