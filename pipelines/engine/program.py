@@ -163,10 +163,10 @@ def due(row: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Step], bool
     todo: list[Step] = []
     renewed: set[str] = set()
     have = row.get("stages") or {}
-    error = row.get("error") or {}
+    error, stopped = row.get("error") or {}, row.get("stopped") or {}
     for step in steps:
         if have.get(step.name) == step.fingerprint:
-            if (row.get("stopped") or "").startswith(f"{step.name}:"):
+            if stopped.get("stage") == step.name:
                 return todo, True
             continue
         stands = error.get("stage") == step.name and error.get("fingerprint") == step.fingerprint

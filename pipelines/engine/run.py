@@ -218,8 +218,6 @@ class Run:
         plan = make_plan(listing, program, manifest, schema, self.retry_errors, head_start)
         if plan.updated.num_rows:
             store.commit(manifest, plan.updated, self.run_id)
-        # A row that an earlier pass of this run left unfinished is new to this pass.
-        plan.todo = store.with_values(plan.todo, "run_id", [None] * plan.todo.num_rows)
         plan_file = folder / "_plan.parquet"
         store.write_table(plan_file, plan.todo, row_group_size=10_000)
         progress.start(program.name, plan.todo.num_rows, plan.reused)
