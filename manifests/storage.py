@@ -8,6 +8,7 @@ folders, nor locks, nor appending.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
 # Stores in which an object appears at once and whole, and that have no folders.
@@ -91,6 +92,30 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     elif not _is_object_store(remote):
         remote.fs.makedirs(remote.path, exist_ok=True)
+
+
+@contextmanager
+def locked(file: Path, wait: bool = True, shared: bool = False) -> Iterator[IO[str]]:
+    """Hold a local file's lock, against all other processes and threads; gives the opened file.
+
+    The system lets go of it when the process dies. On a file system that several machines share, it must
+    share `flock` too: NFS does, Lustre needs the mount option `flock`.
+
+    Args:
+        file: made if it is not there; its content stays.
+        wait: for another that holds it.
+        shared: hold it beside others that do so; the file must be there, and need not be writable.
+
+    Raises:
+        BlockingIOError: another holds it, and `wait` is False.
+        OSError: the file cannot be opened or locked.
+    """
+    # Not for appending: what is written at a place would go to the end.
+    flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+    with os.fdopen(os.open(file, flags, 0o666), "r" if shared else "r+") as handle:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
+        yield handle
 
 
 def read_bytes(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from stages.contract import Stage
 
 Span = tuple[float, float]
 MediaKind = Literal["video", "picture"]
+Engine = Literal["ray", "inline"]
 MEDIA = "media_uri"
 
 
