@@ -37,9 +37,11 @@ from stages.contract import Column
 class Run:
     """Everything one run needs, resolved.
 
+    listing: the input; only its fields where `choose` gives the rows.
     folder: the output; holds manifest/, features/, media/, run.json, screen.yaml.
     answers: where a language model keeps its answers and counts its requests.
     weights: names of the models in the model store that its stages load.
+    choose: gives the input of a second step, once the run before it is finished.
     """
 
     pipeline: Pipeline
@@ -53,6 +55,7 @@ class Run:
     input: str = ""
     answers: Path | None = None
     weights: Sequence[str] = ()
+    choose: Callable[[], Listing] | None = None
     run_id: str = field(default_factory=lambda: time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
 
     def execute(self, progress: Progress) -> dict[str, Any]:
@@ -64,6 +67,7 @@ class Run:
             KeyboardInterrupt: after what was finished has been made safe.
         """
         self._check_weights(progress)
+        listing = self.listing if self.choose is None else self.choose()
         with lock(self.folder) as check_lock:
             before = read_run(self.folder)
             if before is not None and before["pipeline"] != self.pipeline.name:
@@ -74,7 +78,7 @@ class Run:
             spent = self._usage()
             write_run(self.folder, record)
             try:
-                record |= self._figures(progress, record, check_lock)
+                record |= self._figures(listing, progress, record, check_lock)
                 record |= {"status": "finished", "finished": now()}
             except BaseException as error:
                 kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -88,10 +92,14 @@ class Run:
             return record
 
     def _figures(
-        self, progress: Progress, record: dict[str, Any], check_lock: Callable[[], None]
+        self,
+        listing: Listing,
+        progress: Progress,
+        record: dict[str, Any],
+        check_lock: Callable[[], None],
     ) -> dict[str, Any]:
         """Compute everything; passes over the manifest are repeated while batches bring new answers."""
-        listing, head_start = self.listing, {}
+        head_start: dict[str, Any] = {}
         listed = {row["sample_id"] for row in listing.rows}
         if self.pipeline.split is not None:
             listing, head_start = self._cut(self.pipeline.split, progress, record, check_lock)

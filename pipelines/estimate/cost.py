@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
-from backends.language.openai_endpoint import OpenAIEndpoint
-from backends.language.vllm_chat import VllmChat
-from backends.video.wan import WanImageToVideo
+from backends.video.image_to_video import Gpu
 from manifests import features, store
 from manifests.schema import to_rows
 from manifests.storage import each, folder_of, is_remote
 from pipelines.engine.pipeline import MEDIA, Resources, Split
 from pipelines.engine.plan import fan_out
-from pipelines.engine.program import Program, Step
+from pipelines.engine.program import Group, Program, Step
 from pipelines.engine.run import Run
 from pipelines.engine.source import InputError, Listing
 from pipelines.estimate.earlier_runs import (
@@ -32,21 +29,9 @@ from pipelines.estimate.earlier_runs import (
     step_of,
     work_left,
 )
-from pipelines.requests import Request, clips_before_choice, prepare
-from pipelines.synthetic_interactions import SyntheticInteractionsSettings, clips_to_make
+from pipelines.requests import Request, prepare
 from stages.contract import Column, Stage
-from stages.reactions import Reactions
 
-Gpu = Literal["H100", "A100", "H20"]
-
-# Seconds for one clip of Wan2.2-I2V-A14B, 81 frames in 40 steps, by pixels of a frame.
-WAN_SECONDS: Final[Mapping[int, Mapping[Gpu, float]]] = {
-    832 * 480: {"H100": 327.8, "A100": 810.0, "H20": 1117.0},
-    1280 * 720: {"H100": 1055.9, "A100": 2811.0, "H20": 4055.0},
-}
-WAN_SOURCE: Final = (
-    "Wan2.2's README, Computational Efficiency on Different GPUs: Wan's own code with offload on one {gpu}"
-)
 # Rows whose files are looked at to say how many bytes a sample writes.
 LOOKED_AT: Final = 200
 
@@ -141,36 +126,38 @@ def estimates(request: Request, like: Path | None = None, gpu: Gpu = "H100") -> 
     Raises:
         SettingsError, InputError: as `prepare`; `like` holds no run of the pipeline.
     """
-    run = next(prepare(request))
-    then = clips_before_choice(request)
-    if like is not None and not any(step_of(like, r) for r in (run, then) if r is not None):
+    runs = prepare(request)
+    if like is not None and not any(step_of(like, run) for run in runs):
         raise InputError(f"--like {like} holds no run of {request.pipeline}")
+    run = runs[0]
     written = run.folder if request.output is not None else None
     program, split = run.program(), run.pipeline.split
     if split is not None:
         return _with_split(run, program, split, written, like, gpu)
     work = work_left(program, run.listing, written)
     made = [_estimate(run, program, work, earlier_runs(run, written, like), gpu)]
-    if then is not None:
-        made.append(_clips(run, then, work, request.output is not None, like, gpu))
+    if len(runs) > 1:
+        made.append(_second_step(runs[0], runs[1], work, request.output is not None, like, gpu))
     return made
 
 
-def _clips(run: Run, then: Run, portraits: Work, has_output: bool, like: Path | None, gpu: Gpu) -> Estimate:
-    """The second step of synthetic_interactions; exact where its portraits are finished."""
-    assert isinstance(then.settings, SyntheticInteractionsSettings)
-    program = then.program()
-    earlier = earlier_runs(then, then.folder if has_output else None, like)
-    if has_output and not portraits.ids and store.manifest_files(run.folder / "manifest"):
-        listed = {row["sample_id"] for row in run.listing.rows}
-        chosen = clips_to_make(run.folder, then.settings, listed)
-        return _estimate(then, program, work_left(program, chosen, then.folder), earlier, gpu)
-    made = _estimate(then, program, Work(Counter({names_of(program): then.settings.clips})), earlier, gpu)
-    made.unknown_sizes = then.settings.clips
-    made.notes.append(
-        f"{then.settings.clips} clips are asked for; fewer are made if the kept portraits give no more"
+def _second_step(
+    first: Run, second: Run, first_work: Work, has_output: bool, like: Path | None, gpu: Gpu
+) -> Estimate:
+    """A run that follows from another; exact where that one is finished."""
+    follows = second.pipeline.follows
+    assert follows is not None and second.choose is not None
+    program = second.program()
+    earlier = earlier_runs(second, second.folder if has_output else None, like)
+    if has_output and not first_work.ids and store.manifest_files(first.folder / "manifest"):
+        return _estimate(second, program, work_left(program, second.choose(), second.folder), earlier, gpu)
+    work = Work(Counter({names_of(program): follows.wanted}), sizes=[None] * follows.wanted)
+    estimate = _estimate(second, program, work, earlier, gpu)
+    estimate.notes.append(
+        f"{follows.wanted} {follows.samples} are asked for; fewer are made if the kept "
+        f"{first.pipeline.name} give no more"
     )
-    return made
+    return estimate
 
 
 def _with_split(
@@ -231,8 +218,9 @@ def _estimate(run: Run, program: Program, work: Work, earlier: Earlier, gpu: Gpu
     made.cpus = cluster.cpus if cluster.cpus is not None else os.cpu_count() or 1
     made.gpus = cluster.gpus if cluster.gpus is not None else _own_gpus()
     made.machine = cluster.cpus is None and cluster.gpus is None
-    _add_time(made, program, earlier)
-    opened = [any(_opens(s) for s in steps) for _, steps in _groups(made, program)]
+    groups = program.groups(run.resources_of)
+    _add_time(made, groups, earlier)
+    opened = [any(_opens(step.stage) for step in steps) for steps, _ in groups]
     made.read_bytes = sum(size or 0 for size in work.sizes) * sum(opened)
     made.unknown_sizes = work.sizes.count(None)
     made.written_bytes = _written(made, program, earlier)
@@ -254,34 +242,26 @@ def _measured(cost: StageCost, step: Step, earlier: Earlier) -> StageCost | None
 
 
 def _published(cost: StageCost, step: Step, gpu: Gpu, made: Estimate) -> StageCost | None:
+    if not cost.resources.gpus:
+        return None
     for model in step.stage.models:
-        if not isinstance(model, WanImageToVideo) or not cost.resources.gpus:
-            continue
-        is_real = model.model.name == "wan2.2-i2v-a14b" and not model.model.is_random
-        if is_real and (model.num_frames, model.num_inference_steps) == (81, 40):
-            seconds = WAN_SECONDS.get(model.max_area, {}).get(gpu)
-            if seconds is not None:
-                source = WAN_SOURCE.format(gpu=gpu)
-                made.published.add(source)
-                return replace(cost, seconds=seconds, held=seconds, source=f"published, {gpu}")
+        published_seconds = getattr(model, "published_seconds", None)
+        published = published_seconds(gpu) if published_seconds is not None else None
+        if published is not None:
+            made.published.add(published.source)
+            seconds = published.seconds
+            return replace(cost, seconds=seconds, held=seconds, source=f"published, {gpu}")
     return None
-
-
-def _groups(made: Estimate, program: Program) -> list[tuple[list[StageCost], list[Stage]]]:
-    """Neighbours with the same resources, which share a worker."""
-    pairs = zip(made.stages, (step.stage for step in program.steps), strict=True)
-    grouped = [list(group) for _, group in groupby(pairs, lambda pair: pair[0].resources)]
-    return [([cost for cost, _ in group], [stage for _, stage in group]) for group in grouped]
 
 
 def _opens(stage: Stage) -> bool:
     return bool(stage.sees) or MEDIA in stage.writes
 
 
-def _add_time(made: Estimate, program: Program, earlier: Earlier) -> None:
+def _add_time(made: Estimate, groups: Sequence[Group], earlier: Earlier) -> None:
     """Seconds of CPUs, GPUs and of the clock: what is scarcest decides, be it a kind or a group's workers."""
-    groups = _groups(made, program)
-    sees = [[c for c, stage in zip(costs, stages, strict=True) if stage.sees] for costs, stages in groups]
+    costs = {cost.name: cost for cost in made.stages}
+    sees = [[costs[step.name] for step in steps if step.stage.sees] for steps, _ in groups]
     readers = [cost for group in sees for cost in group]
     found = earlier.decoded([cost.name for cost in readers])
     if readers:
@@ -291,9 +271,8 @@ def _add_time(made: Estimate, program: Program, earlier: Earlier) -> None:
             source = f"run {found[0]['run_id']}"
             made.decode = replace(made.decode, seconds=found[1], source=source)
     wall = 0.0
-    for (costs, _), seeing in zip(groups, sees, strict=True):
-        takes = costs[0].resources
-        busy = sum(cost.samples * cost.held for cost in costs)
+    for (steps, takes), seeing in zip(groups, sees, strict=True):
+        busy = sum(costs[step.name].samples * costs[step.name].held for step in steps)
         if seeing and found is not None:  # earlier runs add up the decoding of all groups: equal shares of it
             at_once = takes.concurrency if found[0]["engine"] == "ray" else 1
             share = found[1] / sum(map(bool, sees)) / at_once
@@ -353,18 +332,20 @@ def _size(path: Path | None) -> int:
 def _asked(made: Estimate, program: Program, run: Run, earlier: Earlier) -> Asked | None:
     """Questions of the stages, corrected and priced by the last run that asked the same model."""
     asking = [
-        s for s in program.steps if any(isinstance(m, OpenAIEndpoint | VllmChat) for m in s.stage.models)
+        step
+        for step in program.steps
+        if any(getattr(model, "counts_requests", False) for model in step.stage.models)
     ]
     if not asking:
         return None
     costs = {cost.name: cost for cost in made.stages}
-    count = sum(costs[s.name].samples * questions(s.stage) for s in asking)
+    count = sum(costs[s.name].samples * s.stage.questions for s in asking)
     for record in reversed(earlier.records):
         vlm = record.get("vlm") or {}
         same = [
             s for s in asking if record["stages"].get(s.name, {}).get("models") == [*costs[s.name].models]
         ]
-        then = sum(computed(record, s.name) * questions(s.stage) for s in same)
+        then = sum(computed(record, s.name) * s.stage.questions for s in same)
         if not vlm.get("requests") or not then or len(same) < len(asking):
             continue
         # A batch's answers are taken out of the cache that they were put into; others there saved a request.
@@ -378,8 +359,3 @@ def _asked(made: Estimate, program: Program, run: Run, earlier: Earlier) -> Aske
             usd = (prompt * prices[0] + completion * prices[1]) / 1e6
         return Asked(count, prompt, completion, usd)
     return Asked(count)
-
-
-def questions(stage: Stage) -> int:
-    """Questions that a stage asks about one sample: each prompt, the one for reactions for each type."""
-    return len(stage.config.types) if isinstance(stage, Reactions) else len(stage.prompts)

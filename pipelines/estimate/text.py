@@ -8,8 +8,9 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
+from backends.video.image_to_video import Gpu
 from pipelines.engine.progress import duration
-from pipelines.estimate.cost import Asked, Estimate, Gpu
+from pipelines.estimate.cost import Asked, Estimate
 
 
 def print_estimates(made: Sequence[Estimate], out: Console) -> None:
