@@ -65,8 +65,8 @@ def folder_of(address: str | Path) -> Path:
         hint = f"pip install {package}" if package else str(error)
         raise StorageError(f"{parts.scheme}:// needs a package that is not installed: {hint}") from error
     except (ValueError, TypeError, OSError) as error:
-        said = str(error).partition("\n")[0]
-        raise StorageError(f"{address} cannot be used as a folder: {said}") from error
+        reason = str(error).partition("\n")[0]
+        raise StorageError(f"{address} cannot be used as a folder: {reason}") from error
     return path
 
 
@@ -194,8 +194,8 @@ def files(folder: Path, suffix: str = "") -> list[Path]:
     remote: Any = folder
     with suppress(FileNotFoundError):
         remote.fs.invalidate_cache()
-        found = remote.fs.ls(remote.path, detail=True)
-        names = [str(f["name"]).rpartition("/")[2] for f in found if f["type"] == "file"]
+        entries = remote.fs.ls(remote.path, detail=True)
+        names = [str(f["name"]).rpartition("/")[2] for f in entries if f["type"] == "file"]
         return [folder / name for name in sorted(names) if name and name.endswith(suffix)]
     return []
 

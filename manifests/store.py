@@ -335,8 +335,8 @@ def _numbered(manifest: Path, number: int) -> Path:
 
 def _number(file: Path) -> int:
     """The number in the name of one of our files; -1 for any other."""
-    found = _NUMBERED.fullmatch(file.name)
-    return int(found[1]) if found else -1
+    match = _NUMBERED.fullmatch(file.name)
+    return int(match[1]) if match else -1
 
 
 def _sorted(table: pa.Table) -> pa.Table:

@@ -231,8 +231,8 @@ def is_device_lost(error: Exception) -> bool:
     """Whether every further use of the GPU, or of vLLM's engine, would fail too."""
     if type(error).__name__ == "EngineDeadError":
         return True
-    said = str(error)
-    lost = "CUDA error" in said or "CUDNN_STATUS_EXECUTION_FAILED" in said
+    message = str(error)
+    lost = "CUDA error" in message or "CUDNN_STATUS_EXECUTION_FAILED" in message
     return lost and not is_out_of_memory(error)
 
 

@@ -135,10 +135,10 @@ def estimates(request: Request, like: Path | None = None, gpu: Gpu = "H100") -> 
     if split is not None:
         return _with_split(run, program, split, written, like, gpu)
     work = work_left(program, run.listing, written)
-    made = [_estimate(run, program, work, earlier_runs(run, written, like), gpu)]
+    parts = [_estimate(run, program, work, earlier_runs(run, written, like), gpu)]
     if len(runs) > 1:
-        made.append(_second_step(runs[0], runs[1], work, request.output is not None, like, gpu))
-    return made
+        parts.append(_second_step(runs[0], runs[1], work, request.output is not None, like, gpu))
+    return parts
 
 
 def _second_step(
@@ -190,8 +190,8 @@ def _with_split(
         clips.sizes += [None] * more
     second = _estimate(run, program, clips, runs, gpu)
     if uncut:
-        said = f"{ratios[-1]:.1f} clips for each, as in the last run" if ratios else "one clip for each"
-        second.notes.append(f"{uncut} videos are not cut yet; assumed: {said}")
+        assumed = f"{ratios[-1]:.1f} clips for each, as in the last run" if ratios else "one clip for each"
+        second.notes.append(f"{uncut} videos are not cut yet; assumed: {assumed}")
     return [first, second]
 
 
@@ -204,51 +204,53 @@ def _estimate(run: Run, program: Program, work: Work, earlier: Earlier, gpu: Gpu
             lacking[name] += count
             come = reach.get(name, 1.0) / (reach.get(names[0], 1.0) or 1.0)
             expected[name] += count * min(1.0, come)
-    made = Estimate(program.name, run.profile.name, sum(work.due.values()), work.reused, [])
+    estimate = Estimate(program.name, run.profile.name, sum(work.due.values()), work.reused, [])
     for step in program.steps:
         models = tuple(m.id for m in step.stage.models)
         cost = StageCost(step.name, models, run.resources_of(step), lacking[step.name], expected[step.name])
-        made.stages.append(_measured(cost, step, earlier) or _published(cost, step, gpu, made) or cost)
+        estimate.stages.append(
+            _measured(cost, step, earlier) or _published(cost, step, gpu, estimate) or cost
+        )
     others = [
-        s.name for s in made.stages if not s.source and any(computed(r, s.name) for r in earlier.records)
+        s.name for s in estimate.stages if not s.source and any(computed(r, s.name) for r in earlier.records)
     ]
     if others:
-        made.notes.append(f"not used, because measured with other models: {', '.join(others)}")
+        estimate.notes.append(f"not used, because measured with other models: {', '.join(others)}")
     cluster = run.settings.cluster
-    made.cpus = cluster.cpus if cluster.cpus is not None else os.cpu_count() or 1
-    made.gpus = cluster.gpus if cluster.gpus is not None else _own_gpus()
-    made.machine = cluster.cpus is None and cluster.gpus is None
+    estimate.cpus = cluster.cpus if cluster.cpus is not None else os.cpu_count() or 1
+    estimate.gpus = cluster.gpus if cluster.gpus is not None else _own_gpus()
+    estimate.machine = cluster.cpus is None and cluster.gpus is None
     groups = program.groups(run.resources_of)
-    _add_time(made, groups, earlier)
+    _add_time(estimate, groups, earlier)
     opened = [any(_opens(step.stage) for step in steps) for steps, _ in groups]
-    made.read_bytes = sum(size or 0 for size in work.sizes) * sum(opened)
-    made.unknown_sizes = work.sizes.count(None)
-    made.written_bytes = _written(made, program, earlier)
-    made.asked = _asked(made, program, run, earlier)
-    return made
+    estimate.read_bytes = sum(size or 0 for size in work.sizes) * sum(opened)
+    estimate.unknown_sizes = work.sizes.count(None)
+    estimate.written_bytes = _written(estimate, program, earlier)
+    estimate.asked = _asked(estimate, program, run, earlier)
+    return estimate
 
 
 def _measured(cost: StageCost, step: Step, earlier: Earlier) -> StageCost | None:
     record = earlier.last(step)
     if record is None:
         return None
-    said = record["stages"][step.name]
-    seconds = said["seconds"] / computed(record, step.name)
-    same = said["config"] == step.stage.config.model_dump(mode="json")
+    figures = record["stages"][step.name]
+    seconds = figures["seconds"] / computed(record, step.name)
+    same = figures["config"] == step.stage.config.model_dump(mode="json")
     source = f"run {record['run_id']}" + ("" if same else ", other settings")
     # The inline engine has one sample in hand: what it took cannot be shared, but waiting for a server can.
     at_once = cost.resources.concurrency if record["engine"] == "ray" or not cost.resources.cpus else 1
     return replace(cost, seconds=seconds, held=seconds / at_once, source=source)
 
 
-def _published(cost: StageCost, step: Step, gpu: Gpu, made: Estimate) -> StageCost | None:
+def _published(cost: StageCost, step: Step, gpu: Gpu, estimate: Estimate) -> StageCost | None:
     if not cost.resources.gpus:
         return None
     for model in step.stage.models:
         published_seconds = getattr(model, "published_seconds", None)
         published = published_seconds(gpu) if published_seconds is not None else None
         if published is not None:
-            made.published.add(published.source)
+            estimate.published.add(published.source)
             seconds = published.seconds
             return replace(cost, seconds=seconds, held=seconds, source=f"published, {gpu}")
     return None
@@ -258,34 +260,35 @@ def _opens(stage: Stage) -> bool:
     return bool(stage.sees) or MEDIA in stage.writes
 
 
-def _add_time(made: Estimate, groups: Sequence[Group], earlier: Earlier) -> None:
+def _add_time(estimate: Estimate, groups: Sequence[Group], earlier: Earlier) -> None:
     """Seconds of CPUs, GPUs and of the clock: what is scarcest decides, be it a kind or a group's workers."""
-    costs = {cost.name: cost for cost in made.stages}
+    costs = {cost.name: cost for cost in estimate.stages}
     sees = [[costs[step.name] for step in steps if step.stage.sees] for steps, _ in groups]
     readers = [cost for group in sees for cost in group]
-    found = earlier.decoded([cost.name for cost in readers])
+    decoding = earlier.decoded([cost.name for cost in readers])
     if readers:
         due_, samples = max(c.due for c in readers), max(c.samples for c in readers)
-        made.decode = StageCost("decode", (), Resources(cpus=0), due_, samples)
-        if found is not None:
-            source = f"run {found[0]['run_id']}"
-            made.decode = replace(made.decode, seconds=found[1], source=source)
+        estimate.decode = StageCost("decode", (), Resources(cpus=0), due_, samples)
+        if decoding is not None:
+            source = f"run {decoding[0]['run_id']}"
+            estimate.decode = replace(estimate.decode, seconds=decoding[1], source=source)
     wall = 0.0
     for (steps, takes), seeing in zip(groups, sees, strict=True):
         busy = sum(costs[step.name].samples * costs[step.name].held for step in steps)
-        if seeing and found is not None:  # earlier runs add up the decoding of all groups: equal shares of it
-            at_once = takes.concurrency if found[0]["engine"] == "ray" else 1
-            share = found[1] / sum(map(bool, sees)) / at_once
+        if seeing and decoding is not None:
+            # Earlier runs add up the decoding of all groups: equal shares of it.
+            at_once = takes.concurrency if decoding[0]["engine"] == "ray" else 1
+            share = decoding[1] / sum(map(bool, sees)) / at_once
             busy += share * max(cost.samples for cost in seeing)
-        made.cpu_seconds += busy * takes.cpus
-        made.gpu_seconds += busy * takes.gpus
+        estimate.cpu_seconds += busy * takes.cpus
+        estimate.gpu_seconds += busy * takes.gpus
         wall = max(wall, busy / takes.workers if takes.workers else 0.0)
-    wants_gpu = any(cost.resources.gpus and cost.due for cost in made.stages)
-    wall = max(wall, made.cpu_seconds / made.cpus)
+    wants_gpu = any(cost.resources.gpus and cost.due for cost in estimate.stages)
+    wall = max(wall, estimate.cpu_seconds / estimate.cpus)
     if wants_gpu:
-        made.wall_seconds = max(wall, made.gpu_seconds / made.gpus) if made.gpus else None
+        estimate.wall_seconds = max(wall, estimate.gpu_seconds / estimate.gpus) if estimate.gpus else None
     else:
-        made.wall_seconds = wall
+        estimate.wall_seconds = wall
 
 
 def _own_gpus() -> int:
@@ -293,7 +296,7 @@ def _own_gpus() -> int:
     return len([p for p in Path("/dev").glob("nvidia*") if p.name.removeprefix("nvidia").isdigit()])
 
 
-def _written(made: Estimate, program: Program, earlier: Earlier) -> float | None:
+def _written(estimate: Estimate, program: Program, earlier: Earlier) -> float | None:
     """Bytes of arrays, made media and manifest, as the samples of an earlier run wrote them."""
     if earlier.folder is None or not (files := store.manifest_files(earlier.folder / "manifest")):
         return None
@@ -303,21 +306,21 @@ def _written(made: Estimate, program: Program, earlier: Earlier) -> float | None
     picked = np.linspace(0, table.num_rows - 1, min(LOOKED_AT, table.num_rows)).round().astype(int)
     owners = set(program.array_owner.values())
     makers = {step.name for step in program.steps if MEDIA in step.stage.writes}
-    found: list[tuple[str, Path | None]] = []
+    written: list[tuple[str, Path | None]] = []
     for row in to_rows(table.take(picked)):
         for name, fingerprint in row["stages"].items():
             if name in owners:
                 path = features.feature_path(earlier.folder, row["sample_id"], name, fingerprint)
-                found.append((name, path))
+                written.append((name, path))
             if name in makers:
                 is_made = row["media_uri"] not in (None, row["source_uri"])
-                found.append((name, folder_of(row["media_uri"]) if is_made else None))
-    lengths = each(lambda item: _size(item[1]), found, is_remote(earlier.folder))
+                written.append((name, folder_of(row["media_uri"]) if is_made else None))
+    lengths = each(lambda item: _size(item[1]), written, is_remote(earlier.folder))
     sizes: dict[str, list[int]] = {}
-    for (name, _), length in zip(found, lengths, strict=True):
+    for (name, _), length in zip(written, lengths, strict=True):
         sizes.setdefault(name, []).append(length)
-    total = made.todo * sum(f.stat().st_size for f in files) / table.num_rows
-    for cost in made.stages:
+    total = estimate.todo * sum(f.stat().st_size for f in files) / table.num_rows
+    for cost in estimate.stages:
         if cost.name in owners | makers and cost.samples:
             if cost.name not in sizes:
                 return None
@@ -329,7 +332,7 @@ def _size(path: Path | None) -> int:
     return path.stat().st_size if path is not None and path.exists() else 0
 
 
-def _asked(made: Estimate, program: Program, run: Run, earlier: Earlier) -> Asked | None:
+def _asked(estimate: Estimate, program: Program, run: Run, earlier: Earlier) -> Asked | None:
     """Questions of the stages, corrected and priced by the last run that asked the same model."""
     asking = [
         step
@@ -338,7 +341,7 @@ def _asked(made: Estimate, program: Program, run: Run, earlier: Earlier) -> Aske
     ]
     if not asking:
         return None
-    costs = {cost.name: cost for cost in made.stages}
+    costs = {cost.name: cost for cost in estimate.stages}
     count = sum(costs[s.name].samples * s.stage.questions for s in asking)
     for record in reversed(earlier.records):
         vlm = record.get("vlm") or {}

@@ -108,22 +108,22 @@ def open_runs(
     Raises:
         InputError: no such run, it is not finished, it holds pictures, or two have one name.
     """
-    found = [_locate(argument) for argument in arguments]
-    for name, count in Counter(name for name, _, _ in found).items():
+    located = [_locate(argument) for argument in arguments]
+    for name, count in Counter(name for name, _, _ in located).items():
         if count > 1:
-            folders = " and ".join(str(folder) for n, folder, _ in found if n == name)
+            folders = " and ".join(str(folder) for n, folder, _ in located if n == name)
             raise InputError(f"{folders} would both be called {name}: give each a name, NAME=RUN")
     places = Counter(
-        str(folder) if storage.is_remote(folder) else str(folder.resolve()) for _, folder, _ in found
+        str(folder) if storage.is_remote(folder) else str(folder.resolve()) for _, folder, _ in located
     )
     for place, count in places.items():
         if count > 1:
             raise InputError(f"{place} is given twice: to see a run more often, raise its --weight")
-    unknown = sorted(set(weights) - {name for name, _, _ in found})
+    unknown = sorted(set(weights) - {name for name, _, _ in located})
     if unknown:
-        known = ", ".join(name for name, _, _ in found)
+        known = ", ".join(name for name, _, _ in located)
         raise InputError(f"--weight {unknown[0]}: no such run; there are {known}")
-    return [_read(*one, weights.get(one[0], 1.0), allow_preview) for one in found]
+    return [_read(*one, weights.get(one[0], 1.0), allow_preview) for one in located]
 
 
 def _locate(argument: str) -> tuple[str, Path, dict[str, Any]]:
