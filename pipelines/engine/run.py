@@ -102,7 +102,7 @@ class Run:
         head_start: dict[str, Any] = {}
         listed = {row["sample_id"] for row in listing.rows}
         if self.pipeline.split is not None:
-            listing, head_start = self._cut(self.pipeline.split, progress, record, check_lock)
+            listing, head_start = self._cut(self.pipeline.split, listing, progress, record, check_lock)
         one_pass = self._pass(
             self.program(), listing, self.folder, self.screen, check_lock, listed, head_start
         )
@@ -173,25 +173,30 @@ class Run:
         return counts.answered + counts.failed > 0
 
     def _cut(
-        self, split: Split, progress: Progress, record: dict[str, Any], check_lock: Callable[[], None]
+        self,
+        split: Split,
+        listing: Listing,
+        progress: Progress,
+        record: dict[str, Any],
+        check_lock: Callable[[], None],
     ) -> tuple[Listing, dict[str, Any]]:
         """Probe whole videos and fan them out into clips; their own manifest lies in `videos/`."""
         program = self.cutting_program(split)
         everything = Screen(name="everything", rules=[])
         folder = self.folder / "videos"
-        cutting = self._pass(program, self.listing, folder, everything, check_lock)
+        cutting = self._pass(program, listing, folder, everything, check_lock)
         record["videos"] = cutting.execute(progress, self.retry_errors)
         carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
-        ids = pa.array([row["sample_id"] for row in self.listing.rows], pa.string())
+        ids = pa.array([row["sample_id"] for row in listing.rows], pa.string())
         table = store.read(folder / "manifest", ["sample_id", "error", "stages", *carried])
         videos = to_rows(table.filter(pc.is_in(table["sample_id"], value_set=ids)))
-        listing = fan_out(videos, split.ranges, self.listing.rows)
-        listing.input_fields = self.listing.input_fields
+        clips = fan_out(videos, split.ranges, listing.rows)
+        clips.input_fields = listing.input_fields
         # A video that stays one sample keeps what was computed of it.
         whole = {v["sample_id"]: {n: v[n] for n in ("stages", *carried)} for v in videos if not v["error"]}
-        record["videos"]["clips"] = len(listing.rows)
-        progress.say(f"{len(videos)} videos became {len(listing.rows)} clips")
-        return listing, whole
+        record["videos"]["clips"] = len(clips.rows)
+        progress.say(f"{len(videos)} videos became {len(clips.rows)} clips")
+        return clips, whole
 
     def _pass(
         self,
@@ -204,17 +209,17 @@ class Run:
         head_start: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Pass:
         return Pass(
-            program,
-            program.groups(self.resources_of),
-            listing,
-            folder,
-            screen,
-            self.engine,
-            self.settings,
-            self.run_id,
-            check_lock,
-            listed,
-            head_start or {},
+            program=program,
+            groups=program.groups(self.resources_of),
+            listing=listing,
+            folder=folder,
+            screen=screen,
+            engine=self.engine,
+            settings=self.settings,
+            run_id=self.run_id,
+            check_lock=check_lock,
+            listed=listed,
+            head_start=head_start or {},
         )
 
     def resources_of(self, step: Step) -> Resources:

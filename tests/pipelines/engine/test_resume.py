@@ -20,6 +20,7 @@ from pipelines.engine.pipeline import Pipeline, RunError, Split
 from pipelines.engine.program import compile_pipeline, fingerprint
 from pipelines.engine.run import Run
 from pipelines.engine.source import InputError
+from pipelines.estimate.earlier_runs import work_left
 from stages.constant_rate import ConstantRate
 from stages.contract import Column, Stage
 from stages.probe import Probe
@@ -74,7 +75,9 @@ def test_a_folder_of_version_1_goes_on_and_computes_only_what_is_new(tmp_path: P
         shutil.copy(file, out / "manifest" / store.PARTS / f"{number}-a-killed-run.parquet")
     assert manifest(out)["stopped"].dropna().tolist() == ["square: told to"]
     computed(log)
-    record = execute(stages, files, out)
+    run = make_run(stages, files, out)
+    assert not work_left(run.program(), run.listing, out).ids
+    record = run.execute(quiet())
     assert computed(log) == {} and record["counts"]["computed"] == 0
     assert same_manifest(manifest(out), before)
     make_files(tmp_path / "in", 5)
