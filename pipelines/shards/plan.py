@@ -210,7 +210,7 @@ def make_plan(runs: Sequence[RunOfSamples], size: int) -> ShardPlan:
     """
     places = [(at, row) for at, run in enumerate(runs) for row in range(run.table.num_rows)]
     if not places:
-        left = ", ".join(f"{run.name}: {_said(run.left_out)}" for run in runs)
+        left = ", ".join(f"{run.name}: {_in_words(run.left_out)}" for run in runs)
         hint = "; --allow-preview takes previews" if any(r.left_out["previews"] for r in runs) else ""
         raise RunError(f"no kept samples ({left}){hint}")
     ids = [sample_id for run in runs for sample_id in run.table["sample_id"].to_pylist()]
@@ -226,7 +226,7 @@ def make_plan(runs: Sequence[RunOfSamples], size: int) -> ShardPlan:
     )
 
 
-def _said(counts: Mapping[str, int]) -> str:
+def _in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "empty"
 
 
