@@ -1,7 +1,8 @@
 """Which implementation fills each role in a profile.
 
 To add an implementation: write the class in a file of its subject and put its name in the
-role's table here.
+role's table here. Where it imports modules beside the project's own dependencies it names them in `packages`,
+so that `doctor` can look for them.
 
 Its `id` says what its results depend on, and a change of it computes them again: weights, settings, a
 number that is raised by hand with the code, and the version of a package only where that package holds the
@@ -135,6 +136,28 @@ def weights_of(choices: Mapping[str, Mapping[str, Any]]) -> list[str]:
         make, settings = _chosen(role, choice)
         names |= dict.fromkeys(settings[name] for name in _weights_settings(make) if name in settings)
     return list(names)
+
+
+def packages_of(role: str, use: str) -> tuple[str, ...]:
+    """Modules that an implementation imports beside the project's own dependencies.
+
+    Raises:
+        ValueError: there is no such role or implementation.
+    """
+    make, _ = _chosen(role, {"use": use})
+    packages: tuple[str, ...] = getattr(make, "packages", ())
+    return packages
+
+
+def embedder_of(role: str, id: str) -> Any:
+    """The implementation that an embedder's id names; the first of the role for one of another version.
+
+    Args:
+        role: "attribute_embedder" or "audio_embedder".
+        id: as manifests have it.
+    """
+    known: list[Any] = list(IMPLEMENTATIONS[role].values())
+    return next((made for made in known if id.startswith(made.method)), known[0])
 
 
 def _build(role: str, choice: Mapping[str, Any] | None, store: ModelStore | None, device: str | None) -> Any:

@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+# 2: `stopped` is a struct; in 1 it was the text "stage: reason".
+SCHEMA_VERSION = 2
+
+STOPPED = pa.struct([("stage", pa.string()), ("reason", pa.string()), ("waits", pa.bool_())])
 
 ERROR = pa.struct(
     [
@@ -50,6 +53,7 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {
     "floats": pa.list_(pa.float64()),
     "regions": REGIONS,
     "reactions": REACTIONS,
+    "stopped": STOPPED,
     "error": ERROR,
     "stages": STAGES,
 }
@@ -126,7 +130,10 @@ OUTCOME_COLUMNS: Mapping[str, Field] = {
     "keep": Field("bool", "", "The screen's verdict."),
     "drop_reasons": Field("strings", "", "Names of the screen's rules that the sample breaks."),
     "stopped": Field(
-        "string", "", "`stage: reason` when a cheap gate ended the work early; later columns are null."
+        "stopped",
+        "",
+        "Stage and reason when the work ended early: at a cheap gate, or (`waits`) before an answer that is "
+        "still to come; later columns are null. Null: it did not.",
     ),
     "error": Field(
         "error", "", "Stage, kind, message, traceback of what failed; null: nothing. Later columns are null."
@@ -168,6 +175,34 @@ def input_column_name(name: str, taken: Iterable[str]) -> str:
     """The manifest's name for a column of the input list: `input_<name>` where we own the name."""
     owned = {*SOURCE_COLUMNS, *COMMON_COLUMNS, *OUTCOME_COLUMNS, *taken}
     return f"input_{name}" if name in owned else name
+
+
+def upgraded(table: pa.Table) -> pa.Table:
+    """What an earlier version of this schema wrote, as this version writes it; the same table if it did."""
+    if not is_outdated(table.schema):
+        return table
+    stopped = table.schema.get_field_index("stopped")
+    field = table.schema.field(stopped).with_type(STOPPED)
+    texts = table["stopped"].to_pylist()
+    table = table.set_column(stopped, field, pa.array([_stopped(text) for text in texts], STOPPED))
+    if "schema_version" in table.column_names:
+        version = table.schema.get_field_index("schema_version")
+        versions = pa.array([SCHEMA_VERSION] * table.num_rows, pa.int64())
+        table = table.set_column(version, table.schema.field(version), versions)
+    return table
+
+
+def is_outdated(schema: pa.Schema) -> bool:
+    """Whether an earlier version of this schema wrote these columns."""
+    return "stopped" in schema.names and pa.types.is_string(schema.field("stopped").type)
+
+
+def _stopped(text: str | None) -> dict[str, Any] | None:
+    """The struct of version 2 from the text of version 1; one stage alone put samples off, in these words."""
+    if text is None:
+        return None
+    stage, _, reason = text.partition(": ")
+    return {"stage": stage, "reason": reason, "waits": reason == "waits for a batch of requests"}
 
 
 def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import SettingsError, load_yaml, parse
 from manifests import store
+from manifests.schema import is_outdated
 
 # Implementations that only stand in for a model are named so; media they made is no training data.
 STAND_IN, STAND_IN_COLUMN = "stand_in", "synthesis_by"
@@ -66,13 +67,13 @@ class Screen(BaseModel):
         count = table.num_rows
         reasons: list[list[str]] = [[] for _ in range(count)]
         error = pc.struct_field(table["error"], "stage").to_pylist()
-        stopped = table["stopped"].to_pylist()
+        stopped = pc.struct_field(table["stopped"], "stage").to_pylist()
         unfinished = np.zeros(count, bool)
         for i in range(count):
             if error[i] is not None:
                 reasons[i].append(f"error:{error[i]}")
             if stopped[i] is not None:
-                reasons[i].append(f"stopped:{stopped[i].partition(':')[0]}")
+                reasons[i].append(f"stopped:{stopped[i]}")
             unfinished[i] = bool(reasons[i])
         if STAND_IN_COLUMN in table.column_names:
             for i, by in enumerate(table[STAND_IN_COLUMN].to_pylist()):
@@ -142,7 +143,8 @@ def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
         was = zip(before["keep"].to_pylist(), before["drop_reasons"].to_pylist(), strict=True)
         now = list(zip(after["keep"].to_pylist(), after["drop_reasons"].to_pylist(), strict=True))
         changed = sum(a != b for a, b in zip(was, now, strict=True))
-        if changed:
+        # Other readers cannot read files of two versions side by side.
+        if changed or is_outdated(store.stored_schema(file)):
             store.write_table(file, after)
         kept = sum(bool(keep) for keep, _ in now)
         counts["rows"] += len(now)

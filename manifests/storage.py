@@ -8,6 +8,7 @@ folders, nor locks, nor appending.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
 # Stores in which an object appears at once and whole, and that have no folders.
@@ -64,8 +65,8 @@ def folder_of(address: str | Path) -> Path:
         hint = f"pip install {package}" if package else str(error)
         raise StorageError(f"{parts.scheme}:// needs a package that is not installed: {hint}") from error
     except (ValueError, TypeError, OSError) as error:
-        said = str(error).partition("\n")[0]
-        raise StorageError(f"{address} cannot be used as a folder: {said}") from error
+        reason = str(error).partition("\n")[0]
+        raise StorageError(f"{address} cannot be used as a folder: {reason}") from error
     return path
 
 
@@ -91,6 +92,30 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     elif not _is_object_store(remote):
         remote.fs.makedirs(remote.path, exist_ok=True)
+
+
+@contextmanager
+def locked(file: Path, wait: bool = True, shared: bool = False) -> Iterator[IO[str]]:
+    """Hold a local file's lock, against all other processes and threads; gives the opened file.
+
+    The system lets go of it when the process dies. On a file system that several machines share, it must
+    share `flock` too: NFS does, Lustre needs the mount option `flock`.
+
+    Args:
+        file: made if it is not there; its content stays.
+        wait: for another that holds it.
+        shared: hold it beside others that do so; the file must be there, and need not be writable.
+
+    Raises:
+        BlockingIOError: another holds it, and `wait` is False.
+        OSError: the file cannot be opened or locked.
+    """
+    # Not for appending: what is written at a place would go to the end.
+    flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+    with os.fdopen(os.open(file, flags, 0o666), "r" if shared else "r+") as handle:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
+        yield handle
 
 
 def read_bytes(path: Path) -> bytes:
@@ -169,8 +194,8 @@ def files(folder: Path, suffix: str = "") -> list[Path]:
     remote: Any = folder
     with suppress(FileNotFoundError):
         remote.fs.invalidate_cache()
-        found = remote.fs.ls(remote.path, detail=True)
-        names = [str(f["name"]).rpartition("/")[2] for f in found if f["type"] == "file"]
+        entries = remote.fs.ls(remote.path, detail=True)
+        names = [str(f["name"]).rpartition("/")[2] for f in entries if f["type"] == "file"]
         return [folder / name for name in sorted(names) if name and name.endswith(suffix)]
     return []
 

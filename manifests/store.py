@@ -5,6 +5,8 @@ that begin with `_`): written under a temporary name, then renamed. `merge` fold
 manifest's files. A row never moves from one file to another and each file is replaced by one
 rename, so a reader sees every row once, and a merge that is killed can simply be done again.
 In an object store one PUT stands for the rename (`manifests/storage.py`).
+
+Every reader here gives what an earlier version wrote as this version writes it; `prepare` rewrites the files.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from manifests import storage
-from manifests.schema import to_rows
+from manifests.schema import is_outdated, to_rows, upgraded
 
 ROWS_PER_FILE = 50_000
 PARTS = "_parts"
@@ -46,14 +49,23 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     """
     fs, inside = storage.filesystem(path)
     if fs is None:
-        return pq.read_table(path, columns=columns)
+        return upgraded(pq.read_table(path, columns=columns))
     if columns is None:
-        return pq.read_table(pa.BufferReader(storage.read_bytes(path)))
-    return storage.steady(lambda: pq.read_table(inside, columns=columns, filesystem=fs))
+        return upgraded(pq.read_table(pa.BufferReader(storage.read_bytes(path))))
+    return upgraded(storage.steady(lambda: pq.read_table(inside, columns=columns, filesystem=fs)))
 
 
 def read_schema(path: Path) -> pa.Schema:
-    """The columns of one Parquet file.
+    """The columns that `read_file` gives of one Parquet file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return upgraded(stored_schema(path).empty_table()).schema
+
+
+def stored_schema(path: Path) -> pa.Schema:
+    """The columns of one Parquet file as they are in it.
 
     Raises:
         FileNotFoundError: there is none.
@@ -85,7 +97,11 @@ def read(manifest: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         FileNotFoundError: there is no manifest here.
     """
-    return storage.steady(lambda: _dataset(manifest).to_table(columns=columns))
+
+    def tables() -> list[pa.Table]:
+        return [upgraded(dataset.to_table(columns=columns)) for dataset in _datasets(manifest)]
+
+    return pa.concat_tables(storage.steady(tables))
 
 
 def column_names(manifest: Path) -> list[str]:
@@ -94,7 +110,7 @@ def column_names(manifest: Path) -> list[str]:
     Raises:
         FileNotFoundError: there is no manifest here.
     """
-    return list(_dataset(manifest).schema.names)
+    return list(_datasets(manifest)[0].schema.names)
 
 
 def take(manifest: Path, positions: list[int]) -> pa.Table:
@@ -103,17 +119,37 @@ def take(manifest: Path, positions: list[int]) -> pa.Table:
     Raises:
         FileNotFoundError: there is no manifest here.
     """
-    return storage.steady(lambda: _dataset(manifest).take(pa.array(positions, pa.int64())))
+
+    def rows() -> pa.Table:
+        datasets, indices = _datasets(manifest), pa.array(positions, pa.int64())
+        if len(datasets) == 1:
+            return upgraded(datasets[0].take(indices))
+        return read(manifest).take(indices)
+
+    return storage.steady(rows)
 
 
-def _dataset(manifest: Path) -> ds.Dataset:
+def _datasets(manifest: Path) -> list[ds.Dataset]:
+    """The manifest's files in order, with all columns that any of them has.
+
+    One data set; more while some of the files are as an earlier version wrote them, and others not.
+    """
     files = manifest_files(manifest)
     if not files:
         raise FileNotFoundError(f"no manifest in {manifest}")
-    schema = pa.unify_schemas(storage.each(read_schema, files, storage.is_remote(manifest)))
     fs, _ = storage.filesystem(manifest)
-    paths = [storage.filesystem(f)[1] for f in files]
-    return ds.dataset(paths, schema=schema, format="parquet", filesystem=fs)
+    stored = storage.each(stored_schema, files, storage.is_remote(manifest))
+    whole = pa.unify_schemas([upgraded(schema.empty_table()).schema for schema in stored])
+    datasets = []
+    for outdated, group in groupby(zip(files, stored, strict=True), lambda pair: is_outdated(pair[1])):
+        pairs = list(group)
+        schema = whole
+        if outdated:
+            index = whole.get_field_index("stopped")
+            schema = whole.set(index, pairs[0][1].field("stopped"))
+        paths = [storage.filesystem(file)[1] for file, _ in pairs]
+        datasets.append(ds.dataset(paths, schema=schema, format="parquet", filesystem=fs))
+    return datasets
 
 
 def _newest_parts(parts: list[Path], schema: pa.Schema) -> pa.Table:
@@ -128,8 +164,10 @@ def _newest_parts(parts: list[Path], schema: pa.Schema) -> pa.Table:
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the columns of `schema`, missing ones null.
 
-    A column whose type changed between versions is cast, and refused with its name where it cannot.
+    What an earlier version of the schema wrote becomes what this one writes. A column of another type is
+    cast, and refused with its name where it cannot.
     """
+    table = upgraded(table)
     columns = []
     for field in schema:
         if field.name not in table.column_names:
@@ -172,7 +210,7 @@ def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = 
         write_table(_numbered(manifest, 0), schema.empty_table())
     stored = _as_stored(schema)
     for file in files:
-        if not read_schema(file).equals(stored, check_metadata=True):
+        if not stored_schema(file).equals(stored, check_metadata=True):
             table = conform(read_file(file), schema)
             write_table(file, table if stages is None else _only_stages(table, stages))
     return schema
@@ -297,8 +335,8 @@ def _numbered(manifest: Path, number: int) -> Path:
 
 def _number(file: Path) -> int:
     """The number in the name of one of our files; -1 for any other."""
-    found = _NUMBERED.fullmatch(file.name)
-    return int(found[1]) if found else -1
+    match = _NUMBERED.fullmatch(file.name)
+    return int(match[1]) if match else -1
 
 
 def _sorted(table: pa.Table) -> pa.Table:

@@ -1,8 +1,9 @@
-"""The pipelines by name, and from a command line's words to runs that are ready to execute."""
+"""The pipelines by name, and where the runs of one with two steps lie."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.settings import Settings
@@ -20,3 +21,12 @@ PIPELINES: Mapping[str, tuple[type[Settings], Callable[..., Pipeline]]] = {
     "portraits": (PortraitsSettings, portraits),
     "synthetic_interactions": (SyntheticInteractionsSettings, synthetic_interactions),
 }
+
+# Of a pipeline that follows from another: the folders of the first and the second run, below --output.
+STEPS: Mapping[str, tuple[str, str]] = {"synthetic_interactions": ("portraits", "clips")}
+
+
+def steps_in(folder: Path) -> list[Path]:
+    """The runs that a pipeline of two steps has put below its output, as far as they have begun."""
+    names = dict.fromkeys(name for steps in STEPS.values() for name in steps)
+    return [folder / name for name in names if (folder / name / "run.json").is_file()]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,12 @@ from manifests.screen import Screen, load_screen
 from manifests.storage import is_remote
 from manifests.text import public_url
 from media.files import MEDIA_SUFFIXES
-from pipelines.catalogue import PIPELINES
+from pipelines.catalogue import PIPELINES, STEPS
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.program import stage_columns
 from pipelines.engine.run import Engine, Run
 from pipelines.engine.settings import Profile, Settings
 from pipelines.engine.source import Listing, list_input
-from pipelines.portraits import portraits
-from pipelines.synthetic_interactions import (
-    CLIPS,
-    PORTRAITS,
-    SyntheticInteractionsSettings,
-    clip_fields,
-    clips_to_make,
-)
 from stages.contract import stage_names
 
 
@@ -50,10 +43,10 @@ class Request:
     retry_errors: bool = False
 
 
-def prepare(request: Request) -> Iterator[Run]:
-    """The runs that the request asks for, in order; each must be executed before the next is drawn.
+def prepare(request: Request) -> list[Run]:
+    """The runs that the request asks for, to be executed in order: one, or two steps.
 
-    All pipelines have one but synthetic_interactions, whose clips follow from its portraits.
+    A second step chooses its input when it is executed, from what the first has written by then.
 
     Raises:
         SettingsError: a name, setting, profile or screen is wrong; said before anything runs.
@@ -62,54 +55,39 @@ def prepare(request: Request) -> Iterator[Run]:
     profile, settings, roles, pipe = resolve(request)
     judge = _screen(request.screen, profile, pipe)
     folder = (request.output or Path()).absolute()  # workers may run in another directory
-    first = portraits(roles, settings) if isinstance(settings, SyntheticInteractionsSettings) else None
-    common = _common(request, profile, settings, folder, _weights(profile, settings, roles, pipe, first))
-    if first is None:
-        yield _checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))
-        return
-    assert isinstance(settings, SyntheticInteractionsSettings)
+    common = _common(request, profile, settings, folder, _weights(profile, settings, roles, pipe))
+    if pipe.follows is None:
+        return [_checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))]
+    follows, first = pipe.follows, pipe.follows.pipeline
+    before, own = (folder / name for name in STEPS[pipe.name])
     listing = _list(request, settings, first)
-    screen = _screen(settings.portraits_screen, profile, first)
-    _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
-    yield _checked(Run(first, listing, folder / PORTRAITS, screen=screen, **common))
-    chosen = clips_to_make(folder / PORTRAITS, settings, {row["sample_id"] for row in listing.rows})
-    yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
-
-
-def clips_before_choice(request: Request) -> Run | None:
-    """The second run of synthetic_interactions before its clips are chosen; None for other pipelines.
-
-    Raises:
-        SettingsError: as `prepare`.
-    """
-    profile, settings, _, pipe = resolve(request)
-    if not isinstance(settings, SyntheticInteractionsSettings):
-        return None
-    folder = (request.output or Path()).absolute()
-    common = _common(request, profile, settings, folder, [])
-    judge = _screen(request.screen, profile, pipe)
-    return _checked(Run(pipe, Listing([], clip_fields()), folder / CLIPS, screen=judge, **common))
+    choose = partial(follows.choose, before, {row["sample_id"] for row in listing.rows})
+    runs = [
+        Run(first, listing, before, screen=_screen(follows.screen, profile, first), **common),
+        Run(pipe, Listing([], list(follows.fields)), own, screen=judge, choose=choose, **common),
+    ]
+    return [_checked(run) for run in runs]
 
 
 def _common(
     request: Request, profile: Profile, settings: Settings, folder: Path, weights: Sequence[str]
 ) -> dict[str, Any]:
     """What all runs of a request share."""
-    said = public_url(request.input) if "://" in request.input else request.input
     return {
         "profile": profile,
         "settings": settings,
         "engine": request.engine,
         "retry_errors": request.retry_errors,
-        "input": said,
+        "input": public_url(request.input) if "://" in request.input else request.input,
         "answers": folder / "answers",
         "weights": weights,
     }
 
 
-def _weights(profile: Profile, settings: Settings, roles: Roles, *pipes: Pipeline | None) -> list[str]:
-    """Names of the models in the model store that these pipelines load."""
-    used = {id(model) for pipe in pipes if pipe for stage in pipe.stages for model in stage.models}
+def _weights(profile: Profile, settings: Settings, roles: Roles, pipe: Pipeline) -> list[str]:
+    """Names of the models in the model store that the pipeline, and the one it follows from, load."""
+    before = pipe.follows.pipeline.stages if pipe.follows is not None else ()
+    used = {id(model) for stage in (*pipe.stages, *before) for model in stage.models}
     return profile_weights(
         profile, settings, {f.name for f in fields(roles) if id(getattr(roles, f.name)) in used}
     )

@@ -13,9 +13,9 @@ from pydantic import Field
 from backends.roles import Roles
 from manifests import features, storage, store
 from manifests.schema import ARROW_TYPES, COMMON_COLUMNS, arrow_field, to_rows
-from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.pipeline import Follow, Pipeline
 from pipelines.engine.source import Listing, sample_id
-from pipelines.portraits import PortraitsSettings
+from pipelines.portraits import PortraitsSettings, portraits
 from pipelines.selection import Choice, choose
 from prompts.vocabulary import in_words, interaction_sentence
 from stages.artifacts import Anatomy, Artifacts
@@ -30,10 +30,6 @@ from stages.probe import Probe
 from stages.quality import Quality
 from stages.shots import Shots
 from stages.synthesise import Synthesise
-
-# The two runs of synthetic_interactions, each in its own folder below --output.
-PORTRAITS = "portraits"
-CLIPS = "clips"
 
 # What a clip takes over from its portrait and the choice.
 GIVEN: Mapping[str, Column] = {
@@ -73,7 +69,7 @@ class SyntheticInteractionsSettings(PortraitsSettings):
 
 
 def synthetic_interactions(models: Roles, settings: SyntheticInteractionsSettings) -> Pipeline:
-    """The second step: clips from the portraits that were kept."""
+    """Clips of the portraits that the pipeline `portraits`, the first step, has kept."""
     s = settings
     vlm = models.vision_language_model
     return Pipeline(
@@ -94,16 +90,23 @@ def synthetic_interactions(models: Roles, settings: SyntheticInteractionsSetting
         ],
         screen="synthetic_interactions",
         max_seconds=s.max_seconds,
+        follows=Follow(
+            portraits(models, s),
+            choose=lambda folder, listed: clips_to_make(folder, s, listed),
+            fields=clip_fields(),
+            wanted=s.clips,
+            samples="clips",
+            none="no kept portrait has a visible region with a reaction, so no clip could be made",
+            screen=s.portraits_screen,
+        ),
     )
 
 
-def clips_to_make(
-    portraits: Path, settings: SyntheticInteractionsSettings, listed: Collection[str]
-) -> Listing:
+def clips_to_make(folder: Path, settings: SyntheticInteractionsSettings, listed: Collection[str]) -> Listing:
     """The clips as a listing: one row for each chosen portrait, region and type.
 
     Args:
-        portraits: folder of the finished portraits run.
+        folder: of the finished portraits run.
         settings: number of clips and seed.
         listed: ids of this run's portraits; others that the manifest still has are not used.
 
@@ -112,7 +115,7 @@ def clips_to_make(
     """
     columns = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
     wanted = [*columns, "regions", "reactions", "reactions_by"]
-    rows_now = to_rows(store.read(portraits / "manifest", wanted))
+    rows_now = to_rows(store.read(folder / "manifest", wanted))
     kept = {r["sample_id"]: r for r in rows_now if r["keep"] and r["sample_id"] in listed}
     # A point is needed, so a reaction counts only where its region is still visible.
     for row in kept.values():
@@ -120,9 +123,7 @@ def clips_to_make(
         row["reactions"] = [r for r in row["reactions"] or [] if r["region"] in row["points"]]
     choices = choose((kept[name] for name in sorted(kept)), settings.clips, settings.seed)
     names = sorted({choice.portrait for choice in choices})
-    vectors = storage.each(
-        lambda name: _embedding(portraits, kept[name]), names, storage.is_remote(portraits)
-    )
+    vectors = storage.each(lambda name: _embedding(folder, kept[name]), names, storage.is_remote(folder))
     embeddings = dict(zip(names, vectors, strict=True))
     rows = [_row(choice, kept[choice.portrait], embeddings[choice.portrait]) for choice in choices]
     return Listing(rows, clip_fields())
@@ -138,19 +139,19 @@ def clip_fields() -> list[pa.Field]:
     ]
 
 
-def _embedding(portraits: Path, row: Mapping[str, Any]) -> list[float] | None:
+def _embedding(folder: Path, row: Mapping[str, Any]) -> list[float] | None:
     try:
-        vector = features.load_features(portraits, row, "consistency")["face_embedding"]
+        vector = features.load_features(folder, row, "consistency")["face_embedding"]
     except (KeyError, FileNotFoundError, ValueError):
         return None
     return [float(v) for v in vector] if np.isfinite(vector).all() else None
 
 
 def _row(choice: Choice, portrait: Mapping[str, Any], embedding: list[float] | None) -> dict[str, Any]:
-    said = choice.reaction
-    kind, region = said["interaction_type"], said["region"]
+    reaction = choice.reaction
+    kind, region = reaction["interaction_type"], reaction["region"]
     point = portrait["points"][region]
-    text = f"{said['action']} {said['emotion']}"
+    text = f"{reaction['action']} {reaction['emotion']}"
     slug = f"{region}-{kind}-{choice.portrait}"
     return {
         "sample_id": sample_id(portrait["source"], slug, None, None),
@@ -165,7 +166,7 @@ def _row(choice: Choice, portrait: Mapping[str, Any], embedding: list[float] | N
         "caption": text,
         "caption_by": portrait["reactions_by"],
         "interaction_type": kind,
-        "interaction_group": said["interaction_group"],
+        "interaction_group": reaction["interaction_group"],
         "interaction_region": region,
         "interaction_x": point["x"],
         "interaction_y": point["y"],
@@ -173,10 +174,10 @@ def _row(choice: Choice, portrait: Mapping[str, Any], embedding: list[float] | N
         "interaction_prompt": interaction_sentence(kind),
         "interaction_by": "selection",
         "portrait_id": choice.portrait,
-        "reaction_action": said["action"],
-        "reaction_emotion": said["emotion"],
-        "reaction_intensity": said["intensity"],
-        "synthesis_prompt": synthesis_prompt(said),
+        "reaction_action": reaction["action"],
+        "reaction_emotion": reaction["emotion"],
+        "reaction_intensity": reaction["intensity"],
+        "synthesis_prompt": synthesis_prompt(reaction),
         "portrait_face_embedding": embedding,
     }
 

@@ -52,7 +52,11 @@ class Array:
 
 
 class Model(Protocol):
-    """What every backend offers, whatever its role."""
+    """What every backend offers, whatever its role.
+
+    Some roles offer more to whoever plans the work (their Protocols say what it means); of other models it is
+    taken to be: `is_remote` and `counts_requests` False, `concurrency` 1, `published_seconds` None.
+    """
 
     @property
     def id(self) -> str:
@@ -109,6 +113,11 @@ class Stage(ABC):
     def concurrency(self) -> int:
         """Samples that one process may work on at once; above 1 for a stage that waits for a server."""
         return max((getattr(model, "concurrency", 1) for model in self.models), default=1)
+
+    @property
+    def questions(self) -> int:
+        """Questions to a language model about one sample."""
+        return len(self.prompts)
 
     def setup(self) -> None:
         """Load the models, in the process that runs the stage."""

@@ -80,6 +80,11 @@ class Reactions(AskingStage):
         """The picture."""
         return (first_frame(self.config.short_side),)
 
+    @property
+    def questions(self) -> int:
+        """One for each type."""
+        return len(self.config.types)
+
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask once for each type; empty when no region is visible.
 

@@ -7,12 +7,11 @@ FSDP), `ema.safetensors` (the whole model with averaged weights), `config.yaml` 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from manifests import storage
 from trainer.config import TrainConfig
 from trainer.ema import Ema
 
@@ -212,10 +212,10 @@ def held(output: Path) -> Iterator[None]:
         CheckpointError: another process holds it.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with (output / "lock").open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(storage.locked(output / "lock", wait=False))
+        except BlockingIOError:
             raise CheckpointError(f"{output}: another process is training here") from None
         yield
 

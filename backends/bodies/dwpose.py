@@ -119,6 +119,7 @@ class DwPose:
         device: see `OnnxNet`.
     """
 
+    packages = ("rtmlib", "onnxruntime")
     FILE: Final = "dw-ll_ucoco_384.onnx"
 
     def __init__(

@@ -38,6 +38,7 @@ class RtmHands:
         device: see `OnnxNet`.
     """
 
+    packages = ("rtmlib", "onnxruntime")
     DETECTOR: Final = "rtmdet_nano_hand.onnx"
     POSE: Final = "rtmpose_m_hand.onnx"
     SIDE: Final = 320

@@ -77,6 +77,8 @@ class Sam2HairSegmenter:
     It trusts the box: whether there is hair is for whoever drew it. Arguments as `Sam2`.
     """
 
+    packages = ("torch", "transformers")
+
     def __init__(self, model: Weights, device: str | None = None, batch: int = 4) -> None:
         self.sam2 = Sam2(model, device, batch)
 
@@ -114,6 +116,8 @@ class Sam2PersonMask:
         device: as `Sam2`.
         batch: as `Sam2`.
     """
+
+    packages = ("torch", "transformers")
 
     def __init__(self, model: Weights, detector: Weights, device: str | None = None, batch: int = 4) -> None:
         self.sam2 = Sam2(model, device, batch)

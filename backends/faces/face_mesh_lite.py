@@ -45,6 +45,7 @@ class LiteRtFaceMesh:
         device: not used: LiteRT's wheel has CPU kernels only.
     """
 
+    packages = ("ai_edge_litert",)
     FILE: Final = "face_landmark.tflite"
     SIDE: Final = 192  # of the input, pixels
     SCALE: Final = 1.5  # of the square against the longer side of the face

@@ -32,6 +32,7 @@ class InsightFaceDetector:
         device: see `OnnxNet`.
     """
 
+    packages = ("insightface", "onnxruntime")
     FILE: Final = "det_10g.onnx"
 
     def __init__(
@@ -94,6 +95,7 @@ class InsightFaceEmbedder:
         device: see `OnnxNet`.
     """
 
+    packages = ("insightface", "onnxruntime")
     FILE: Final = "w600k_r50.onnx"
     SIZE: Final = 512
 

@@ -12,7 +12,6 @@ of the account. An upload that a kill cut off from its job is made again: files 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import tempfile
@@ -20,7 +19,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -362,10 +361,10 @@ class AnswerBatches:
     @contextmanager
     def _only_one(self) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as lock:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                stack.enter_context(storage.locked(self._folder / "lock", wait=False))
+            except BlockingIOError:
                 raise AnswerError(f"another process runs the batches of {self._folder}") from None
             yield
 

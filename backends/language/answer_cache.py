@@ -4,8 +4,7 @@
     ledger.json                 the counts; every process changes it under a lock
     cached/<id>                 how many answers one process took from the cache
 
-Everything works for many processes on one filesystem (on a shared one, `flock` must be shared too:
-NFS is, Lustre needs the mount option `flock`).
+Everything works for many processes on one filesystem (on a shared one, see `storage.locked`).
 
 In an object store (s3://...) nothing can be locked: instead of the ledger and `cached/`
 
@@ -16,13 +15,11 @@ so that no limit of requests can be kept, and no batches are sent.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,12 +152,12 @@ class AnswerCache:
 
     def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / "ledger.json", os.O_RDWR | os.O_CREAT) as file:
-            ledger, size = _read_ledger(file, self.folder)
+        with storage.locked(self.folder / "ledger.json") as file:
+            ledger, size = _read_ledger(file.fileno(), self.folder)
             change(ledger)
             # In place, because the lock is on this very file: a rename would leave it on the old one.
             text = json.dumps(ledger).encode()
-            os.pwrite(file, text.ljust(max(size, -len(text) // PAGE * -PAGE, PAGE)), 0)
+            os.pwrite(file.fileno(), text.ljust(max(size, -len(text) // PAGE * -PAGE, PAGE)), 0)
 
 
 def read_usage(folder: str | Path) -> Usage:
@@ -174,8 +171,8 @@ def read_usage(folder: str | Path) -> Usage:
         return _sum_of_counts(folder)
     ledger = _zeros()
     if (folder / "ledger.json").exists():
-        with _locked(folder / "ledger.json", os.O_RDWR) as file:
-            ledger, _ = _read_ledger(file, folder)
+        with storage.locked(folder / "ledger.json", shared=True) as file:
+            ledger, _ = _read_ledger(file.fileno(), folder)
     texts = [path.read_bytes() for path in (folder / "cached").glob("*")]
     cached = sum(int(text) for text in texts if text.isdigit())
     return Usage(cached_answers=cached, **{name: ledger[name] for name in COUNTS})
@@ -217,17 +214,6 @@ def _sum_of_counts(folder: Path) -> Usage:
         for name, count in json.loads(text).items():
             sums[name] = sums.get(name, 0) + int(count)
     return Usage(**sums)
-
-
-@contextmanager
-def _locked(path: Path, flags: int) -> Iterator[int]:
-    """The opened file, locked against all other processes and threads."""
-    file = os.open(path, flags, 0o666)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)  # gives the lock back
 
 
 def _zeros() -> dict[str, Any]:

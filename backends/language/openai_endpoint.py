@@ -68,6 +68,7 @@ class OpenAIEndpoint(AskedOnce):
     """
 
     is_remote = True
+    counts_requests = True
 
     def __init__(
         self,

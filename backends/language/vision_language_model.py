@@ -81,6 +81,11 @@ class VisionLanguageModel(Protocol):
         """How many questions one process may ask at once (from as many threads); 1: one after the other."""
         ...
 
+    @property
+    def counts_requests(self) -> bool:
+        """What it is asked is kept and counted in the run's `answers/`, and told in run.json under `vlm`."""
+        ...
+
     def setup(self) -> None:
         """Load the weights, or open the connection; calling it again does nothing."""
         ...
@@ -105,6 +110,7 @@ class MeasuredAnswers:
     id = "stand_in_measured-1"
     name = "stand_in_measured"
     is_remote = False
+    counts_requests = False
     concurrency = 1
 
     def setup(self) -> None:

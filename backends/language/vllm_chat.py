@@ -63,7 +63,9 @@ class VllmChat(AskedOnce):
             decides itself: its build for a CPU is another.
     """
 
+    packages = ("vllm",)
     is_remote = False
+    counts_requests = True
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,13 @@ from backends.store.weights import Weights
 
 
 class AttributeEmbedder(Protocol):
-    """Embeds pictures as tokens (InterAvatar §3.2, attribute embedding)."""
+    """Embeds pictures as tokens (InterAvatar §3.2, attribute embedding).
+
+    method: how its ids begin. bytes_per_clip: of the tokens of one picture in half precision.
+    """
+
+    method: ClassVar[str]
+    bytes_per_clip: ClassVar[int]
 
     @property
     def id(self) -> str:
@@ -49,6 +55,10 @@ class DinoV2:
         batch: most pictures run together.
     """
 
+    method = "dinov2"
+    bytes_per_clip = 257 * 1024 * 2
+    packages = ("torch", "transformers")
+
     def __init__(self, model: Weights, device: str | None = None, batch: int = 32) -> None:
         self.model = model
         self.device = device
@@ -60,7 +70,7 @@ class DinoV2:
     @cached_property
     def id(self) -> str:
         """Implementation, version and weights."""
-        return f"dinov2 {self.model}"
+        return f"{self.method} {self.model}"
 
     def setup(self) -> None:
         """Load the weights.
@@ -104,6 +114,9 @@ class EfficientNetLiteGrid:
     For the laptop, in place of DINOv2: it knows ImageNet's objects and textures, little of expressions or
     gestures. The whole picture is squeezed into its 224 x 224.
     """
+
+    method = "efficientnet-lite0"
+    bytes_per_clip = 50 * 1280 * 2
 
     def __init__(self) -> None:
         self._net = EfficientNetLite()

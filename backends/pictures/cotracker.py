@@ -42,6 +42,8 @@ class CoTracker3:
         ValueError: `offline_frames` is less than the online model's window.
     """
 
+    packages = ("torch", "cotracker")
+
     def __init__(
         self,
         model: Weights,

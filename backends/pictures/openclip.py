@@ -27,6 +27,8 @@ class OpenClipEmbedder:
         batch: most pictures run together.
     """
 
+    packages = ("torch", "open_clip")
+
     def __init__(self, model: Weights, device: str | None = None, batch: int = 64) -> None:
         self.model = model
         self.device = device

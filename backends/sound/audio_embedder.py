@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,13 @@ HOP: Final = 320  # samples from one row to the next, 20 ms
 
 
 class AudioEmbedder(Protocol):
-    """Embeds a sound track over time."""
+    """Embeds a sound track over time.
+
+    method: how its ids begin. bytes_per_second: of its rows in half precision.
+    """
+
+    method: ClassVar[str]
+    bytes_per_second: ClassVar[int]
 
     @property
     def id(self) -> str:
@@ -54,6 +60,9 @@ class LogMel:
     8 kHz, evenly spaced in mel (O'Shaughnessy 1987: 1127 ln(1 + f / 700)); natural logarithm of the power.
     """
 
+    method = "log-mel"
+    bytes_per_second = 50 * 80 * 2
+
     BANDS = 80
     FFT = 512
     LOWEST_HZ = 20.0
@@ -64,7 +73,7 @@ class LogMel:
     @property
     def id(self) -> str:
         """Implementation, version and settings."""
-        return f"log-mel 1 bands={self.BANDS} {self.rate_hz:g}Hz"
+        return f"{self.method} 1 bands={self.BANDS} {self.rate_hz:g}Hz"
 
     def setup(self) -> None:
         """Nothing to load."""
@@ -114,6 +123,9 @@ class Wav2Vec2:
         ValueError: `overlap_s` is not below `chunk_s`.
     """
 
+    method = "wav2vec2"
+    bytes_per_second = 50 * 768 * 2
+    packages = ("torch", "transformers")
     rate_hz: Final = RATE / HOP
 
     def __init__(
@@ -138,7 +150,7 @@ class Wav2Vec2:
     @property
     def id(self) -> str:
         """Implementation, version and settings."""
-        return f"wav2vec2({self.model}, chunk={self.chunk_s:g}, overlap={self.overlap_s:g})"
+        return f"{self.method}({self.model}, chunk={self.chunk_s:g}, overlap={self.overlap_s:g})"
 
     def setup(self) -> None:
         """Load the weights; again does nothing.

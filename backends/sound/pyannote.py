@@ -54,6 +54,7 @@ class PyannoteDiarizer:
         device: "cuda" or "cpu"; None: CUDA where there is one.
     """
 
+    packages = ("torch", "pyannote.audio")
     MIN_S = 0.5  # less sound than this is not listened to
 
     def __init__(

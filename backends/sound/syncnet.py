@@ -50,6 +50,8 @@ class SyncNetScorer:
         device: "cuda" or "cpu"; None: CUDA where there is one.
     """
 
+    packages = ("torch",)
+
     def __init__(
         self,
         model: Weights,

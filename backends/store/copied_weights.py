@@ -11,9 +11,10 @@ from pathlib import Path
 
 import fsspec
 
-from backends.store.file_hashes import locked, sha256
+from backends.store.file_hashes import sha256
 from backends.store.model_catalogue import FileEntry, ModelEntry
 from backends.store.weights import Weights
+from manifests import storage
 
 
 class ModelStoreError(OSError):
@@ -66,7 +67,7 @@ class CopiedWeights(Weights):
         if target.is_dir():
             return target
         place.mkdir(parents=True, exist_ok=True)
-        with locked(place / f".{name}.lock"):
+        with storage.locked(place / f".{name}.lock"):
             if not target.is_dir():
                 for left_over in place.glob(f".{name}.copy-*"):  # of a process that was killed
                     shutil.rmtree(left_over)

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from manifests import storage
 
 CHUNK = 1 << 20
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Only one process at a time; the system lets go of the lock when the process dies.
-
-    Raises:
-        OSError: the lock file cannot be made.
-    """
-    with file.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def sha256(file: Path, stop: threading.Event | None = None) -> str:
@@ -112,6 +99,6 @@ class RememberedHashes:
             return {}  # it only saves time
 
     def _keep(self, new: dict[str, tuple[int, int, str]]) -> None:
-        with suppress(OSError), locked(self.folder / ".verified.lock"):
+        with suppress(OSError), storage.locked(self.folder / ".verified.lock"):
             kept = {p: v for p, v in self._read().items() if (self.folder / p).is_file()}
             storage.write_bytes(self.file, json.dumps({**kept, **new}, indent=0).encode())

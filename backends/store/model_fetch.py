@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -10,7 +9,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from backends.store.download import CHUNK, Download, DownloadError, partial_file
 from backends.store.file_hashes import RememberedHashes
 from backends.store.model_catalogue import FileEntry, ModelEntry, known_models
 from backends.store.model_store import ModelStore, ModelStoreError
+from manifests import storage
 
 WORKERS = 4
 
@@ -319,10 +319,10 @@ def _said(entry: ModelEntry, error: Exception) -> str:
 @contextmanager
 def _alone(file: Path, say: Callable[[str], None]) -> Iterator[None]:
     """One fetch into a store at a time; the next finds what this one brought."""
-    with file.open("a") as handle:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(storage.locked(file, wait=False))
         except BlockingIOError:
             say(f"another fetch into {file.parent} is running; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            stack.enter_context(storage.locked(file))
         yield

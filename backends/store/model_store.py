@@ -18,7 +18,7 @@ from typing import Any
 import fsspec
 
 from backends.store.copied_weights import CopiedWeights, ModelStoreError, cache_folder, shown, wrong_size
-from backends.store.file_hashes import RememberedHashes, locked
+from backends.store.file_hashes import RememberedHashes
 from backends.store.model_catalogue import (
     FileEntry,
     ModelEntry,
@@ -256,7 +256,7 @@ class ModelStore:
             OSError: it cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / ".models.lock"):
+        with storage.locked(self.folder / ".models.lock"):
             self._record = None
             text = dump_catalogue({**self.recorded(), **models})
             storage.write_bytes(self.folder / RECORD, text.encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,16 @@ from prompts.vocabulary import INTERACTION_TYPES, InteractionType
 
 # 480P as Wan counts it: any shape with so many pixels.
 AREA_480P: Final = 832 * 480
+
+Gpu = Literal["H100", "A100", "H20"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Seconds that others measured for one clip on one GPU, and who they are."""
+
+    seconds: float
+    source: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,10 @@ class ImageToVideo(Protocol):
     @property
     def uses_point(self) -> bool:
         """Whether point and type change the clip; False for a model that goes by the prompt alone."""
+        ...
+
+    def published_seconds(self, gpu: Gpu) -> Published | None:
+        """What others published for one clip of these settings; None: nobody did."""
         ...
 
     def setup(self) -> None:

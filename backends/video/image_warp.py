@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backends.video.image_to_video import AREA_480P, Animation, fit_size, resized
+from backends.video.image_to_video import AREA_480P, Animation, Gpu, Published, fit_size, resized
 from prompts.vocabulary import GROUP_OF, InteractionGroup
 
 
@@ -75,6 +75,10 @@ class ImageWarp:
         """Implementation, version and settings."""
         settings = f"frames={self.num_frames}, fps={self.fps:g}, max_area={self.max_area}"
         return f"{self.name} 1({settings})"
+
+    def published_seconds(self, gpu: Gpu) -> Published | None:
+        """Nobody did."""
+        return None
 
     def setup(self) -> None:
         """Nothing to load."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from backends.running.batching import is_out_of_memory
 from backends.store.weights import Weights
-from backends.video.image_to_video import AREA_480P, Animation, fit_size, resized
+from backends.video.image_to_video import AREA_480P, Animation, Gpu, Published, fit_size, resized
 
 Offload = Literal["none", "model", "sequential"]
 # From the fastest to the one that needs the least memory of the GPU.
@@ -25,6 +25,15 @@ OFFLOADS: Final[tuple[Offload, ...]] = ("none", "model", "sequential")
 # at 832x480 and 59.7 GiB at 1280x720 for 81 frames with one expert loaded (14,288,901,184 weights of two
 # bytes, 26.6 GiB): 477 and 476 bytes a pixel remain.
 WORKING_BYTES: Final = 480
+
+# Seconds for one clip of Wan2.2-I2V-A14B, 81 frames in 40 steps, by pixels of a frame.
+PUBLISHED_SECONDS: Final[Mapping[int, Mapping[Gpu, float]]] = {
+    832 * 480: {"H100": 327.8, "A100": 810.0, "H20": 1117.0},
+    1280 * 720: {"H100": 1055.9, "A100": 2811.0, "H20": 4055.0},
+}
+PUBLISHED_BY: Final = (
+    "Wan2.2's README, Computational Efficiency on Different GPUs: Wan's own code with offload on one {gpu}"
+)
 
 
 def choose_offload(free: int, parts: Mapping[str, int], working: int) -> Offload:
@@ -67,6 +76,7 @@ class WanImageToVideo:
         ValueError: a setting that would be ignored or rounded.
     """
 
+    packages = ("torch", "diffusers", "transformers", "ftfy")
     fps: Final = 16.0
     uses_point: Final = False
 
@@ -113,6 +123,14 @@ class WanImageToVideo:
     def name(self) -> str:
         """The name of the weights."""
         return self.model.label
+
+    def published_seconds(self, gpu: Gpu) -> Published | None:
+        """Of the real weights, with the settings that Wan's authors measured."""
+        is_real = self.model.name == "wan2.2-i2v-a14b" and not self.model.is_random
+        if not is_real or (self.num_frames, self.num_inference_steps) != (81, 40):
+            return None
+        seconds = PUBLISHED_SECONDS.get(self.max_area, {}).get(gpu)
+        return None if seconds is None else Published(seconds, PUBLISHED_BY.format(gpu=gpu))
 
     def setup(self) -> None:
         """Load the pipeline into the computer's memory; it goes to the GPU with the first clip.

@@ -19,7 +19,7 @@ from manifests.schema import ERROR
 from manifests.screen import Screen, load_screen, rescreen
 from manifests.storage import StorageError, folder_of, is_client_error, is_remote
 from manifests.text import clean_text
-from pipelines.catalogue import PIPELINES
+from pipelines.catalogue import PIPELINES, steps_in
 from pipelines.cli import doctor as checks
 from pipelines.cli.models import app as models_app
 from pipelines.cli.sample import sample
@@ -27,7 +27,7 @@ from pipelines.cli.shards import shards
 from pipelines.cli.train import latents, train
 from pipelines.cli.typer_app import new_app
 from pipelines.engine.lock import is_locked, lock
-from pipelines.engine.pipeline import RunError
+from pipelines.engine.pipeline import Pipeline, RunError
 from pipelines.engine.progress import Progress, duration
 from pipelines.engine.record import read_run, write_run, write_screen
 from pipelines.engine.run import Engine
@@ -37,7 +37,6 @@ from pipelines.estimate.cost import Gpu, estimates
 from pipelines.estimate.text import print_estimates
 from pipelines.requests import Request, load_profile, prepare, settings_of
 from pipelines.review.report import write_report
-from pipelines.synthetic_interactions import CLIPS, PORTRAITS
 
 OUTCOME = pa.schema([("keep", pa.bool_()), ("error", ERROR)])
 
@@ -145,18 +144,14 @@ def run(
         request = Request(
             pipeline, input, output, profile, screen, overrides or [], limit, engine, retry_errors
         )
-        runs = prepare(request)
-        while True:
-            with err.status("listing the input") if err.is_terminal else nullcontext():
-                this = next(runs, None)
-            if this is None:
-                break
+        with err.status("listing the input") if err.is_terminal else nullcontext():
+            runs = prepare(request)
+        for each in runs:
             progress = Progress(err)
-            record = this.execute(progress)
+            record = each.execute(progress)
             progress.say("writing the report")
-            write_report(this.folder)
-            shown = output / this.folder.name if this.folder != output.absolute() else output
-            _print_outcome(record, shown)
+            write_report(each.folder)
+            _print_outcome(record, output if len(runs) == 1 else output / each.folder.name, each.pipeline)
 
 
 def _lies_inside(output: Path, input: str) -> bool:
@@ -165,7 +160,7 @@ def _lies_inside(output: Path, input: str) -> bool:
     return Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve())
 
 
-def _print_outcome(record: dict[str, Any], output: Path) -> None:
+def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> None:
     counts = record["counts"]
     out.print(
         f"{record['pipeline']}: {counts['ids_in']} samples in, {counts['ids_out']} out: kept "
@@ -173,13 +168,8 @@ def _print_outcome(record: dict[str, Any], output: Path) -> None:
         f"(computed {counts['computed']}, reused {counts['reused']}, {duration(record['seconds'])})",
         soft_wrap=True,
     )
-    if not counts["ids_in"]:
-        out.print("no kept portrait has a visible region with a reaction, so no clip could be made")
-    elif record["pipeline"] == "synthetic_interactions" and counts["ids_in"] < record["settings"]["clips"]:
-        out.print(
-            f"{record['settings']['clips']} clips were asked for; the kept portraits give no more than "
-            f"{counts['ids_in']}"
-        )
+    if pipeline.follows is not None and (shortfall := pipeline.follows.shortfall(counts["ids_in"])):
+        out.print(shortfall)
     if record["ignored_files"]:
         said = ", ".join(f"{n} {suffix}" for suffix, n in sorted(record["ignored_files"].items()))
         out.print(f"not media, passed over: {clean_text(said)}", soft_wrap=True, markup=False)
@@ -192,15 +182,10 @@ def _print_outcome(record: dict[str, Any], output: Path) -> None:
 def _read_record(folder: Path) -> dict[str, Any]:
     record = read_run(folder)
     if record is None:
-        inside = " and ".join(str(f) for f in _steps_in(folder))
+        inside = " and ".join(str(f) for f in steps_in(folder))
         hint = f"it holds the runs {inside}; name one of them" if inside else "no run.json in it"
         raise InputError(f"{folder} is not the folder of a run ({hint})")
     return record
-
-
-def _steps_in(folder: Path) -> list[Path]:
-    """The runs that synthetic_interactions put below its output, as far as they have begun."""
-    return [folder / name for name in (PORTRAITS, CLIPS) if (folder / name / "run.json").is_file()]
 
 
 @app.command("screen")
@@ -232,7 +217,7 @@ def screen_command(folder: Folder, screen: ScreenName = None) -> None:
 @app.command()
 def status(folder: Folder) -> None:
     """Say how far a run is: what is merged, what is committed and waiting, verdicts and errors."""
-    steps = [] if (folder / "run.json").exists() else _steps_in(folder)
+    steps = [] if (folder / "run.json").exists() else steps_in(folder)
     for step in steps or [folder]:
         _print_status(step)
 

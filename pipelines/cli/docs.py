@@ -251,10 +251,6 @@ def main() -> None:
         print(f"docs/{name}")
 
 
-if __name__ == "__main__":
-    main()
-
-
 def all_stages() -> list[tuple[Stage, list[str]]]:
     """Every stage once, with the laptop's models, and the names of the pipelines that have it."""
     roles = profile_roles(load_profile("laptop"), Settings(), Path())
@@ -263,3 +259,7 @@ def all_stages() -> list[tuple[Stage, list[str]]]:
         for stage in build(roles, model()).stages:
             found.setdefault(stage.name, (stage, []))[1].append(name)
     return list(found.values())
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from typing import Any
 import imageio_ffmpeg
 from rich.filesize import decimal
 
-from backends.roles import Roles
+from backends.roles import Roles, packages_of
 from backends.store.copied_weights import shown
 from backends.store.model_store import ModelStore, say_problems
 from pipelines.engine.settings import Profile, Settings
@@ -33,22 +33,6 @@ SMI = (
 OPENCV = "opencv-python-headless"
 INSTALL = "uv pip install '.[models]'"
 COTRACKER = "pip install git+https://github.com/facebookresearch/co-tracker"
-# Implementation -> modules it imports beside the project's own dependencies.
-MODULES: Mapping[str, tuple[str, ...]] = {
-    "insightface": ("insightface", "onnxruntime"),
-    "litert": ("ai_edge_litert",),
-    "dwpose": ("rtmlib", "onnxruntime"),
-    "rtmpose": ("rtmlib", "onnxruntime"),
-    "cotracker3": ("torch", "cotracker"),
-    "sam2": ("torch", "transformers"),
-    "openclip": ("torch", "open_clip"),
-    "dinov2": ("torch", "transformers"),
-    "wav2vec2": ("torch", "transformers"),
-    "pyannote": ("torch", "pyannote.audio"),
-    "syncnet": ("torch",),
-    "vllm": ("vllm",),
-    "wan": ("torch", "diffusers", "transformers", "ftfy"),
-}
 # Prints, as JSON, module -> version of the package it belongs to, null if there is none; imports none.
 VERSIONS = """
 import importlib.metadata as m, importlib.util as u, json, sys
@@ -176,7 +160,7 @@ def _modules(profile: Profile, settings: Settings) -> dict[str, tuple[str, ...]]
     }
     if settings.vlm.endpoint is not None:
         used.pop("vision_language_model", None)
-    return {role: MODULES[use] for role, use in used.items() if use in MODULES}
+    return {role: packages for role, use in used.items() if (packages := packages_of(role, use))}
 
 
 def _packages(profile: Profile, needs: Mapping[str, tuple[str, ...]]) -> tuple[list[Result], set[str]]:

@@ -47,10 +47,10 @@ class Summary:
     @classmethod
     def from_json(cls, text: str) -> Summary:
         """From that line."""
-        said = json.loads(text)
-        said |= {"computed": Counter(said["computed"]), "failed": Counter(said["failed"])}
-        said["seconds"] = defaultdict(float, said["seconds"])
-        return cls(**said)
+        values = json.loads(text)
+        values |= {"computed": Counter(values["computed"]), "failed": Counter(values["failed"])}
+        values["seconds"] = defaultdict(float, values["seconds"])
+        return cls(**values)
 
 
 def both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Lease:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._path = folder / FOLDER / f"{uuid.uuid4().hex}.json"
-        self._said = {"host": socket.gethostname(), **_me(), "since": _utc(), "beats": 0}
+        self._claim = {"host": socket.gethostname(), **_me(), "since": _utc(), "beats": 0}
         self._renewed = 0.0
         self._is_lost = False
         self._turn = threading.Lock()
@@ -57,7 +57,7 @@ class Lease:
         for left in reversed(range(TRIES)):
             self._put()
             try:
-                living = [said for path, said in self._others() if not self._is_dead(path, said)]
+                living = [claim for path, claim in self._others() if not self._is_dead(path, claim)]
             except BaseException:
                 self._remove()
                 raise
@@ -109,38 +109,38 @@ class Lease:
                 self._remove()
 
     def _put(self) -> None:
-        self._said["beats"] += 1
-        self._said["renewed"] = time.time()
-        storage.put(self._path, json.dumps(self._said).encode())
-        self._renewed = self._said["renewed"]
+        self._claim["beats"] += 1
+        self._claim["renewed"] = time.time()
+        storage.put(self._path, json.dumps(self._claim).encode())
+        self._renewed = self._claim["renewed"]
 
     def _remove(self) -> None:
         with suppress(Exception):
             storage.remove([self._path])
 
     def _others(self) -> list[tuple[Path, dict[str, Any]]]:
-        return [(path, said) for path, said in _leases(self.folder) if path.name != self._path.name]
+        return [(path, claim) for path, claim in _leases(self.folder) if path.name != self._path.name]
 
-    def _is_dead(self, path: Path, said: Mapping[str, Any]) -> bool:
+    def _is_dead(self, path: Path, claim: Mapping[str, Any]) -> bool:
         """Whether another's lease is dead; if so it is removed."""
-        alive = is_alive(said)
-        if alive is None and _age(said) < EXPIRES_S:
+        alive = is_alive(claim)
+        if alive is None and _age(claim) < EXPIRES_S:
             alive = True
         for _ in range(LOOKS if alive is None else 0):
             time.sleep(BEAT_S)
-            if _read(path) != said:
+            if _read(path) != claim:
                 alive = True
                 break
         if not alive:
             storage.remove([path])
         return not alive
 
-    def _refusal(self, said: Mapping[str, Any]) -> str:
-        place = clean_text(f"process {said.get('pid')} on {said.get('host')}")
+    def _refusal(self, claim: Mapping[str, Any]) -> str:
+        place = clean_text(f"process {claim.get('pid')} on {claim.get('host')}")
         return (
-            f"another run is writing to {self.folder} ({place}, since {said.get('since')}, last sign of life "
-            f"{_age(said):.0f} s ago); wait for it, or choose another --output. If it died, its lock ends "
-            f"{EXPIRES_S:g} s after that sign, or when you remove {self.folder / FOLDER}"
+            f"another run is writing to {self.folder} ({place}, since {claim.get('since')}, last sign of "
+            f"life {_age(claim):.0f} s ago); wait for it, or choose another --output. If it died, its lock "
+            f"ends {EXPIRES_S:g} s after that sign, or when you remove {self.folder / FOLDER}"
         )
 
 
@@ -161,19 +161,19 @@ def lease(folder: Path) -> Iterator[Callable[[], None]]:
 
 def is_leased(folder: Path) -> bool:
     """Whether a run is writing to the folder now."""
-    for _, said in _leases(folder):
-        alive = is_alive(said)
-        if alive or (alive is None and _age(said) < EXPIRES_S):
+    for _, claim in _leases(folder):
+        alive = is_alive(claim)
+        if alive or (alive is None and _age(claim) < EXPIRES_S):
             return True
     return False
 
 
-def is_alive(said: Mapping[str, Any]) -> bool | None:
+def is_alive(claim: Mapping[str, Any]) -> bool | None:
     """Whether the process that a lease names lives; None: it is of another machine or container."""
     machine = _machine()
-    if machine is None or said.get("machine") != machine:
+    if machine is None or claim.get("machine") != machine:
         return None
-    return said.get("started") == _started(said.get("pid", 0))
+    return claim.get("started") == _started(claim.get("pid", 0))
 
 
 def _me() -> dict[str, Any]:
@@ -199,8 +199,8 @@ def _started(pid: int) -> int | None:
 
 
 def _leases(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    found = [(path, _read(path)) for path in storage.files(folder / FOLDER, ".json")]
-    return [(path, said) for path, said in found if said is not None]
+    claims = [(path, _read(path)) for path in storage.files(folder / FOLDER, ".json")]
+    return [(path, claim) for path, claim in claims if claim is not None]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -213,8 +213,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         return {}  # not ours to judge: it counts as one that was never renewed
 
 
-def _age(said: Mapping[str, Any]) -> float:
-    renewed = said.get("renewed")
+def _age(claim: Mapping[str, Any]) -> float:
+    renewed = claim.get("renewed")
     return max(0.0, time.time() - renewed) if isinstance(renewed, int | float) else EXPIRES_S
 
 

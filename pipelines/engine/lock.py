@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from manifests import storage
 from pipelines.engine.lease import is_leased, lease
@@ -35,21 +35,14 @@ def lock(folder: Path) -> Iterator[Callable[[], None]]:
                 raise InputError(f"cannot write to {folder}: {error}") from error
             yield held
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
-    with file:
-        for attempt in range(5):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                time.sleep(0.05 * attempt)  # `status` holds it for a moment
-        else:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = _locked(folder / ".lock", stack)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+        if file is None:
+            owner = (folder / ".lock").read_text().strip() or "unknown"
             raise RunError(
                 f"another run is writing to {folder} (process {owner}); wait for it, "
                 "or choose another --output"
@@ -60,15 +53,24 @@ def lock(folder: Path) -> Iterator[Callable[[], None]]:
         yield lambda: None
 
 
+def _locked(file: Path, stack: ExitStack) -> IO[str] | None:
+    """The file, locked as long as the stack is open; None: another run holds it."""
+    for attempt in range(5):
+        try:
+            return stack.enter_context(storage.locked(file, wait=False))
+        except BlockingIOError:
+            time.sleep(0.05 * attempt)  # `status` holds it for a moment
+    return None
+
+
 def is_locked(folder: Path) -> bool:
     """Whether a run is writing to the folder now."""
     if storage.is_remote(folder):
         return is_leased(folder)
     try:
-        with (folder / ".lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with storage.locked(folder / ".lock", wait=False, shared=True):
+            return False
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    return False

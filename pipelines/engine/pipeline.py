@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
+from pipelines.engine.source import Listing
 from stages.contract import Stage
 
 Span = tuple[float, float]
 MediaKind = Literal["video", "picture"]
+Engine = Literal["ray", "inline"]
 MEDIA = "media_uri"
 
 
@@ -31,6 +36,40 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Follow:
+    """How a pipeline's samples follow from the manifest of another, which is run before it.
+
+    Attributes:
+        pipeline: the other one; it takes the input.
+        choose: folder of its finished run, ids of that run's input -> the samples; none is no error.
+        fields: Arrow fields of the samples beside the source columns.
+        wanted: how many samples are asked for; there may be fewer.
+        samples: what they are called.
+        none: what to say where there are none.
+        screen: a screen's name or file for the other one; None: its default.
+    """
+
+    pipeline: Pipeline
+    choose: Callable[[Path, Collection[str]], Listing]
+    fields: Sequence[pa.Field]
+    wanted: int
+    samples: str
+    none: str
+    screen: str | None = None
+
+    def shortfall(self, count: int) -> str | None:
+        """What to say where only `count` samples were chosen; None where that is enough."""
+        if not count:
+            return self.none
+        if count >= self.wanted:
+            return None
+        return (
+            f"{self.wanted} {self.samples} were asked for; the kept {self.pipeline.name} give no more than "
+            f"{count}"
+        )
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """What a run does to every sample.
 
@@ -41,6 +80,7 @@ class Pipeline:
         max_seconds: longest sample that is decoded, s.
         split: how long videos are cut first; None: every file is one sample.
         media: what the input files are; a picture is seen by the stages as a clip of one frame.
+        follows: where its samples come from if not from the input: a run of two steps.
     """
 
     name: str
@@ -49,6 +89,7 @@ class Pipeline:
     max_seconds: float
     split: Split | None = None
     media: MediaKind = "video"
+    follows: Follow | None = None
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipelines.engine.pipeline import Resources, RunError
-from pipelines.engine.program import Step
+from pipelines.engine.program import Group, Step
 
 # The laptop's models take 0.9 GB, the frames of a clip of 20 s 0.6 GB; the rest is air.
 WORKER_BYTES = 2.5e9
 # Resources are shares of whole CPUs and GPUs; sums of shares are not exact.
 SLACK = 1e-9
-
-Group = tuple[Sequence[Step], Resources]
 
 
 class Pool(NamedTuple):

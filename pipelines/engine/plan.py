@@ -33,11 +33,6 @@ class Plan:
     reused: int
     reused_stages: dict[str, int] = field(default_factory=dict)
 
-    def todo_ids(self) -> list[str]:
-        """The samples to compute."""
-        ids: list[str] = self.todo["sample_id"].to_pylist()
-        return ids
-
 
 def make_plan(
     listing: Listing,
@@ -125,7 +120,7 @@ def _changes(
     reset: dict[str, Any] = {"stages": {n: fp for n, fp in before["stages"].items() if n not in affected}}
     if retry or (before["error"] or {}).get("stage") in affected:
         reset["error"] = None
-    if (before["stopped"] or "").partition(":")[0] in affected:
+    if (before["stopped"] or {}).get("stage") in affected:
         reset["stopped"] = None
     return reset
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
 from manifests.schema import OUTCOME_COLUMNS, SOURCE_COLUMNS, manifest_schema
 from media.decode import MEDIA_VERSION
-from pipelines.engine.pipeline import MEDIA, MediaKind
+from pipelines.engine.pipeline import MEDIA, MediaKind, Resources
 from stages.contract import Array, Column, Stage
 
 
@@ -28,6 +29,10 @@ class Step:
     def name(self) -> str:
         """The stage's name."""
         return self.stage.name
+
+
+# Neighbouring steps that share a worker, and what each worker takes.
+Group = tuple[Sequence[Step], Resources]
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,10 @@ class Program:
         """Stage name -> current fingerprint."""
         return {step.name: step.fingerprint for step in self.steps}
 
+    def groups(self, resources_of: Callable[[Step], Resources]) -> list[Group]:
+        """Neighbours with the same resources share a worker, and so one decode."""
+        return [(list(steps), resources) for resources, steps in groupby(self.steps, resources_of)]
+
     def describe(self) -> dict[str, dict[str, Any]]:
         """For run.json: what each fingerprint stands for."""
         return {
@@ -79,7 +88,7 @@ def fingerprint(stage: Stage, upstream: Mapping[str, str], seed: int) -> str:
         upstream: for each name in `reads`, the fingerprint of the stage that writes it ("" for the input).
         seed: the run's seed.
     """
-    said = {
+    parts = {
         "stage": stage.name,
         "version": stage.version,
         # What sees nothing keeps its work: among it clips that took a GPU minutes to make.
@@ -91,7 +100,7 @@ def fingerprint(stage: Stage, upstream: Mapping[str, str], seed: int) -> str:
         "prompts": {p.name: p.hash for p in stage.prompts},
         "seed": seed,
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def inputs_of(stage: Stage) -> tuple[str, ...]:
@@ -163,10 +172,10 @@ def due(row: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Step], bool
     todo: list[Step] = []
     renewed: set[str] = set()
     have = row.get("stages") or {}
-    error = row.get("error") or {}
+    error, stopped = row.get("error") or {}, row.get("stopped") or {}
     for step in steps:
         if have.get(step.name) == step.fingerprint:
-            if (row.get("stopped") or "").startswith(f"{step.name}:"):
+            if stopped.get("stage") == step.name:
                 return todo, True
             continue
         stands = error.get("stage") == step.name and error.get("fingerprint") == step.fingerprint

@@ -25,7 +25,7 @@ class Progress:
         self.bar: Bar | None = None
         self.total = self.done = self.kept = self.errors = 0
         self.started = self.last_line = 0.0
-        self.said = -1
+        self.printed = -1
 
     def say(self, text: str) -> None:
         """One line."""
@@ -33,13 +33,13 @@ class Progress:
 
     def start(self, name: str, total: int, reused: int) -> None:
         """Begin counting `total` samples."""
-        self.total, self.done, self.kept, self.errors, self.said = total, 0, 0, 0, -1
+        self.total, self.done, self.kept, self.errors, self.printed = total, 0, 0, 0, -1
         self.started = self.last_line = time.monotonic()
         self.say(f"{name}: {total} samples to compute, {reused} reused")
         if self.console.is_terminal and total:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"))
             self.bar = Bar(*columns, console=self.console, transient=True)
-            self.bar.add_task(name, total=total, said="loading models")
+            self.bar.add_task(name, total=total, line="loading models")
             self.bar.start()
 
     def update(self, part: Summary) -> None:
@@ -48,9 +48,9 @@ class Progress:
         self.kept += part.kept
         self.errors += part.errors
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, said=self.line())
+            self.bar.update(self.bar.task_ids[0], completed=self.done, line=self.line())
         elif time.monotonic() - self.last_line >= PLAIN_EVERY_S:
-            self.last_line, self.said = time.monotonic(), self.done
+            self.last_line, self.printed = time.monotonic(), self.done
             self.say(self.line())
 
     def line(self) -> str:
@@ -69,7 +69,7 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-        if self.total and self.said != self.done:
+        if self.total and self.printed != self.done:
             self.say(self.line())
 
 

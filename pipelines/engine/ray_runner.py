@@ -18,8 +18,8 @@ from manifests.schema import to_rows, to_table
 from manifests.screen import Screen
 from pipelines.engine.figures import Summary
 from pipelines.engine.pipeline import RunError
-from pipelines.engine.placement import Group, Pool, place
-from pipelines.engine.program import Program
+from pipelines.engine.placement import Pool, place
+from pipelines.engine.program import Group, Program
 from pipelines.engine.ray_session import ray_session
 from pipelines.engine.settings import ClusterSettings
 from pipelines.engine.worker import DeviceLost, Worker

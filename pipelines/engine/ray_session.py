@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 import ray
 from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
+from manifests import storage
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.signals import sigterm_interrupts
 from pipelines.engine.terminal import leave_terminal
@@ -95,12 +95,10 @@ def _session_folder() -> Iterator[Path]:
     for old in parent.glob(f"{TEMPORARY}*"):
         if not (old / "lock").exists():
             continue
-        with contextlib.suppress(OSError), (old / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while its run lives
+        with contextlib.suppress(OSError), storage.locked(old / "lock", wait=False):  # its run holds it
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with storage.locked(folder / "lock"):
         try:
             yield folder
         finally:

@@ -43,13 +43,13 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Versions that numbers may depend on."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for name in ("interavatar", *PACKAGES):
         try:
-            found[name] = metadata.version(name)
+            by_package[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def write_run(folder: Path, record: Mapping[str, Any]) -> None:

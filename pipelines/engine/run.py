@@ -1,15 +1,14 @@
-"""One run from input to manifest: plan, compute, merge, audit, screen."""
+"""One run from input to manifest: one pass over it, or several while batches bring answers."""
 
 from __future__ import annotations
 
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,17 +17,14 @@ from backends.language.answer_batches import AnswerBatches
 from backends.language.answer_cache import read_usage
 from backends.language.vision_language_model import AnswerError
 from backends.store.model_store import ModelStore, ModelStoreError
-from manifests import storage, store
-from manifests.features import Leftovers
+from manifests import store
 from manifests.schema import SCHEMA_VERSION, to_rows
-from manifests.screen import Screen, rescreen
-from pipelines.engine.attempts import ATTEMPTS
-from pipelines.engine.figures import Summary, both, counts_of, stage_figures
-from pipelines.engine.inline_runner import run_inline
+from manifests.screen import Screen
+from pipelines.engine.figures import both
 from pipelines.engine.lock import lock
-from pipelines.engine.other_folder import refuse_other_folder
-from pipelines.engine.pipeline import Pipeline, Resources, RunError, Split
-from pipelines.engine.plan import Plan, fan_out, make_plan, outdated
+from pipelines.engine.passes import Pass
+from pipelines.engine.pipeline import Engine, Pipeline, Resources, RunError, Split
+from pipelines.engine.plan import fan_out
 from pipelines.engine.program import Program, Step, compile_pipeline
 from pipelines.engine.progress import Progress
 from pipelines.engine.record import now, read_run, versions, write_run, write_screen
@@ -36,19 +32,16 @@ from pipelines.engine.settings import Profile, Settings, StageResources
 from pipelines.engine.source import InputError, Listing
 from stages.contract import Column
 
-Engine = Literal["ray", "inline"]
-# While a run goes on its parts are merged when there are so many and so much time has passed: it bounds the
-# number of small files and lets the manifest be looked at, and costs the driver little.
-MERGE_PARTS, MERGE_SECONDS = 500, 300.0
-
 
 @dataclass
 class Run:
     """Everything one run needs, resolved.
 
+    listing: the input; only its fields where `choose` gives the rows.
     folder: the output; holds manifest/, features/, media/, run.json, screen.yaml.
     answers: where a language model keeps its answers and counts its requests.
     weights: names of the models in the model store that its stages load.
+    choose: gives the input of a second step, once the run before it is finished.
     """
 
     pipeline: Pipeline
@@ -62,8 +55,8 @@ class Run:
     input: str = ""
     answers: Path | None = None
     weights: Sequence[str] = ()
+    choose: Callable[[], Listing] | None = None
     run_id: str = field(default_factory=lambda: time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
-    _held: Callable[[], None] = field(default=lambda: None, init=False, repr=False)
 
     def execute(self, progress: Progress) -> dict[str, Any]:
         """Run to the end; returns what run.json holds.
@@ -74,41 +67,49 @@ class Run:
             KeyboardInterrupt: after what was finished has been made safe.
         """
         self._check_weights(progress)
-        with lock(self.folder) as self._held:
+        listing = self.listing if self.choose is None else self.choose()
+        with lock(self.folder) as check_lock:
             before = read_run(self.folder)
             if before is not None and before["pipeline"] != self.pipeline.name:
                 raise InputError(
                     f"{self.folder} holds a run of {before['pipeline']}; choose another --output"
                 )
-            listing, record = self.listing, self._record()
+            record = self._record()
             spent = self._usage()
-            head_start: dict[str, Any] = {}
             write_run(self.folder, record)
             try:
-                listed = {row["sample_id"] for row in listing.rows}
-                if self.pipeline.split is not None:
-                    listing, head_start = self._cut(progress, record)
-                program = self.program()
-                done = self._manifest(
-                    program, self.folder, listing, head_start, listed, progress, self.screen
-                )
-                while self._collect_batches(progress):
-                    self.retry_errors = False  # that was done by the first pass
-                    again = self._manifest(
-                        program, self.folder, listing, head_start, listed, progress, self.screen
-                    )
-                    done = both(done, again)
-                record |= done | {"status": "finished", "finished": now()}
+                record |= self._figures(listing, progress, record, check_lock)
+                record |= {"status": "finished", "finished": now()}
             except BaseException as error:
                 kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 record |= {"status": kind, "finished": now(), "message": str(error)[:1000]}
                 raise
             finally:
-                self._held()
+                check_lock()
                 record["vlm"] = self._spent_since(spent)
                 write_run(self.folder, record)
             write_screen(self.folder, self.screen)
             return record
+
+    def _figures(
+        self,
+        listing: Listing,
+        progress: Progress,
+        record: dict[str, Any],
+        check_lock: Callable[[], None],
+    ) -> dict[str, Any]:
+        """Compute everything; passes over the manifest are repeated while batches bring new answers."""
+        head_start: dict[str, Any] = {}
+        listed = {row["sample_id"] for row in listing.rows}
+        if self.pipeline.split is not None:
+            listing, head_start = self._cut(self.pipeline.split, listing, progress, record, check_lock)
+        one_pass = self._pass(
+            self.program(), listing, self.folder, self.screen, check_lock, listed, head_start
+        )
+        figures = one_pass.execute(progress, self.retry_errors)
+        while self._collect_batches(progress):
+            figures = both(figures, one_pass.execute(progress))
+        return figures
 
     def _check_weights(self, progress: Progress) -> None:
         """Refuse to start where a model could not be loaded.
@@ -171,129 +172,68 @@ class Run:
             raise RunError(f"batch of requests: {error}; run the same command again to go on") from error
         return counts.answered + counts.failed > 0
 
-    def _cut(self, progress: Progress, record: dict[str, Any]) -> tuple[Listing, dict[str, Any]]:
+    def _cut(
+        self,
+        split: Split,
+        listing: Listing,
+        progress: Progress,
+        record: dict[str, Any],
+        check_lock: Callable[[], None],
+    ) -> tuple[Listing, dict[str, Any]]:
         """Probe whole videos and fan them out into clips; their own manifest lies in `videos/`."""
-        assert self.pipeline.split is not None
-        split, program = self.pipeline.split, self.cutting_program(self.pipeline.split)
+        program = self.cutting_program(split)
         everything = Screen(name="everything", rules=[])
         folder = self.folder / "videos"
-        record["videos"] = self._manifest(program, folder, self.listing, {}, set(), progress, everything)
+        cutting = self._pass(program, listing, folder, everything, check_lock)
+        record["videos"] = cutting.execute(progress, self.retry_errors)
         carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
-        ids = pa.array([row["sample_id"] for row in self.listing.rows], pa.string())
+        ids = pa.array([row["sample_id"] for row in listing.rows], pa.string())
         table = store.read(folder / "manifest", ["sample_id", "error", "stages", *carried])
         videos = to_rows(table.filter(pc.is_in(table["sample_id"], value_set=ids)))
-        listing = fan_out(videos, split.ranges, self.listing.rows)
-        listing.input_fields = self.listing.input_fields
+        clips = fan_out(videos, split.ranges, listing.rows)
+        clips.input_fields = listing.input_fields
         # A video that stays one sample keeps what was computed of it.
         whole = {v["sample_id"]: {n: v[n] for n in ("stages", *carried)} for v in videos if not v["error"]}
-        record["videos"]["clips"] = len(listing.rows)
-        progress.say(f"{len(videos)} videos became {len(listing.rows)} clips")
-        return listing, whole
+        record["videos"]["clips"] = len(clips.rows)
+        progress.say(f"{len(videos)} videos became {len(clips.rows)} clips")
+        return clips, whole
 
-    def _manifest(
+    def _pass(
         self,
         program: Program,
-        folder: Path,
         listing: Listing,
-        head_start: Mapping[str, Any],
-        listed: set[str],
-        progress: Progress,
+        folder: Path,
         screen: Screen,
-    ) -> dict[str, Any]:
-        """Bring one manifest up to date with a listing."""
-        manifest = folder / "manifest"
-        schema = store.prepare(manifest, program.schema, set(program.fingerprints))
-        program = replace(program, schema=schema)
-        storage.remove_tree(folder / ATTEMPTS)
-        storage.sweep(folder)
-        leftovers = Leftovers(folder)
-
-        def merge(remove: Collection[str] = (), run_id: str | None = self.run_id) -> None:
-            self._held()
-            with leftovers:
-                store.merge(manifest, schema, remove, leftovers.of, run_id)
-
-        merge(run_id=None)
-        refuse_other_folder(listing, manifest)
-        plan = make_plan(listing, program, manifest, schema, self.retry_errors, head_start)
-        if plan.updated.num_rows:
-            store.commit(manifest, plan.updated, self.run_id)
-        # A row that an earlier pass of this run left unfinished is new to this pass.
-        plan.todo = store.with_values(plan.todo, "run_id", [None] * plan.todo.num_rows)
-        plan_file = folder / "_plan.parquet"
-        store.write_table(plan_file, plan.todo, row_group_size=10_000)
-        progress.start(program.name, plan.todo.num_rows, plan.reused)
-        total = Summary()
-        started = time.perf_counter()
-        try:
-            if plan.todo.num_rows:
-                merged, waiting = time.monotonic(), 0
-                for part in self._compute(program, plan_file, plan, folder, screen):
-                    total.add(part)
-                    progress.update(part)
-                    waiting += 1
-                    if waiting >= MERGE_PARTS and time.monotonic() - merged >= MERGE_SECONDS:
-                        merge()
-                        merged, waiting = time.monotonic(), 0
-        finally:
-            progress.stop()
-            # Whatever was committed is folded in, also when the run is cut short here.
-            merge()
-        gone = outdated(manifest, listed, set(plan.ids))
-        merge(gone)
-        if total.rows != plan.todo.num_rows:
-            raise RunError(
-                f"audit failed: of {plan.todo.num_rows} samples to compute {total.rows} were committed; "
-                "run the same command again"
-            )
-        storage.remove([plan_file])
-        storage.remove_tree(folder / ATTEMPTS)
-        counts = rescreen(manifest, screen)
-        return {
-            "seconds": round(time.perf_counter() - started, 3),
-            "counts": counts_of(plan, total, manifest)
-            | {"superseded": len(gone), "manifest_rows": counts["rows"]},
-            "stages": stage_figures(program, plan, total),
-            "decode_seconds": round(total.seconds["decode"], 3),
-        }
-
-    def _compute(
-        self, program: Program, plan_file: Path, plan: Plan, folder: Path, screen: Screen
-    ) -> Iterator[Summary]:
-        rows_per_part = self.settings.rows_per_part
-        if self.engine == "inline":
-            return run_inline(program, plan_file, folder, screen, self.run_id, rows_per_part)
-        from pipelines.engine.ray_runner import run_ray
-
-        groups = self._groups(program)
-        return run_ray(
-            program,
-            plan_file,
-            plan.todo.num_rows,
-            folder,
-            screen,
-            self.run_id,
-            groups,
-            rows_per_part,
-            self.settings.cluster,
+        check_lock: Callable[[], None],
+        listed: Collection[str] = (),
+        head_start: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Pass:
+        return Pass(
+            program=program,
+            groups=program.groups(self.resources_of),
+            listing=listing,
+            folder=folder,
+            screen=screen,
+            engine=self.engine,
+            settings=self.settings,
+            run_id=self.run_id,
+            check_lock=check_lock,
+            listed=listed,
+            head_start=head_start or {},
         )
 
     def resources_of(self, step: Step) -> Resources:
         """What one worker of a stage takes."""
         remote = [getattr(model, "is_remote", False) for model in step.stage.models]
         # Of a stage that asks a server the entry is for the model it would have in the worker instead.
-        said = self.profile.resources_of("default" if any(remote) else step.name)
+        given = self.profile.resources_of("default" if any(remote) else step.name)
         if self.settings.device == "cpu":  # CPUs and threads beside a GPU are there to feed it
-            said = StageResources(workers=said.workers, runtime_env=said.runtime_env)
-        concurrency = max(said.threads or 1, step.stage.concurrency)
-        if any(remote) and (all(remote) or not said.gpus):
+            given = StageResources(workers=given.workers, runtime_env=given.runtime_env)
+        concurrency = max(given.threads or 1, step.stage.concurrency)
+        if any(remote) and (all(remote) or not given.gpus):
             return Resources(cpus=0, workers=1, concurrency=step.stage.concurrency)  # it waits
-        env = json.dumps(said.runtime_env, sort_keys=True) if said.runtime_env else ""
-        return Resources(said.cpus, said.gpus, said.workers or self.settings.workers, concurrency, env)
-
-    def _groups(self, program: Program) -> list[tuple[list[Step], Resources]]:
-        """Neighbouring stages with the same resources share an actor, and so one decode."""
-        return [(list(steps), key) for key, steps in groupby(program.steps, self.resources_of)]
+        env = json.dumps(given.runtime_env, sort_keys=True) if given.runtime_env else ""
+        return Resources(given.cpus, given.gpus, given.workers or self.settings.workers, concurrency, env)
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -314,8 +254,8 @@ class Run:
 
 def _without_values(profile: dict[str, Any]) -> dict[str, Any]:
     """The profile with the names of its environment variables alone: some hold keys."""
-    for said in profile["resources"].values():
-        variables = (said["runtime_env"] or {}).get("env_vars")
+    for given in profile["resources"].values():
+        variables = (given["runtime_env"] or {}).get("env_vars")
         if variables:
-            said["runtime_env"]["env_vars"] = dict.fromkeys(variables, "...")
+            given["runtime_env"]["env_vars"] = dict.fromkeys(variables, "...")
     return profile

@@ -84,10 +84,10 @@ def list_input(
         listing = _from_list(path, source, owned)
     else:
         ignored: Counter[str] = Counter()
-        found = list(
+        files = list(
             _walk_local(path, suffixes, ignored) if "://" not in path else _walk_url(path, suffixes, ignored)
         )
-        rows = [_row(source or name, inside, uri, size) for name, inside, uri, size in found]
+        rows = [_row(source or name, inside, uri, size) for name, inside, uri, size in files]
         listing = Listing(rows, ignored=ignored)
         if not rows:
             seen = f"; it holds {sum(ignored.values())} other files" if ignored else ""
@@ -205,19 +205,19 @@ def _walk_url(
         fs, inside = fsspec.url_to_fs(path)
         if _is_glob(path) and not fs.exists(inside):
             base = re.split(r"[*?\[]", inside)[0].rpartition("/")[0]
-            found = fs.glob(inside, detail=True)
+            infos = fs.glob(inside, detail=True)
         elif fs.isfile(inside):
             base = inside.rpartition("/")[0]
-            found = {inside: fs.info(inside)}
+            infos = {inside: fs.info(inside)}
         else:
             base = inside.rstrip("/")
-            found = fs.find(inside, detail=True)
+            infos = fs.find(inside, detail=True)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(without_secrets(f"cannot list {path}: {error}")) from error
-    if not found:
+    if not infos:
         raise InputError(f"no such file or folder, or nothing in it: {path}")
-    for name in sorted(found):
-        info = found[name]
+    for name in sorted(infos):
+        info = infos[name]
         if info.get("type") == "file" and _wanted(PurePosixPath(name).name, suffixes, ignored):
             yield (
                 PurePosixPath(base).name or base,

@@ -83,9 +83,8 @@ class Worker:
     def _sample(self, row: dict[str, Any], summary: Summary) -> dict[str, Any]:
         everything, ended = due(row, self.program.steps)
         todo = [step for step in everything if step in self.steps]
-        stopped_by = (row["stopped"] or "").partition(":")[0]
-        waits = row["run_id"] == self.run_id and any(s.name == stopped_by for s in everything)
-        if not todo or waits:  # an earlier group of this run put the sample off
+        # Where a step of an earlier group is still due, that group put the sample off, or lost what it reads.
+        if not todo or todo[0] is not everything[0]:
             return row
         row = {**row, "run_id": self.run_id, "schema_version": SCHEMA_VERSION}
         if not ended:
@@ -138,7 +137,7 @@ class Worker:
                     clip.arrays.update(arrays)
             except Deferred as error:
                 if not ended:  # a gate or an error further on still stands, and says more
-                    row["stopped"] = f"{step.name}: {error}"  # not done, so it is taken up again
+                    row["stopped"] = _stop(step, str(error), waits=True)  # not done, so it is taken up again
                 return
             except Exception as error:
                 if is_device_lost(error):
@@ -158,7 +157,7 @@ class Worker:
             summary.computed[step.name] += 1
             reason = step.stage.stop(row)
             if reason is not None:
-                row["stopped"] = f"{step.name}: {reason}"
+                row["stopped"] = _stop(step, reason)
                 return
 
     def _heal(self, row: dict[str, Any], error: Exception) -> None:
@@ -197,6 +196,10 @@ def _seed(seed: int, sample_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:8], "big")
 
 
+def _stop(step: Step, reason: str, waits: bool = False) -> dict[str, Any]:
+    return {"stage": step.name, "reason": clean_text(reason), "waits": waits}
+
+
 def _fail(row: dict[str, Any], step: Step, kind: str, message: str, trace: str) -> None:
     row["error"] = {
         "stage": step.name,
@@ -228,8 +231,8 @@ def is_device_lost(error: Exception) -> bool:
     """Whether every further use of the GPU, or of vLLM's engine, would fail too."""
     if type(error).__name__ == "EngineDeadError":
         return True
-    said = str(error)
-    lost = "CUDA error" in said or "CUDNN_STATUS_EXECUTION_FAILED" in said
+    message = str(error)
+    lost = "CUDA error" in message or "CUDNN_STATUS_EXECUTION_FAILED" in message
     return lost and not is_out_of_memory(error)
 
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
-from backends.language.openai_endpoint import OpenAIEndpoint
-from backends.language.vllm_chat import VllmChat
-from backends.video.wan import WanImageToVideo
+from backends.video.image_to_video import Gpu
 from manifests import features, store
 from manifests.schema import to_rows
 from manifests.storage import each, folder_of, is_remote
 from pipelines.engine.pipeline import MEDIA, Resources, Split
 from pipelines.engine.plan import fan_out
-from pipelines.engine.program import Program, Step
+from pipelines.engine.program import Group, Program, Step
 from pipelines.engine.run import Run
 from pipelines.engine.source import InputError, Listing
 from pipelines.estimate.earlier_runs import (
@@ -32,21 +29,9 @@ from pipelines.estimate.earlier_runs import (
     step_of,
     work_left,
 )
-from pipelines.requests import Request, clips_before_choice, prepare
-from pipelines.synthetic_interactions import SyntheticInteractionsSettings, clips_to_make
+from pipelines.requests import Request, prepare
 from stages.contract import Column, Stage
-from stages.reactions import Reactions
 
-Gpu = Literal["H100", "A100", "H20"]
-
-# Seconds for one clip of Wan2.2-I2V-A14B, 81 frames in 40 steps, by pixels of a frame.
-WAN_SECONDS: Final[Mapping[int, Mapping[Gpu, float]]] = {
-    832 * 480: {"H100": 327.8, "A100": 810.0, "H20": 1117.0},
-    1280 * 720: {"H100": 1055.9, "A100": 2811.0, "H20": 4055.0},
-}
-WAN_SOURCE: Final = (
-    "Wan2.2's README, Computational Efficiency on Different GPUs: Wan's own code with offload on one {gpu}"
-)
 # Rows whose files are looked at to say how many bytes a sample writes.
 LOOKED_AT: Final = 200
 
@@ -141,36 +126,38 @@ def estimates(request: Request, like: Path | None = None, gpu: Gpu = "H100") -> 
     Raises:
         SettingsError, InputError: as `prepare`; `like` holds no run of the pipeline.
     """
-    run = next(prepare(request))
-    then = clips_before_choice(request)
-    if like is not None and not any(step_of(like, r) for r in (run, then) if r is not None):
+    runs = prepare(request)
+    if like is not None and not any(step_of(like, run) for run in runs):
         raise InputError(f"--like {like} holds no run of {request.pipeline}")
+    run = runs[0]
     written = run.folder if request.output is not None else None
     program, split = run.program(), run.pipeline.split
     if split is not None:
         return _with_split(run, program, split, written, like, gpu)
     work = work_left(program, run.listing, written)
-    made = [_estimate(run, program, work, earlier_runs(run, written, like), gpu)]
-    if then is not None:
-        made.append(_clips(run, then, work, request.output is not None, like, gpu))
-    return made
+    parts = [_estimate(run, program, work, earlier_runs(run, written, like), gpu)]
+    if len(runs) > 1:
+        parts.append(_second_step(runs[0], runs[1], work, request.output is not None, like, gpu))
+    return parts
 
 
-def _clips(run: Run, then: Run, portraits: Work, has_output: bool, like: Path | None, gpu: Gpu) -> Estimate:
-    """The second step of synthetic_interactions; exact where its portraits are finished."""
-    assert isinstance(then.settings, SyntheticInteractionsSettings)
-    program = then.program()
-    earlier = earlier_runs(then, then.folder if has_output else None, like)
-    if has_output and not portraits.ids and store.manifest_files(run.folder / "manifest"):
-        listed = {row["sample_id"] for row in run.listing.rows}
-        chosen = clips_to_make(run.folder, then.settings, listed)
-        return _estimate(then, program, work_left(program, chosen, then.folder), earlier, gpu)
-    made = _estimate(then, program, Work(Counter({names_of(program): then.settings.clips})), earlier, gpu)
-    made.unknown_sizes = then.settings.clips
-    made.notes.append(
-        f"{then.settings.clips} clips are asked for; fewer are made if the kept portraits give no more"
+def _second_step(
+    first: Run, second: Run, first_work: Work, has_output: bool, like: Path | None, gpu: Gpu
+) -> Estimate:
+    """A run that follows from another; exact where that one is finished."""
+    follows = second.pipeline.follows
+    assert follows is not None and second.choose is not None
+    program = second.program()
+    earlier = earlier_runs(second, second.folder if has_output else None, like)
+    if has_output and not first_work.ids and store.manifest_files(first.folder / "manifest"):
+        return _estimate(second, program, work_left(program, second.choose(), second.folder), earlier, gpu)
+    work = Work(Counter({names_of(program): follows.wanted}), sizes=[None] * follows.wanted)
+    estimate = _estimate(second, program, work, earlier, gpu)
+    estimate.notes.append(
+        f"{follows.wanted} {follows.samples} are asked for; fewer are made if the kept "
+        f"{first.pipeline.name} give no more"
     )
-    return made
+    return estimate
 
 
 def _with_split(
@@ -203,8 +190,8 @@ def _with_split(
         clips.sizes += [None] * more
     second = _estimate(run, program, clips, runs, gpu)
     if uncut:
-        said = f"{ratios[-1]:.1f} clips for each, as in the last run" if ratios else "one clip for each"
-        second.notes.append(f"{uncut} videos are not cut yet; assumed: {said}")
+        assumed = f"{ratios[-1]:.1f} clips for each, as in the last run" if ratios else "one clip for each"
+        second.notes.append(f"{uncut} videos are not cut yet; assumed: {assumed}")
     return [first, second]
 
 
@@ -217,96 +204,91 @@ def _estimate(run: Run, program: Program, work: Work, earlier: Earlier, gpu: Gpu
             lacking[name] += count
             come = reach.get(name, 1.0) / (reach.get(names[0], 1.0) or 1.0)
             expected[name] += count * min(1.0, come)
-    made = Estimate(program.name, run.profile.name, sum(work.due.values()), work.reused, [])
+    estimate = Estimate(program.name, run.profile.name, sum(work.due.values()), work.reused, [])
     for step in program.steps:
         models = tuple(m.id for m in step.stage.models)
         cost = StageCost(step.name, models, run.resources_of(step), lacking[step.name], expected[step.name])
-        made.stages.append(_measured(cost, step, earlier) or _published(cost, step, gpu, made) or cost)
+        estimate.stages.append(
+            _measured(cost, step, earlier) or _published(cost, step, gpu, estimate) or cost
+        )
     others = [
-        s.name for s in made.stages if not s.source and any(computed(r, s.name) for r in earlier.records)
+        s.name for s in estimate.stages if not s.source and any(computed(r, s.name) for r in earlier.records)
     ]
     if others:
-        made.notes.append(f"not used, because measured with other models: {', '.join(others)}")
+        estimate.notes.append(f"not used, because measured with other models: {', '.join(others)}")
     cluster = run.settings.cluster
-    made.cpus = cluster.cpus if cluster.cpus is not None else os.cpu_count() or 1
-    made.gpus = cluster.gpus if cluster.gpus is not None else _own_gpus()
-    made.machine = cluster.cpus is None and cluster.gpus is None
-    _add_time(made, program, earlier)
-    opened = [any(_opens(s) for s in steps) for _, steps in _groups(made, program)]
-    made.read_bytes = sum(size or 0 for size in work.sizes) * sum(opened)
-    made.unknown_sizes = work.sizes.count(None)
-    made.written_bytes = _written(made, program, earlier)
-    made.asked = _asked(made, program, run, earlier)
-    return made
+    estimate.cpus = cluster.cpus if cluster.cpus is not None else os.cpu_count() or 1
+    estimate.gpus = cluster.gpus if cluster.gpus is not None else _own_gpus()
+    estimate.machine = cluster.cpus is None and cluster.gpus is None
+    groups = program.groups(run.resources_of)
+    _add_time(estimate, groups, earlier)
+    opened = [any(_opens(step.stage) for step in steps) for steps, _ in groups]
+    estimate.read_bytes = sum(size or 0 for size in work.sizes) * sum(opened)
+    estimate.unknown_sizes = work.sizes.count(None)
+    estimate.written_bytes = _written(estimate, program, earlier)
+    estimate.asked = _asked(estimate, program, run, earlier)
+    return estimate
 
 
 def _measured(cost: StageCost, step: Step, earlier: Earlier) -> StageCost | None:
     record = earlier.last(step)
     if record is None:
         return None
-    said = record["stages"][step.name]
-    seconds = said["seconds"] / computed(record, step.name)
-    same = said["config"] == step.stage.config.model_dump(mode="json")
+    figures = record["stages"][step.name]
+    seconds = figures["seconds"] / computed(record, step.name)
+    same = figures["config"] == step.stage.config.model_dump(mode="json")
     source = f"run {record['run_id']}" + ("" if same else ", other settings")
     # The inline engine has one sample in hand: what it took cannot be shared, but waiting for a server can.
     at_once = cost.resources.concurrency if record["engine"] == "ray" or not cost.resources.cpus else 1
     return replace(cost, seconds=seconds, held=seconds / at_once, source=source)
 
 
-def _published(cost: StageCost, step: Step, gpu: Gpu, made: Estimate) -> StageCost | None:
+def _published(cost: StageCost, step: Step, gpu: Gpu, estimate: Estimate) -> StageCost | None:
+    if not cost.resources.gpus:
+        return None
     for model in step.stage.models:
-        if not isinstance(model, WanImageToVideo) or not cost.resources.gpus:
-            continue
-        is_real = model.model.name == "wan2.2-i2v-a14b" and not model.model.is_random
-        if is_real and (model.num_frames, model.num_inference_steps) == (81, 40):
-            seconds = WAN_SECONDS.get(model.max_area, {}).get(gpu)
-            if seconds is not None:
-                source = WAN_SOURCE.format(gpu=gpu)
-                made.published.add(source)
-                return replace(cost, seconds=seconds, held=seconds, source=f"published, {gpu}")
+        published_seconds = getattr(model, "published_seconds", None)
+        published = published_seconds(gpu) if published_seconds is not None else None
+        if published is not None:
+            estimate.published.add(published.source)
+            seconds = published.seconds
+            return replace(cost, seconds=seconds, held=seconds, source=f"published, {gpu}")
     return None
-
-
-def _groups(made: Estimate, program: Program) -> list[tuple[list[StageCost], list[Stage]]]:
-    """Neighbours with the same resources, which share a worker."""
-    pairs = zip(made.stages, (step.stage for step in program.steps), strict=True)
-    grouped = [list(group) for _, group in groupby(pairs, lambda pair: pair[0].resources)]
-    return [([cost for cost, _ in group], [stage for _, stage in group]) for group in grouped]
 
 
 def _opens(stage: Stage) -> bool:
     return bool(stage.sees) or MEDIA in stage.writes
 
 
-def _add_time(made: Estimate, program: Program, earlier: Earlier) -> None:
+def _add_time(estimate: Estimate, groups: Sequence[Group], earlier: Earlier) -> None:
     """Seconds of CPUs, GPUs and of the clock: what is scarcest decides, be it a kind or a group's workers."""
-    groups = _groups(made, program)
-    sees = [[c for c, stage in zip(costs, stages, strict=True) if stage.sees] for costs, stages in groups]
+    costs = {cost.name: cost for cost in estimate.stages}
+    sees = [[costs[step.name] for step in steps if step.stage.sees] for steps, _ in groups]
     readers = [cost for group in sees for cost in group]
-    found = earlier.decoded([cost.name for cost in readers])
+    decoding = earlier.decoded([cost.name for cost in readers])
     if readers:
         due_, samples = max(c.due for c in readers), max(c.samples for c in readers)
-        made.decode = StageCost("decode", (), Resources(cpus=0), due_, samples)
-        if found is not None:
-            source = f"run {found[0]['run_id']}"
-            made.decode = replace(made.decode, seconds=found[1], source=source)
+        estimate.decode = StageCost("decode", (), Resources(cpus=0), due_, samples)
+        if decoding is not None:
+            source = f"run {decoding[0]['run_id']}"
+            estimate.decode = replace(estimate.decode, seconds=decoding[1], source=source)
     wall = 0.0
-    for (costs, _), seeing in zip(groups, sees, strict=True):
-        takes = costs[0].resources
-        busy = sum(cost.samples * cost.held for cost in costs)
-        if seeing and found is not None:  # earlier runs add up the decoding of all groups: equal shares of it
-            at_once = takes.concurrency if found[0]["engine"] == "ray" else 1
-            share = found[1] / sum(map(bool, sees)) / at_once
+    for (steps, takes), seeing in zip(groups, sees, strict=True):
+        busy = sum(costs[step.name].samples * costs[step.name].held for step in steps)
+        if seeing and decoding is not None:
+            # Earlier runs add up the decoding of all groups: equal shares of it.
+            at_once = takes.concurrency if decoding[0]["engine"] == "ray" else 1
+            share = decoding[1] / sum(map(bool, sees)) / at_once
             busy += share * max(cost.samples for cost in seeing)
-        made.cpu_seconds += busy * takes.cpus
-        made.gpu_seconds += busy * takes.gpus
+        estimate.cpu_seconds += busy * takes.cpus
+        estimate.gpu_seconds += busy * takes.gpus
         wall = max(wall, busy / takes.workers if takes.workers else 0.0)
-    wants_gpu = any(cost.resources.gpus and cost.due for cost in made.stages)
-    wall = max(wall, made.cpu_seconds / made.cpus)
+    wants_gpu = any(cost.resources.gpus and cost.due for cost in estimate.stages)
+    wall = max(wall, estimate.cpu_seconds / estimate.cpus)
     if wants_gpu:
-        made.wall_seconds = max(wall, made.gpu_seconds / made.gpus) if made.gpus else None
+        estimate.wall_seconds = max(wall, estimate.gpu_seconds / estimate.gpus) if estimate.gpus else None
     else:
-        made.wall_seconds = wall
+        estimate.wall_seconds = wall
 
 
 def _own_gpus() -> int:
@@ -314,7 +296,7 @@ def _own_gpus() -> int:
     return len([p for p in Path("/dev").glob("nvidia*") if p.name.removeprefix("nvidia").isdigit()])
 
 
-def _written(made: Estimate, program: Program, earlier: Earlier) -> float | None:
+def _written(estimate: Estimate, program: Program, earlier: Earlier) -> float | None:
     """Bytes of arrays, made media and manifest, as the samples of an earlier run wrote them."""
     if earlier.folder is None or not (files := store.manifest_files(earlier.folder / "manifest")):
         return None
@@ -324,21 +306,21 @@ def _written(made: Estimate, program: Program, earlier: Earlier) -> float | None
     picked = np.linspace(0, table.num_rows - 1, min(LOOKED_AT, table.num_rows)).round().astype(int)
     owners = set(program.array_owner.values())
     makers = {step.name for step in program.steps if MEDIA in step.stage.writes}
-    found: list[tuple[str, Path | None]] = []
+    written: list[tuple[str, Path | None]] = []
     for row in to_rows(table.take(picked)):
         for name, fingerprint in row["stages"].items():
             if name in owners:
                 path = features.feature_path(earlier.folder, row["sample_id"], name, fingerprint)
-                found.append((name, path))
+                written.append((name, path))
             if name in makers:
                 is_made = row["media_uri"] not in (None, row["source_uri"])
-                found.append((name, folder_of(row["media_uri"]) if is_made else None))
-    lengths = each(lambda item: _size(item[1]), found, is_remote(earlier.folder))
+                written.append((name, folder_of(row["media_uri"]) if is_made else None))
+    lengths = each(lambda item: _size(item[1]), written, is_remote(earlier.folder))
     sizes: dict[str, list[int]] = {}
-    for (name, _), length in zip(found, lengths, strict=True):
+    for (name, _), length in zip(written, lengths, strict=True):
         sizes.setdefault(name, []).append(length)
-    total = made.todo * sum(f.stat().st_size for f in files) / table.num_rows
-    for cost in made.stages:
+    total = estimate.todo * sum(f.stat().st_size for f in files) / table.num_rows
+    for cost in estimate.stages:
         if cost.name in owners | makers and cost.samples:
             if cost.name not in sizes:
                 return None
@@ -350,21 +332,23 @@ def _size(path: Path | None) -> int:
     return path.stat().st_size if path is not None and path.exists() else 0
 
 
-def _asked(made: Estimate, program: Program, run: Run, earlier: Earlier) -> Asked | None:
+def _asked(estimate: Estimate, program: Program, run: Run, earlier: Earlier) -> Asked | None:
     """Questions of the stages, corrected and priced by the last run that asked the same model."""
     asking = [
-        s for s in program.steps if any(isinstance(m, OpenAIEndpoint | VllmChat) for m in s.stage.models)
+        step
+        for step in program.steps
+        if any(getattr(model, "counts_requests", False) for model in step.stage.models)
     ]
     if not asking:
         return None
-    costs = {cost.name: cost for cost in made.stages}
-    count = sum(costs[s.name].samples * questions(s.stage) for s in asking)
+    costs = {cost.name: cost for cost in estimate.stages}
+    count = sum(costs[s.name].samples * s.stage.questions for s in asking)
     for record in reversed(earlier.records):
         vlm = record.get("vlm") or {}
         same = [
             s for s in asking if record["stages"].get(s.name, {}).get("models") == [*costs[s.name].models]
         ]
-        then = sum(computed(record, s.name) * questions(s.stage) for s in same)
+        then = sum(computed(record, s.name) * s.stage.questions for s in same)
         if not vlm.get("requests") or not then or len(same) < len(asking):
             continue
         # A batch's answers are taken out of the cache that they were put into; others there saved a request.
@@ -378,8 +362,3 @@ def _asked(made: Estimate, program: Program, run: Run, earlier: Earlier) -> Aske
             usd = (prompt * prices[0] + completion * prices[1]) / 1e6
         return Asked(count, prompt, completion, usd)
     return Asked(count)
-
-
-def questions(stage: Stage) -> int:
-    """Questions that a stage asks about one sample: each prompt, the one for reactions for each type."""
-    return len(stage.config.types) if isinstance(stage, Reactions) else len(stage.prompts)

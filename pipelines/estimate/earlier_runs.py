@@ -45,14 +45,14 @@ def work_left(program: Program, listing: Listing, folder: Path | None) -> Work:
         count = len(listing.rows)
         return Work(Counter({names_of(program): count} if count else {}), 0, set(sizes), list(sizes.values()))
     manifest = folder / "manifest"
-    made = make_plan(listing, program, manifest, store.merged_schema(manifest, program.schema))
+    plan = make_plan(listing, program, manifest, store.merged_schema(manifest, program.schema))
     # Parts of a killed run, which the next one merges first.
     waiting = {i for part in store.part_files(manifest) for i in store.sample_ids(part)}
-    rows = to_rows(made.todo.select(["sample_id", "stages", "error", "stopped"]))
+    rows = to_rows(plan.todo.select(["sample_id", "stages", "error", "stopped"]))
     left = [row for row in rows if row["sample_id"] not in waiting]
     lacks = Counter(tuple(step.name for step in due(row, program.steps)[0]) for row in left)
     ids = [row["sample_id"] for row in left]
-    return Work(lacks, made.reused + len(rows) - len(left), set(ids), [sizes[i] for i in ids])
+    return Work(lacks, plan.reused + len(rows) - len(left), set(ids), [sizes[i] for i in ids])
 
 
 def names_of(program: Program) -> tuple[str, ...]:
@@ -82,8 +82,8 @@ class Earlier:
             rows = record["counts"]["ids_in"]
             if rows:
                 return {
-                    name: min(1.0, (said["computed"] + said["errors"] + said["reused"]) / rows)
-                    for name, said in record["stages"].items()
+                    name: min(1.0, (figures["computed"] + figures["errors"] + figures["reused"]) / rows)
+                    for name, figures in record["stages"].items()
                 }
         return {}
 
@@ -99,8 +99,8 @@ class Earlier:
 
 def computed(record: Mapping[str, Any], stage: str) -> int:
     """Samples of a run on which a stage worked, with those it failed on."""
-    said = record["stages"].get(stage, {"computed": 0, "errors": 0})
-    return int(said["computed"] + said["errors"])
+    figures = record["stages"].get(stage, {"computed": 0, "errors": 0})
+    return int(figures["computed"] + figures["errors"])
 
 
 def step_of(like: Path, run: Run) -> Path | None:

@@ -8,51 +8,53 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
+from backends.video.image_to_video import Gpu
 from pipelines.engine.progress import duration
-from pipelines.estimate.cost import Asked, Estimate, Gpu
+from pipelines.estimate.cost import Asked, Estimate
 
 
-def print_estimates(made: Sequence[Estimate], out: Console) -> None:
+def print_estimates(estimates: Sequence[Estimate], out: Console) -> None:
     """One block for each run, and all of them together."""
-    for part in made:
+    for part in estimates:
         _print_estimate(part, out)
-    if len(made) > 1:
-        walls = [part.wall_seconds for part in made if part.wall_seconds is not None]
+    if len(estimates) > 1:
+        walls = [part.wall_seconds for part in estimates if part.wall_seconds is not None]
         out.print("both runs together:")
         _print_time(
-            sum(part.cpu_seconds for part in made),
-            sum(part.gpu_seconds for part in made),
-            sum(walls) if len(walls) == len(made) else None,
-            made,
+            sum(part.cpu_seconds for part in estimates),
+            sum(part.gpu_seconds for part in estimates),
+            sum(walls) if len(walls) == len(estimates) else None,
+            estimates,
             out,
         )
 
 
-def _print_estimate(made: Estimate, out: Console) -> None:
+def _print_estimate(estimate: Estimate, out: Console) -> None:
     out.print(
-        f"{made.pipeline}, profile {made.profile}: {made.todo} samples to compute, {made.reused} reused",
+        f"{estimate.pipeline}, profile {estimate.profile}: {estimate.todo} samples to compute, "
+        f"{estimate.reused} reused",
         markup=False,
     )
     view = Table("stage", "models", "resources", "samples", "s/sample", "measured by")
-    for stage in [*made.stages, *([made.decode] if made.decode else [])]:
+    for stage in [*estimate.stages, *([estimate.decode] if estimate.decode else [])]:
         given = stage.resources
         takes = f"{given.cpus:g} CPU" + (f", {given.gpus:g} GPU" if given.gpus else "")
         seconds = "?" if stage.seconds is None else f"{stage.seconds:.2f}"
-        models, takes = ("", "") if stage is made.decode else (", ".join(stage.models) or "-", takes)
+        models, takes = ("", "") if stage is estimate.decode else (", ".join(stage.models) or "-", takes)
         view.add_row(stage.name, models, takes, f"{stage.samples:,.0f}", seconds, stage.source or "?")
     out.print(view)
-    _print_time(made.cpu_seconds, made.gpu_seconds, made.wall_seconds, [made], out)
-    for source in sorted(made.published):
+    _print_time(estimate.cpu_seconds, estimate.gpu_seconds, estimate.wall_seconds, [estimate], out)
+    for source in sorted(estimate.published):
         out.print(f"published: {source} (--gpu names another)", markup=False, soft_wrap=True)
-    size = f"{_bytes(made.read_bytes)} of input" if made.read_bytes else "?"
-    if made.read_bytes and made.unknown_sizes:
-        size = f"at least {size}; the sizes of {made.unknown_sizes} samples are not known"
-    written = "?" if made.written_bytes is None else f"about {_bytes(made.written_bytes)}"
+    size = f"{_bytes(estimate.read_bytes)} of input" if estimate.read_bytes else "?"
+    if estimate.read_bytes and estimate.unknown_sizes:
+        size = f"at least {size}; the sizes of {estimate.unknown_sizes} samples are not known"
+    written = "?" if estimate.written_bytes is None else f"about {_bytes(estimate.written_bytes)}"
     out.print(f"reads      {size}", markup=False)
     out.print(f"writes     {written}", markup=False)
-    if made.asked is not None:
-        _print_asked(made.asked, out)
-    for note in made.notes:
+    if estimate.asked is not None:
+        _print_asked(estimate.asked, out)
+    for note in estimate.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)
 
 
@@ -85,14 +87,14 @@ def _print_time(cpu: float, gpu: float, wall: float | None, parts: Sequence[Esti
 
 
 def _print_asked(asked: Asked, out: Console) -> None:
-    said = f"about {asked.requests:,.0f}"
+    text = f"about {asked.requests:,.0f}"
     if asked.prompt_tokens is None or asked.completion_tokens is None:
-        said += "; tokens and cost are not known before a first run"
+        text += "; tokens and cost are not known before a first run"
     else:
-        said += f", {asked.prompt_tokens:,.0f} prompt and {asked.completion_tokens:,.0f} answer tokens"
+        text += f", {asked.prompt_tokens:,.0f} prompt and {asked.completion_tokens:,.0f} answer tokens"
         priced = "vlm.input_price and vlm.output_price are not set"
-        said += f", {priced}" if asked.usd is None else f", {asked.usd:,.2f} US dollars"
-    out.print(f"requests   {said}", markup=False, soft_wrap=True)
+        text += f", {priced}" if asked.usd is None else f", {asked.usd:,.2f} US dollars"
+    out.print(f"requests   {text}", markup=False, soft_wrap=True)
 
 
 def _hours(seconds: float, kind: str) -> str:

@@ -14,15 +14,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from backends.roles import embedder_of
 from manifests import shards as format
 from manifests import storage, store
 from manifests.schema import to_rows
 from manifests.screen import STAND_IN, STAND_IN_COLUMN
+from pipelines.catalogue import STEPS
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.record import read_run
 from pipelines.engine.source import InputError
 from pipelines.shards import media as shard_media
-from pipelines.synthetic_interactions import CLIPS, PORTRAITS
 
 SEED = 0  # of the shuffle
 KEY_LENGTH = 80
@@ -30,11 +31,6 @@ KEY_LENGTH = 80
 BITS_PER_PIXEL = 0.1  # of H.264
 WAV_PER_S = 32_000
 ROUND = 12_288  # row, prompt, headers, padding
-# By the first word of the embedder's id (backends/pictures/attribute_embedder.py, audio_embedder.py).
-ATTRIBUTES = {"dinov2": 257 * 1024 * 2}
-OTHER_ATTRIBUTES = 50 * 1280 * 2
-AUDIO_PER_S = {"wav2vec2": 50 * 768 * 2}
-OTHER_AUDIO_PER_S = 50 * 80 * 2
 
 
 @dataclass(frozen=True)
@@ -112,22 +108,22 @@ def open_runs(
     Raises:
         InputError: no such run, it is not finished, it holds pictures, or two have one name.
     """
-    found = [_locate(argument) for argument in arguments]
-    for name, count in Counter(name for name, _, _ in found).items():
+    located = [_locate(argument) for argument in arguments]
+    for name, count in Counter(name for name, _, _ in located).items():
         if count > 1:
-            folders = " and ".join(str(folder) for n, folder, _ in found if n == name)
+            folders = " and ".join(str(folder) for n, folder, _ in located if n == name)
             raise InputError(f"{folders} would both be called {name}: give each a name, NAME=RUN")
     places = Counter(
-        str(folder) if storage.is_remote(folder) else str(folder.resolve()) for _, folder, _ in found
+        str(folder) if storage.is_remote(folder) else str(folder.resolve()) for _, folder, _ in located
     )
     for place, count in places.items():
         if count > 1:
             raise InputError(f"{place} is given twice: to see a run more often, raise its --weight")
-    unknown = sorted(set(weights) - {name for name, _, _ in found})
+    unknown = sorted(set(weights) - {name for name, _, _ in located})
     if unknown:
-        known = ", ".join(name for name, _, _ in found)
+        known = ", ".join(name for name, _, _ in located)
         raise InputError(f"--weight {unknown[0]}: no such run; there are {known}")
-    return [_read(*one, weights.get(one[0], 1.0), allow_preview) for one in found]
+    return [_read(*one, weights.get(one[0], 1.0), allow_preview) for one in located]
 
 
 def _locate(argument: str) -> tuple[str, Path, dict[str, Any]]:
@@ -139,23 +135,36 @@ def _locate(argument: str) -> tuple[str, Path, dict[str, Any]]:
     if not storage.is_remote(folder):
         folder = folder.absolute()  # workers may run in another directory
     record = read_run(folder)
-    if record is None and (made := read_run(folder / CLIPS)) is not None:
-        folder, record = folder / CLIPS, made  # the output of synthetic_interactions: its clips
     if record is None:
-        hint = "its clips are not made yet" if read_run(folder / PORTRAITS) else "no run.json in it"
-        raise InputError(f"{folder} is not the folder of a run ({hint})")
-    if record["pipeline"] == PORTRAITS:
+        folder, record = _second_step(folder)
+    if record["pipeline"] == "portraits":
         raise InputError(
             f"{folder} holds portraits: pictures, not clips. Give the clips that synthetic_interactions made "
             "of them"
         )
     if record["status"] != "finished":
         raise InputError(f"the run in {folder} is not finished ({record['status']}): finish it first")
-    is_step = folder.name == CLIPS and record["pipeline"] == "synthetic_interactions"
+    is_step = folder.name in STEPS.get(record["pipeline"], ())
     name = name or (folder.parent if is_step else folder).name
     if not name or any(ord(c) < 32 for c in name):
         raise InputError(f"{folder}: give the run a name, NAME={folder}")
     return name, folder, record
+
+
+def _second_step(output: Path) -> tuple[Path, dict[str, Any]]:
+    """Folder and record of the run that followed from another one, below the output of both.
+
+    Raises:
+        InputError: there is none.
+    """
+    hint = "no run.json in it"
+    for first, second in STEPS.values():
+        record = read_run(output / second)
+        if record is not None:
+            return output / second, record
+        if read_run(output / first) is not None:
+            hint = f"its {second} are not made yet"
+    raise InputError(f"{output} is not the folder of a run ({hint})")
 
 
 def _read(
@@ -201,7 +210,7 @@ def make_plan(runs: Sequence[RunOfSamples], size: int) -> ShardPlan:
     """
     places = [(at, row) for at, run in enumerate(runs) for row in range(run.table.num_rows)]
     if not places:
-        left = ", ".join(f"{run.name}: {_said(run.left_out)}" for run in runs)
+        left = ", ".join(f"{run.name}: {_in_words(run.left_out)}" for run in runs)
         hint = "; --allow-preview takes previews" if any(r.left_out["previews"] for r in runs) else ""
         raise RunError(f"no kept samples ({left}){hint}")
     ids = [sample_id for run in runs for sample_id in run.table["sample_id"].to_pylist()]
@@ -217,7 +226,7 @@ def make_plan(runs: Sequence[RunOfSamples], size: int) -> ShardPlan:
     )
 
 
-def _said(counts: Mapping[str, int]) -> str:
+def _in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "empty"
 
 
@@ -314,14 +323,10 @@ def estimated_bytes(row: Mapping[str, Any]) -> int:
         video = BITS_PER_PIXEL * pixels / 8
     total = ROUND + video + (WAV_PER_S * seconds if row.get("has_audio") else 0)
     if row.get("attribute_embedder"):
-        total += ATTRIBUTES.get(_first_word(row["attribute_embedder"]), OTHER_ATTRIBUTES)
+        total += embedder_of("attribute_embedder", row["attribute_embedder"]).bytes_per_clip
     if row.get("audio_embedder") and row.get("has_audio"):
-        total += AUDIO_PER_S.get(_first_word(row["audio_embedder"]), OTHER_AUDIO_PER_S) * seconds
+        total += embedder_of("audio_embedder", row["audio_embedder"]).bytes_per_second * seconds
     return math.ceil(total)
-
-
-def _first_word(embedder: str) -> str:
-    return re.split(r"\W", embedder)[0]
 
 
 def _number(value: Any) -> bool:

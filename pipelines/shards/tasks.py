@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from manifests.text import without_secrets
-from pipelines.engine.pipeline import RunError
+from pipelines.engine.pipeline import Engine, RunError
 
-Engine = Literal["ray", "inline"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -43,9 +42,9 @@ def on_each(engine: Engine, work: Callable[[Task], Result], tasks: Iterable[Task
                 yield from ray.get(done)
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
-            said = without_secrets(str(cause)).strip().splitlines()[-1:] or [""]
+            lines = without_secrets(str(cause)).strip().splitlines() or [""]
             raise RunError(
-                f"{type(cause).__name__}: {said[0]} (the same command again goes on where this one stood)"
+                f"{type(cause).__name__}: {lines[-1]} (the same command again goes on where this one stood)"
             ) from error
         finally:
             for task in waiting:

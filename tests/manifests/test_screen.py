@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from configs.reading import SettingsError
 from manifests import store
-from manifests.schema import ERROR, SOURCE_COLUMNS
+from manifests.schema import ERROR, SOURCE_COLUMNS, STOPPED
 from manifests.screen import Rule, Screen, load_screen, rescreen
 from media import decode as media
 from pipelines.catalogue import PIPELINES
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
         ("words", pa.list_(pa.string())),
         ("keep", pa.bool_()),
         ("drop_reasons", pa.list_(pa.string())),
-        ("stopped", pa.string()),
+        ("stopped", STOPPED),
         ("error", ERROR),
     ]
 )
@@ -96,8 +96,8 @@ def test_errors_and_gates_are_reasons_and_their_blanks_are_not() -> None:
     error = {"stage": "probe", "kind": "MediaError", "message": "m", "traceback": "", "fingerprint": ""}
     rows = [
         {"error": error},
-        {"stopped": "faces: no face", "score": 0.5},
-        {"error": error, "stopped": "a: b"},
+        {"stopped": {"stage": "faces", "reason": "no face", "waits": False}, "score": 0.5},
+        {"error": error, "stopped": {"stage": "a", "reason": "b", "waits": True}},
     ]
     rules = [rule("low", "score", min=1), rule("few", "count", min=1)]
     assert judge(rules, *rows) == [["error:probe"], ["stopped:faces", "low"], ["error:probe", "stopped:a"]]
@@ -122,7 +122,7 @@ ROWS = st.fixed_dictionaries(
         "count": st.none() | st.integers(-3, 3),
         "flag": st.none() | st.booleans(),
         "name": st.none() | st.sampled_from("abc"),
-        "stopped": st.none() | st.just("gate: why"),
+        "stopped": st.none() | st.just({"stage": "gate", "reason": "why", "waits": False}),
         "error": st.none() | st.just({"stage": "probe", "kind": "", "message": ""}),
     }
 )
@@ -304,7 +304,7 @@ def test_no_screen_keeps_a_clip_that_a_stand_in_made() -> None:
         {
             "synthesis_by": ["stand_in_image_warp", "wan2.2", None],
             "error": pa.nulls(3, ERROR),
-            "stopped": pa.nulls(3, pa.string()),
+            "stopped": pa.nulls(3, STOPPED),
         }
     )
     keep, reasons = screen.verdicts(table)

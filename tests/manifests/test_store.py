@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import storage, store
-from manifests.schema import STAGES
+from manifests.schema import STAGES, STOPPED
+from tests.support.version_1 import as_version_1, make_version_1
 
 SCHEMA = pa.schema(
     [("sample_id", pa.string()), ("value", pa.int64()), ("media_uri", pa.string()), ("stages", STAGES)]
@@ -345,3 +346,56 @@ def test_a_folder_without_manifest_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"no manifest in {tmp_path}"):
         store.read(tmp_path)
     assert store.num_rows(tmp_path / "gone.parquet") == 0
+
+
+STOPS = [
+    {"stage": "faces", "reason": "no face: none in any frame", "waits": False},
+    None,
+    {"stage": "ask", "reason": "waits for a batch of requests", "waits": True},
+]
+WITH_STOPS = SCHEMA.append(pa.field("stopped", STOPPED)).append(pa.field("schema_version", pa.int64()))
+
+
+def stopped_table(names: list[str]) -> pa.Table:
+    """A row for each name, with the stops in turn."""
+    rows = [
+        {"sample_id": n, "value": i, "stages": {}, "stopped": STOPS[i % 3], "schema_version": 2}
+        for i, n in enumerate(names)
+    ]
+    return pa.Table.from_pylist(rows, schema=WITH_STOPS)
+
+
+@pytest.mark.parametrize("outdated", [(), (0,), (1,), (0, 1)])
+def test_version_1_is_read_as_this_version(
+    tmp_path: Path, three_a_file: None, outdated: tuple[int, ...]
+) -> None:
+    """Also where the rewriting of the files was cut short."""
+    manifest = tmp_path / "manifest"
+    store.prepare(manifest, WITH_STOPS)
+    store.commit(manifest, stopped_table(IDS[:6]))
+    store.merge(manifest, WITH_STOPS)
+    files = store.manifest_files(manifest)
+    assert len(files) == 2
+    make_version_1(*[files[i] for i in outdated])
+    whole = store.read(manifest)
+    assert whole["sample_id"].to_pylist() == IDS[:6] and whole["stopped"].to_pylist() == STOPS * 2
+    assert whole["schema_version"].to_pylist() == [2] * 6
+    assert store.read(manifest, ["stopped", "value"]).column_names == ["stopped", "value"]
+    assert store.read(manifest, ["value"])["value"].to_pylist() == list(range(6))
+    assert store.take(manifest, [0, 4, 5])["stopped"].to_pylist() == [STOPS[0], STOPS[1], STOPS[2]]
+    assert store.column_names(manifest) == WITH_STOPS.names
+    assert store.read_file(files[0])["stopped"].to_pylist() == STOPS
+    assert store.read_schema(files[1]).field("stopped").type == STOPPED
+    store.prepare(manifest, WITH_STOPS)
+    assert pd.read_parquet(manifest)["stopped"].tolist() == STOPS * 2
+    assert all(pq.read_schema(file).field("stopped").type == STOPPED for file in files)
+
+
+def test_parts_of_version_1_are_merged(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest"
+    store.prepare(manifest, WITH_STOPS)
+    store.commit(manifest, as_version_1(stopped_table(IDS[:3])), "a-run")
+    store.commit(manifest, stopped_table(IDS[3:6]), "a-run")
+    assert store.merge(manifest, WITH_STOPS) == 6
+    frame = pd.read_parquet(manifest)
+    assert frame["stopped"].tolist() == STOPS * 2 and frame["schema_version"].tolist() == [2] * 6

@@ -124,7 +124,7 @@ def test_an_odd_file_is_scored(rows: pd.DataFrame, name: str, width: int, height
     assert row["error"] is None, row["error"]
     assert (row["width"], row["height"], row["num_frames"]) == (width, height, frames)
     assert row["is_hdr"] == (name == "hdr.mp4") and row["decode_errors"] == 0
-    assert row["stopped"].startswith("faces: no face")
+    assert row["stopped"]["stage"] == "faces" and row["stopped"]["reason"].startswith("no face")
 
 
 def test_a_variable_rate_is_seen_and_made_constant(rows: pd.DataFrame, folder: Path) -> None:

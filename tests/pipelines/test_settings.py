@@ -277,7 +277,7 @@ def test_a_stage_that_waits_for_a_server_takes_nothing(tmp_path: Path) -> None:
     def of(*overrides: str) -> dict[str, Resources]:
         request = Request("real_interactions", str(tmp_path), tmp_path / "out", "laptop", None, overrides)
         (tmp_path / "a.mp4").write_bytes(b"x")
-        run = next(prepare(request))
+        (run,) = prepare(request)
         run.profile = run.profile.model_copy(
             update={
                 "resources": {

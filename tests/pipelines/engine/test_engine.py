@@ -118,7 +118,8 @@ def test_a_gate_stops_a_sample_and_says_why(tmp_path: Path) -> None:
     stages = toy_stages(log, stop_on="clip0001.mp4")
     record = execute(stages, files, tmp_path / "out")
     row = manifest(tmp_path / "out").set_index("source_uri").loc[str(files / "clip0001.mp4")]
-    assert row["stopped"] == "square: told to" and row["square"] == 144.0 and pd.isna(row["root"])
+    assert row["stopped"] == {"stage": "square", "reason": "told to", "waits": False}
+    assert row["square"] == 144.0 and pd.isna(row["root"])
     assert list(row["drop_reasons"]) == ["stopped:square"] and row["error"] is None
     assert record["counts"]["stopped"] == 1
     computed(log)

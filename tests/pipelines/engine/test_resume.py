@@ -12,19 +12,32 @@ import pandas as pd
 import pytest
 
 from backends.video.image_warp import ImageWarp
-from manifests.screen import Screen
+from manifests import store
+from manifests.screen import Screen, rescreen
 from manifests.text import public_url, without_secrets
+from pipelines.engine.passes import Pass
 from pipelines.engine.pipeline import Pipeline, RunError, Split
 from pipelines.engine.program import compile_pipeline, fingerprint
 from pipelines.engine.run import Run
 from pipelines.engine.source import InputError
+from pipelines.estimate.earlier_runs import work_left
 from stages.constant_rate import ConstantRate
 from stages.contract import Column, Stage
 from stages.probe import Probe
 from stages.synthesise import Synthesise
 from tests.pipelines.engine.test_engine import computed
-from tests.support.helpers import execute, make_files, make_run, manifest, quiet, toy_stages
+from tests.support.helpers import (
+    SCREEN,
+    execute,
+    make_files,
+    make_run,
+    manifest,
+    quiet,
+    same_manifest,
+    toy_stages,
+)
 from tests.support.toys import Length, Other, Square
+from tests.support.version_1 import make_version_1
 
 
 def test_a_stage_that_goes_and_comes_back_is_computed_again(tmp_path: Path) -> None:
@@ -50,6 +63,36 @@ def test_retrying_errors_leaves_gates_as_they_are(tmp_path: Path) -> None:
     assert computed(log) == {"square": 1}
     rows = manifest(tmp_path / "out")
     assert rows["stopped"].notna().sum() == 1 and set(rows["licence"]) == {"CC0"}
+
+
+def test_a_folder_of_version_1_goes_on_and_computes_only_what_is_new(tmp_path: Path) -> None:
+    log, files, out = tmp_path / "log", make_files(tmp_path / "in", 4), tmp_path / "out"
+    stages = toy_stages(log, raise_on="clip0001.mp4", stop_on="clip0002.mp4")
+    execute(stages, files, out)
+    before = manifest(out)
+    make_version_1(*store.manifest_files(out / "manifest"))
+    for number, file in enumerate(store.manifest_files(out / "manifest")):
+        shutil.copy(file, out / "manifest" / store.PARTS / f"{number}-a-killed-run.parquet")
+    assert manifest(out)["stopped"].dropna().tolist() == ["square: told to"]
+    computed(log)
+    run = make_run(stages, files, out)
+    assert not work_left(run.program(), run.listing, out).ids
+    record = run.execute(quiet())
+    assert computed(log) == {} and record["counts"]["computed"] == 0
+    assert same_manifest(manifest(out), before)
+    make_files(tmp_path / "in", 5)
+    make_version_1(*store.manifest_files(out / "manifest"))
+    execute(stages, files, out)
+    assert computed(log) == {"length": 1, "square": 1, "root": 1, "other": 1}
+
+
+def test_a_screen_writes_all_files_of_version_1_anew(tmp_path: Path) -> None:
+    files, out = make_files(tmp_path / "in", 4), tmp_path / "out"
+    execute(toy_stages(stop_on="clip0002.mp4"), files, out)
+    before = manifest(out)
+    make_version_1(*store.manifest_files(out / "manifest"))
+    assert rescreen(out / "manifest", SCREEN)["changed"] == 0
+    assert same_manifest(manifest(out), before)
 
 
 def test_an_error_is_forgotten_when_the_column_that_its_stage_reads_changes(tmp_path: Path) -> None:
@@ -172,7 +215,7 @@ def test_rows_that_were_not_committed_fail_the_audit(tmp_path: Path, monkeypatch
     files, out = make_files(tmp_path / "in", 4), tmp_path / "out"
     execute(toy_stages(), files, out)
     run = make_run(toy_stages(raise_on="x"), files, out)
-    monkeypatch.setattr(Run, "_compute", lambda *_: iter(()))
+    monkeypatch.setattr(Pass, "_parts", lambda *_: iter(()))
     with pytest.raises(RunError, match="of 4 samples to compute 0 were committed"):
         run.execute(quiet())
 
@@ -180,7 +223,7 @@ def test_rows_that_were_not_committed_fail_the_audit(tmp_path: Path, monkeypatch
 def test_other_pictures_change_the_stages_that_see_them_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     stages: list[Stage] = [Probe(), Synthesise(ImageWarp())]
     before = [fingerprint(stage, {}, 0) for stage in stages]
-    monkeypatch.setattr("pipelines.engine.pipeline.MEDIA_VERSION", 99)
+    monkeypatch.setattr("pipelines.engine.program.MEDIA_VERSION", 99)
     after = [fingerprint(stage, {}, 0) for stage in stages]
     assert before[0] != after[0] and before[1] == after[1]
 

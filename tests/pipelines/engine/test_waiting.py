@@ -11,13 +11,19 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from backends.language.vision_language_model import Deferred
+from manifests import store
+from manifests.schema import to_rows
 from pipelines.engine.ray_session import ray_session
+from pipelines.engine.worker import Worker
 from stages.clip import Clip
 from stages.contract import Column, Stage, StageConfig
-from tests.support.helpers import SCREEN, execute, make_files, manifest
+from tests.support.helpers import SCREEN, execute, make_files, make_run, manifest
 from tests.support.toys import Length
 
 pytestmark = pytest.mark.ray
+
+WAITS = {"stage": "ask", "reason": "waits for a batch of requests", "waits": True}
+CLOSED = {"stage": "gate", "reason": "closed", "waits": False}
 
 
 class Model:
@@ -103,7 +109,7 @@ def test_a_sample_that_waits_is_neither_done_nor_an_error(
     assert record["counts"]["errors"] == 0 and record["counts"]["ids_out"] == 6
     assert rows["loud"].tolist()[:3] == ["HELLO 0", "HELLO 1", "HELLO 2"]
     assert rows["loud"].isna().tolist() == [False] * 3 + [True] * 3
-    assert rows["stopped"].tolist()[3:] == ["ask: waits for a batch of requests"] * 3
+    assert rows["stopped"].tolist()[3:] == [WAITS] * 3
     assert rows["drop_reasons"].map(list).tolist()[3:] == [["stopped:ask"]] * 3
     assert ["ask" in dict(s) for s in rows["stages"]] == [True] * 3 + [False] * 3
 
@@ -143,13 +149,32 @@ def test_a_wait_does_not_open_a_gate_that_was_closed(tmp_path: Path) -> None:
     asks_anew.model.id = "model-2"
     execute([Length(), asks_anew, Gate(), After()], files, tmp_path / "out")
     rows = manifest(tmp_path / "out")
-    assert rows["stopped"].tolist() == ["gate: closed"] * 2 and rows["loud"].isna().all()
+    assert rows["stopped"].tolist() == [CLOSED] * 2 and rows["loud"].isna().all()
     for i in range(2):
         (other / f"clip{i:04d}.mp4.txt").write_text("again")
     record = execute([Length(), asks_anew, Gate(), After()], files, tmp_path / "out")
     rows = manifest(tmp_path / "out")
-    assert rows["said"].tolist() == ["again"] * 2 and rows["stopped"].tolist() == ["gate: closed"] * 2
+    assert rows["said"].tolist() == ["again"] * 2 and rows["stopped"].tolist() == [CLOSED] * 2
     assert record["stages"]["after"]["computed"] == 0
+
+
+def test_a_later_group_does_not_go_on_from_an_answer_that_waits(tmp_path: Path) -> None:
+    files, out = make_files(tmp_path / "in", 1), tmp_path / "out"
+    answers, none = tmp_path / "answers", tmp_path / "none"
+    answers.mkdir()
+    none.mkdir()
+    (answers / "clip0000.mp4.txt").write_text("hello")
+    execute([Length(), Ask(Model(answers)), After(), Gate()], files, out)
+    asks_anew = Ask(Model(none))
+    asks_anew.model.id = "model-2"
+    run = make_run([Length(), asks_anew, After(), Gate()], files, out)
+    program = run.program()
+    rows = to_rows(store.read(out / "manifest"))
+    assert rows[0]["loud"] == "HELLO" and rows[0]["stopped"] == CLOSED
+    for group in (program.steps[:2], program.steps[2:]):
+        rows, done = Worker(program, group, out, SCREEN, "a-run").run(rows)
+        assert not done.computed
+    assert rows[0]["stages"]["after"] != program.fingerprints["after"] and rows[0]["stopped"] == CLOSED
 
 
 def test_one_worker_has_many_questions_in_flight(session: None, tmp_path: Path) -> None:

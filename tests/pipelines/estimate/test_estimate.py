@@ -12,13 +12,15 @@ import yaml
 from typer.testing import CliRunner
 
 from backends.store.model_store import ModelStore
+from backends.video.image_to_video import Gpu
+from backends.video.wan import PUBLISHED_SECONDS
 from manifests import store
 from pipelines import catalogue
 from pipelines.cli import app as cli
 from pipelines.engine.pipeline import Pipeline, Split
 from pipelines.engine.settings import Settings
 from pipelines.engine.source import InputError
-from pipelines.estimate.cost import WAN_SECONDS, Estimate, Gpu, estimates
+from pipelines.estimate.cost import Estimate, estimates
 from pipelines.requests import Request, load_profile, prepare
 from stages.clip import Clip
 from stages.contract import Column, Stage
@@ -304,7 +306,10 @@ def test_fifty_thousand_clips_cost_what_is_published(
     made = clips_of(pictures, tmp_path, settings, gpu)
     assert made.todo == 50_000 and made.gpu_seconds / 3600 == pytest.approx(hours, rel=1e-4)
     assert made.wall_seconds == pytest.approx(made.gpu_seconds / 10)
-    assert made.stages[0].seconds == WAN_SECONDS[area][gpu] and made.stages[0].source == f"published, {gpu}"
+    assert (
+        made.stages[0].seconds == PUBLISHED_SECONDS[area][gpu]
+        and made.stages[0].source == f"published, {gpu}"
+    )
     assert "synthesise" not in made.unknown and "faces" in made.unknown
     (source,) = made.published
     assert "README" in source and source.endswith(f"one {gpu}")

@@ -1,0 +1,33 @@
+"""What stands with each implementation: the modules it imports, how its ids begin, what its arrays weigh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backends.roles import IMPLEMENTATIONS, embedder_of, packages_of
+from pipelines.engine.settings import Settings
+from pipelines.requests import load_profile, profile_roles
+
+
+def test_what_an_implementation_imports_beside_the_dependencies() -> None:
+    assert packages_of("diarizer", "pyannote") == ("torch", "pyannote.audio")
+    assert packages_of("person_mask", "sam2") == packages_of("hair_segmenter", "sam2")
+    assert packages_of("diarizer", "senko") == ()
+    with pytest.raises(ValueError, match="there is no 'pyannot'"):
+        packages_of("diarizer", "pyannot")
+
+
+def test_the_laptop_needs_nothing_beside_the_dependencies() -> None:
+    choices = load_profile("laptop").roles
+    assert {packages_of(role, choice.use) for role, choice in choices.items()} == {()}
+
+
+@pytest.mark.parametrize("role", ["attribute_embedder", "audio_embedder"])
+def test_an_embedder_is_found_by_its_id(role: str, tmp_path: Path) -> None:
+    models = profile_roles(load_profile("laptop"), Settings(), tmp_path)
+    assert embedder_of(role, getattr(models, role).id) is type(getattr(models, role))
+    for implementation in IMPLEMENTATIONS[role].values():
+        assert embedder_of(role, f"{implementation.method}(weights@0123)") is implementation
+    assert embedder_of(role, "one-of-another-version") is next(iter(IMPLEMENTATIONS[role].values()))
