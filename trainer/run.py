@@ -19,6 +19,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from configs.errors import UserError
 from trainer import checkpoint as checkpoints
 from trainer.config import ConfigError, DropoutConfig, TrainConfig, load_config
 from trainer.data.batch import Batch
@@ -27,7 +28,7 @@ from trainer.networks.encoders import Encoders
 from trainer.networks.tiny import model_folder
 
 
-class NonFiniteLoss(ArithmeticError):
+class NonFiniteLoss(UserError):
     """A loss or the gradient is not finite; the message names the samples. The weights were not touched."""
 
 

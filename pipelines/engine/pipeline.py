@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from configs.errors import UserError
 from stages.contract import Stage
 
 Span = tuple[float, float]
@@ -13,7 +14,7 @@ MediaKind = Literal["video", "picture"]
 MEDIA = "media_uri"
 
 
-class RunError(Exception):
+class RunError(UserError):
     """The run cannot start or finish; the message says how to go on."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from configs.errors import UserError
 from trainer.config import ModelConfig
 
 
@@ -51,7 +52,7 @@ def load_backbone(config: ModelConfig, folder: Path, fps: float = 16.0) -> nn.Mo
         raise WeightsError(f"{folder / 'transformer'}: {error}") from None
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """A checkpoint cannot be used; the message names the folder and the way out."""
 
 
