@@ -11,10 +11,14 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from configs.errors import UsageError
+
 Model = TypeVar("Model", bound=BaseModel)
+# Folder in configs/ to what one file of it is.
+NOUNS = {"profiles": "profile", "screens": "screen", "train": "training run"}
 
 
-class SettingsError(Exception):
+class SettingsError(UsageError):
     """A setting, profile or screen is wrong; the message names it and the nearest right one."""
 
 
@@ -33,7 +37,8 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
 def _say(model: type[BaseModel], error: Any, where: str) -> str:
     location = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{where}: {location}: {error['msg']}"
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{where}: {location}: {message}" if location else f"{where}: {message}"
     known = list(_fields_at(model, error["loc"][:-1]))
     close = get_close_matches(str(error["loc"][-1]), known, 1, cutoff=0.4)
     parent = "".join(f"{part}." for part in error["loc"][:-1])
@@ -89,7 +94,18 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_yaml(name: str, kind: str) -> tuple[dict[str, Any], str]:
-    """A YAML file by path, or by its name in configs/<kind>/."""
+    """A YAML file by path, or by its name in configs/<kind>/.
+
+    Args:
+        name: a path, or a name with or without `.yaml`.
+        kind: `profiles`, `screens` or `train`.
+
+    Returns:
+        Its values, and the file's name for errors.
+
+    Raises:
+        SettingsError: there is no such file, or it is not readable as a mapping.
+    """
     folder = resources.files("configs") / kind
     known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
     stem = name.removesuffix(".yaml")
@@ -101,7 +117,7 @@ def load_yaml(name: str, kind: str) -> tuple[dict[str, Any], str]:
     elif stem in known:
         text, where = (folder / f"{stem}.yaml").read_text(), f"configs/{kind}/{stem}.yaml"
     else:
-        raise SettingsError(f"no {kind[:-1]} {name!r}: neither a file nor one of {', '.join(known)}")
+        raise SettingsError(f"no {NOUNS[kind]} {name!r}: neither a file nor one of {', '.join(known)}")
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from configs.errors import UsageError, UserError
 from manifests import storage, store
 
 VERSION = 1
@@ -66,8 +67,12 @@ _SHARD = re.compile(r"shard-[0-9]{6,}\.tar")
 _KEY = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # names of files are made of it
 
 
-class ShardError(ValueError):
+class ShardError(UserError, ValueError):
     """A folder of shards cannot be used; the message names it and the way out."""
+
+
+class MissingShards(ShardError, UsageError):
+    """There is no finished folder of shards."""
 
 
 def shard_name(number: int) -> str:
@@ -135,7 +140,7 @@ class ShardsFolder:
             summary = json.loads(storage.read_bytes(place))
             version = summary["version"]
         except (FileNotFoundError, NotADirectoryError):
-            raise ShardError(
+            raise MissingShards(
                 f"{self.path} is no finished folder of shards (no {SUMMARY} in it): give the --output of "
                 "`interavatar shards`, and run that command again if it was cut short"
             ) from None

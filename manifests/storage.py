@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from configs.errors import UsageError, UserError
+
 # Stores in which an object appears at once and whole, and that have no folders.
 OBJECT_STORES = frozenset(["s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory"])
 THREADS = 16  # requests in flight at once: each takes tens of milliseconds, whatever it carries
@@ -31,15 +33,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class StorageError(ValueError):
-    """An address that cannot be used as a folder; the message says why."""
+class StorageError(UserError, ValueError):
+    """Storage cannot be used; the message says why."""
+
+
+class AddressError(StorageError, UsageError):
+    """An address that cannot be used as a folder."""
 
 
 def folder_of(address: str | Path) -> Path:
     """The folder at a local path or an fsspec URL (s3://bucket/run).
 
     Raises:
-        StorageError: no package for this kind of URL is installed, or it holds a password or a query.
+        AddressError: no package for this kind of URL is installed, or it holds a password or a query.
     """
     if not isinstance(address, str):
         return address
@@ -49,7 +55,7 @@ def folder_of(address: str | Path) -> Path:
     if parts.scheme == "file":
         return Path(os.fsdecode(unquote_to_bytes(parts.path)))
     if parts.password is not None or parts.query or parts.fragment or "::" in address:
-        raise StorageError(
+        raise AddressError(
             f"{parts.scheme}://{parts.hostname or ''}...: a folder's URL is without password, query and ::; "
             "credentials are read from the environment (AWS_ACCESS_KEY_ID, ...)"
         )
@@ -63,10 +69,10 @@ def folder_of(address: str | Path) -> Path:
     except ImportError as error:
         package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(parts.scheme)
         hint = f"pip install {package}" if package else str(error)
-        raise StorageError(f"{parts.scheme}:// needs a package that is not installed: {hint}") from error
+        raise AddressError(f"{parts.scheme}:// needs a package that is not installed: {hint}") from error
     except (ValueError, TypeError, OSError) as error:
         reason = str(error).partition("\n")[0]
-        raise StorageError(f"{address} cannot be used as a folder: {reason}") from error
+        raise AddressError(f"{address} cannot be used as a folder: {reason}") from error
     return path
 
 

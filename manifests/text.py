@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -14,6 +15,9 @@ _SIGNATURES = re.compile(
     r"|sk[a-z]*|token|access_token|api_?key)$",
     re.IGNORECASE,
 )
+_KEY = re.compile(r"\b(bearer\s+|sk-)[\w.~+/*=-]{6,}", re.IGNORECASE)
+_KEY_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+_SHORTEST_KEY = 8  # characters; a shorter value (`none`, `EMPTY`) is no key
 
 
 def clean_text(text: str) -> str:
@@ -46,3 +50,16 @@ def public_text(text: str) -> str:
         return "::".join(map(public, public(text).split("::")))
     except ValueError:  # one that cannot be taken apart, such as http://[
         return _ADDRESS.sub("", text)
+
+
+def public_message(text: str) -> str:
+    """What a command says, without passwords and signatures in addresses and without keys.
+
+    A key is what looks like one, and the value of an environment variable named `..._KEY`, `..._TOKEN`,
+    `..._SECRET` or `..._PASSWORD`.
+    """
+    text = _ADDRESS.sub(lambda address: public_text(address.group()), text)
+    for name, value in os.environ.items():
+        if _KEY_VARIABLE.search(name) and len(value.strip()) >= _SHORTEST_KEY:
+            text = text.replace(value.strip(), "[key]")
+    return clean_text(_KEY.sub("[key]", text))

@@ -13,6 +13,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import fsspec
 
+from configs.errors import UserError
+
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"}
     | {".wmv", ".flv", ".3gp", ".ogv"}
@@ -25,7 +27,7 @@ REMOTE = "://"
 NO_OTHER_FILES = {"protocol_whitelist": "none"}
 
 
-class MediaError(Exception):
+class MediaError(UserError):
     """A file that cannot be used as a clip; the message says what is wrong with it."""
 
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from configs.errors import UsageError, UserError
 from manifests import storage
 from trainer.config import TrainConfig
 from trainer.ema import Ema
@@ -33,8 +34,12 @@ CONFIG: Final = "config.yaml"
 EMA: Final = "ema.safetensors"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be used; the message names it and the way out."""
+
+
+class MissingCheckpoint(CheckpointError, UsageError):
+    """There is no complete checkpoint."""
 
 
 def path_of(output: Path, step: int) -> Path:
@@ -119,14 +124,14 @@ def find(path: Path) -> Path:
     """A checkpoint, given its folder or that of its run.
 
     Raises:
-        CheckpointError: neither.
+        MissingCheckpoint: neither.
     """
     if (path / INFO).is_file():
         read_info(path)
         return path
     checkpoint = newest(path)
     if checkpoint is None:
-        raise CheckpointError(
+        raise MissingCheckpoint(
             f"{path}: no complete checkpoint here; give a folder such as OUTPUT/checkpoints/step-00001000"
         )
     return checkpoint

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from configs.reading import SettingsError, load_yaml, merged, parse, parse_overrides
 from manifests.buckets import BucketConfig
 from trainer.backbones import BACKBONES
 
@@ -154,38 +155,19 @@ class TrainConfig(Part):
         return self
 
 
-class ConfigError(ValueError):
-    """The configuration is wrong; the message says where."""
+ConfigError = SettingsError
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
-    """Read a YAML file; `overrides` are `a.b=value`, the value in YAML.
+def load_config(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """A training run by its YAML file, or by its name in configs/train.
+
+    Args:
+        name: a path, or a name such as `tiny`.
+        overrides: `a.b=value`, the value in YAML, laid over the file.
 
     Raises:
-        ConfigError: the file does not exist, is no YAML, or a key is unknown or wrong.
+        SettingsError: there is no such file, it is no YAML, or a key is unknown or a value wrong.
     """
-    try:
-        values: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys and values")
-    for text in overrides or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {text}: write NAME=VALUE")
-        at = values
-        *folders, last = name.split(".")
-        for folder in folders:
-            at = at.setdefault(folder, {})
-            if not isinstance(at, dict):
-                raise ConfigError(f"--set {text}: {folder} is a value, not a group")
-        try:
-            at[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: {error}") from None
-    try:
-        return TrainConfig.model_validate(values)
-    except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path}: {said}") from None
+    values, where = load_yaml(str(name), "train")
+    where = f"{where} with --set" if overrides else where
+    return parse(TrainConfig, merged(values, parse_overrides(overrides)), where)

@@ -20,6 +20,7 @@ from accelerate.utils import DistributedType, set_seed
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from configs.errors import UserError
 from trainer import checkpoint as checkpoints
 from trainer.config import ConfigError, DropoutConfig, TrainConfig, load_config
 from trainer.data.batch import Batch
@@ -33,7 +34,7 @@ from trainer.networks.tiny import model_folder
 from trainer.scalars import Scalars
 
 
-class NonFiniteLoss(ArithmeticError):
+class NonFiniteLoss(UserError):
     """A loss or the gradient is not finite; the message names the samples. The weights were not touched."""
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from configs.errors import UserError
 
-class AnswerError(Exception):
+
+class AnswerError(UserError):
     """No valid answer could be had; the message says why (refusal, no JSON, wrong value, time-out ...)."""
 
 

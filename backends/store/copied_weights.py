@@ -14,10 +14,11 @@ import fsspec
 from backends.store.file_hashes import sha256
 from backends.store.model_catalogue import FileEntry, ModelEntry
 from backends.store.weights import Weights
+from configs.errors import UserError
 from manifests import storage
 
 
-class ModelStoreError(OSError):
+class ModelStoreError(UserError, OSError):
     """Weights are missing or wrong; the message says which, where to put them and how to get them."""
 
 

@@ -14,6 +14,7 @@ import fsspec
 import requests
 
 from backends.store.file_hashes import sha256
+from configs.errors import UserError
 
 CHUNK = 1 << 18
 TIMEOUT_S = (10.0, 30.0)  # to connect, and between two pieces
@@ -26,7 +27,7 @@ def partial_file(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-class DownloadError(Exception):
+class DownloadError(UserError):
     """A file cannot be had; the message says why. `refused`: the source wants an account or consent."""
 
     def __init__(self, message: str, refused: bool = False) -> None:

@@ -15,11 +15,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from configs.errors import UsageError
+
 HUB = "https://huggingface.co"
 
 
-class CatalogueError(ValueError):
-    """A models.yaml is wrong; the message says where."""
+class CatalogueError(UsageError, ValueError):
+    """A models.yaml is wrong, or names no such model; the message says where."""
 
 
 def _safe_path(path: str) -> str:

@@ -20,6 +20,7 @@ import fsspec
 from backends.store.copied_weights import CopiedWeights, ModelStoreError, cache_folder, shown, wrong_size
 from backends.store.file_hashes import RememberedHashes
 from backends.store.model_catalogue import (
+    CatalogueError,
     FileEntry,
     ModelEntry,
     dump_catalogue,
@@ -129,7 +130,7 @@ class ModelStore:
         """What is known of a model: the pins of the catalogue, filled in by the store's record.
 
         Raises:
-            ValueError: there is no such model.
+            CatalogueError: there is no such model.
         """
         recorded, pinned = self.recorded().get(name), known_models().get(name)
         if recorded is not None and (recorded.random_weights or pinned is None):
@@ -140,10 +141,10 @@ class ModelStore:
             known = sorted({*known_models(), *self.recorded()})
             close = get_close_matches(name, known, 1)
             nearest = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise ValueError(f"there is no model {name!r}; {nearest}")
+            raise CatalogueError(f"there is no model {name!r}; {nearest}")
         files = self._listing(name)
         if not files:
-            raise ValueError(f"{name}: the folder holds no files")
+            raise CatalogueError(f"{name}: the folder holds no files")
         return ModelEntry(files=files)
 
     def weights(self, name: str) -> Weights:
@@ -155,14 +156,14 @@ class ModelStore:
             name: in the catalogue or the store, or the path of a folder that holds a model.
 
         Raises:
-            ValueError: there is no such model; the nearest name is given.
+            CatalogueError: there is no such model; the nearest name is given.
             ModelStoreError: the store's models.yaml cannot be read.
         """
         entry = self.entry(name)
         if self._is_listed(name):
             digest = _digest({file: f.sha256 for file, f in entry.files.items()}) if entry.is_pinned else ""
         elif self.is_remote:  # sizes would not tell a fine-tuned model from its base
-            raise ValueError(
+            raise CatalogueError(
                 f"{name} is not in {RECORD} of the store: `interavatar models record` writes it there"
             )
         else:
@@ -181,7 +182,7 @@ class ModelStore:
             say: called with a line before something that takes long.
 
         Raises:
-            ValueError: there is no such model.
+            CatalogueError: there is no such model.
         """
         found = []
         for name in dict.fromkeys(names):
@@ -197,7 +198,7 @@ class ModelStore:
 
         Raises:
             ModelStoreError: they cannot; the message lists every problem.
-            ValueError: there is no such model.
+            CatalogueError: there is no such model.
         """
         problems = self.problems(names, say=say)
         if problems:
@@ -212,7 +213,7 @@ class ModelStore:
 
         Raises:
             ModelStoreError: a file is missing or is not the pinned one, or the store lies behind a URL.
-            ValueError: there is no such model.
+            CatalogueError: there is no such model.
         """
         new = {}
         for name in names:

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pyarrow as pa
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from backends.language.vision_language_model import AnswerError
-from configs.reading import SettingsError
-from manifests import store
-from manifests.schema import ERROR
-from manifests.screen import Screen, load_screen, rescreen
-from manifests.storage import StorageError, folder_of, is_client_error, is_remote
-from manifests.text import clean_text
-from pipelines.catalogue import PIPELINES, steps_in
-from pipelines.cli import doctor as checks
 from pipelines.cli.models import app as models_app
+from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
 from pipelines.cli.train import latents, train
 from pipelines.cli.typer_app import new_app
-from pipelines.engine.lock import is_locked, lock
-from pipelines.engine.pipeline import Pipeline, RunError
-from pipelines.engine.progress import Progress, duration
-from pipelines.engine.record import read_run, write_run, write_screen
-from pipelines.engine.run import Engine
-from pipelines.engine.signals import sigterm_interrupts
-from pipelines.engine.source import InputError
-from pipelines.estimate.cost import Gpu, estimates
-from pipelines.estimate.text import print_estimates
-from pipelines.requests import Request, load_profile, prepare, settings_of
-from pipelines.review.report import write_report
 
-OUTCOME = pa.schema([("keep", pa.bool_()), ("error", ERROR)])
+if TYPE_CHECKING:
+    from pipelines.engine.pipeline import Pipeline
 
 app = new_app(
     "Data engine for interactive avatars: videos in, a Parquet manifest of scored, "
-    "screened clips out; shards of them, and a trainer."
+    "screened clips out; shards of them, and a trainer.",
+    completion=True,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
-Name = Annotated[str, typer.Argument(metavar="PIPELINE", help=f"One of: {', '.join(PIPELINES)}.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="PIPELINE", help=f"One of: {', '.join(PIPELINES)}.", autocompletion=pipelines),
+]
 Input = Annotated[
     str,
     typer.Option(
@@ -59,6 +39,8 @@ Input = Annotated[
 
 
 def _folder(text: str) -> Path:
+    from manifests.storage import StorageError, folder_of
+
     try:
         return folder_of(text)
     except StorageError as error:
@@ -74,9 +56,17 @@ Output = Annotated[
         help="Folder of the run: manifest/, run.json, report.html; local or any fsspec URL.",
     ),
 ]
-ProfileName = Annotated[str, typer.Option("--profile", help="A profile's name, or a YAML file.")]
+ProfileName = Annotated[
+    str,
+    typer.Option("--profile", help="A profile's name, or a YAML file.", autocompletion=profiles),
+]
 ScreenName = Annotated[
-    str | None, typer.Option("--screen", help="A screen's name, or a YAML file. Default: the pipeline's.")
+    str | None,
+    typer.Option(
+        "--screen",
+        help="A screen's name, or a YAML file. Default: the pipeline's.",
+        autocompletion=screens,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -88,31 +78,28 @@ Folder = Annotated[
 ]
 
 
-def _stop(message: str, code: int) -> NoReturn:
-    err.print(message, style="red" if code else None, markup=False, soft_wrap=True)
-    raise typer.Exit(code)
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("interavatar")
+        except metadata.PackageNotFoundError:  # run from its source folder, as `ray job submit` does
+            version = "of an unknown version: it is not installed as a package"
+        typer.echo(f"interavatar {version}")
+        raise typer.Exit
 
 
-@contextmanager
-def _readable_errors(output: Path | None = None) -> Iterator[None]:
-    """Exit 2 for wrong use, 1 for a run that could not finish, each with one clear message."""
-    try:
-        yield
-    except (InputError, SettingsError) as error:
-        _stop(f"error: {error}", 2)
-    except FileNotFoundError as error:
-        _stop(f"error: {error}", 2)
-    except (RunError, AnswerError, ValueError, OSError, pa.ArrowException) as error:
-        _stop(f"error: {error}", 1)
-    except Exception as error:
-        if not is_client_error(error):
-            raise
-        _stop(f"error: {output}: {error}; run the same command again to go on", 1)
-    except KeyboardInterrupt:
-        _stop(f"interrupted. What was committed in {output} is safe; run the same command again to go on.", 1)
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Options of the program itself; the app has its help."""
 
 
-@app.command()
 def run(
     pipeline: Name,
     input: Input,
@@ -135,7 +122,19 @@ def run(
 
     Example: interavatar run talking_head --input videos/ --output out/ --limit 20
     """
-    with _readable_errors(output):
+    from pipelines.cli.console import err, readable_errors
+
+    with readable_errors(
+        f"interrupted. What was committed in {output} is safe; run the same command again to go on."
+    ):
+        from contextlib import nullcontext
+
+        from configs.reading import SettingsError
+        from pipelines.engine.progress import Progress
+        from pipelines.engine.signals import sigterm_interrupts
+        from pipelines.requests import Request, prepare
+        from pipelines.review.report import write_report
+
         sigterm_interrupts()
         if _lies_inside(output, input):
             raise SettingsError(
@@ -144,10 +143,11 @@ def run(
         request = Request(
             pipeline, input, output, profile, screen, overrides or [], limit, engine, retry_errors
         )
-        with err.status("listing the input") if err.is_terminal else nullcontext():
+        console = err()
+        with console.status("listing the input") if console.is_terminal else nullcontext():
             runs = prepare(request)
         for each in runs:
-            progress = Progress(err)
+            progress = Progress(console)
             record = each.execute(progress)
             progress.say("writing the report")
             write_report(each.folder)
@@ -155,47 +155,51 @@ def run(
 
 
 def _lies_inside(output: Path, input: str) -> bool:
+    from manifests.storage import is_remote
+
     if is_remote(output):
         return f"{output}/".startswith(f"{input.rstrip('/')}/")
     return Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve())
 
 
 def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> None:
+    from pipelines.cli.console import out
+    from pipelines.engine.progress import duration
+
     counts = record["counts"]
-    out.print(
+    lines = [
         f"{record['pipeline']}: {counts['ids_in']} samples in, {counts['ids_out']} out: kept "
         f"{counts['kept']}, dropped {counts['dropped'] - counts['errors']}, errors {counts['errors']} "
-        f"(computed {counts['computed']}, reused {counts['reused']}, {duration(record['seconds'])})",
-        soft_wrap=True,
-    )
+        f"(computed {counts['computed']}, reused {counts['reused']}, {duration(record['seconds'])})"
+    ]
     if pipeline.follows is not None and (shortfall := pipeline.follows.shortfall(counts["ids_in"])):
-        out.print(shortfall)
+        lines.append(shortfall)
     if record["ignored_files"]:
-        said = ", ".join(f"{n} {suffix}" for suffix, n in sorted(record["ignored_files"].items()))
-        out.print(f"not media, passed over: {clean_text(said)}", soft_wrap=True, markup=False)
+        suffixes = ", ".join(f"{n} {suffix}" for suffix, n in sorted(record["ignored_files"].items()))
+        lines.append(f"not media, passed over: {suffixes}")
     if counts["errors"]:
-        out.print("errors are rows of the manifest (column `error`); --retry-errors computes them again")
-    out.print(f"manifest  {output / 'manifest'}", soft_wrap=True, markup=False)
-    out.print(f"report    {output / 'report.html'}", soft_wrap=True, markup=False)
+        lines.append("errors are rows of the manifest (column `error`); --retry-errors computes them again")
+    lines += [f"manifest  {output / 'manifest'}", f"report    {output / 'report.html'}"]
+    for line in lines:
+        out().print(line)
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    record = read_run(folder)
-    if record is None:
-        inside = " and ".join(str(f) for f in steps_in(folder))
-        hint = f"it holds the runs {inside}; name one of them" if inside else "no run.json in it"
-        raise InputError(f"{folder} is not the folder of a run ({hint})")
-    return record
-
-
-@app.command("screen")
 def screen_command(folder: Folder, screen: ScreenName = None) -> None:
     """Judge a finished run anew: a pure function of the stored scores, decodes nothing.
 
     Without --screen the run's own screen is applied. The report is written again.
     """
-    with _readable_errors(folder):
-        record = _read_record(folder)
+    from pipelines.cli.console import out, readable_errors
+
+    with readable_errors():
+        from configs.reading import SettingsError
+        from manifests.screen import Screen, load_screen, rescreen
+        from pipelines.cli.status import read_record
+        from pipelines.engine.lock import lock
+        from pipelines.engine.record import write_run, write_screen
+        from pipelines.review.report import write_report
+
+        record = read_record(folder)
         judge = load_screen(screen) if screen else Screen.model_validate(record["screen"])
         with lock(folder):
             try:
@@ -208,56 +212,43 @@ def screen_command(folder: Folder, screen: ScreenName = None) -> None:
             write_run(folder, record)
             write_screen(folder, judge)
             write_report(folder)
-    out.print(
-        f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "
-        f"{counts['changed']} verdicts changed"
-    )
+        out().print(
+            f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "
+            f"{counts['changed']} verdicts changed"
+        )
 
 
-@app.command()
-def status(folder: Folder) -> None:
-    """Say how far a run is: what is merged, what is committed and waiting, verdicts and errors."""
-    steps = [] if (folder / "run.json").exists() else steps_in(folder)
-    for step in steps or [folder]:
-        _print_status(step)
+def status(
+    folder: Folder,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Say how far a run is: what is merged, what is committed and waiting, verdicts and errors.
+
+    With --json: {"runs": [...]}, one entry for each run in DIR (synthetic_interactions has two), with
+    folder, pipeline, run_id, state (running, finished, failed, interrupted or killed), rows (of the
+    manifest), kept, dropped, errors, unmerged (rows committed and not merged yet) and stages: for each
+    stage computed, reused, errors and seconds.
+    """
+    from pipelines.cli.console import readable_errors
+
+    with readable_errors():
+        from pipelines.cli.status import print_json, print_text, statuses
+
+        (print_json if json else print_text)(statuses(folder))
 
 
-def _print_status(folder: Path) -> None:
-    with _readable_errors(folder):
-        record = _read_record(folder)
-        manifest = folder / "manifest"
-        started = bool(store.manifest_files(manifest))  # not while videos are still being cut
-        table = store.read(manifest, ["keep", "error"]) if started else OUTCOME.empty_table()
-        waiting = store.waiting_rows(manifest)
-    running = is_locked(folder)
-    state = "running" if running else record["status"]
-    if state == "running" and not running:
-        state = "killed; run the same command again to go on"
-    errors = table.num_rows - table["error"].null_count
-    kept = sum(bool(k) for k in table["keep"].to_pylist())
-    out.print(f"{record['pipeline']}, run {record['run_id']}: {state}", markup=False)
-    out.print(
-        f"in the manifest: {table.num_rows} (kept {kept}, dropped {table.num_rows - kept - errors}, "
-        f"errors {errors}); committed and not merged yet: {waiting}"
-    )
-    stages = record.get("stages")
-    if stages:
-        view = Table("stage", "computed", "reused", "errors", "seconds")
-        for name, figures in stages.items():
-            view.add_row(name, *(str(figures[k]) for k in ("computed", "reused", "errors", "seconds")))
-        out.print(view)
-
-
-@app.command()
 def report(folder: Folder) -> None:
     """Write report.html again: funnel, reasons, one row a clip with a preview."""
-    with _readable_errors(folder):
-        _read_record(folder)
-        path = write_report(folder)
-    out.print(f"report    {path}", soft_wrap=True, markup=False)
+    from pipelines.cli.console import out, readable_errors
+
+    with readable_errors():
+        from pipelines.cli.status import read_record
+        from pipelines.review.report import write_report
+
+        read_record(folder)
+        out().print(f"report    {write_report(folder)}")
 
 
-@app.command()
 def plan(
     pipeline: Name,
     input: Input,
@@ -291,32 +282,49 @@ def plan(
     Times are those of earlier runs of the same profile in --output, or of the run in --like. For a cluster
     that is not there yet: --set cluster.cpus=64 --set cluster.gpus=8.
     """
-    with _readable_errors():
+    from pipelines.cli.console import out, readable_errors
+
+    with readable_errors():
+        from pipelines.estimate.cost import estimates
+        from pipelines.estimate.text import print_estimates
+        from pipelines.requests import Request
+
         request = Request(pipeline, input, output, profile, None, overrides or [], limit)
-        made = estimates(request, like, gpu)
-    print_estimates(made, out)
+        print_estimates(estimates(request, like, gpu), out())
 
 
-@app.command()
 def doctor(profile: ProfileName = "laptop", overrides: Overrides = None) -> None:
     """Check that this machine can run a profile: packages, weights, GPUs, ffmpeg, Ray, memory, disk.
 
     Example: interavatar doctor --profile gpu --set models=/shared/models
     """
-    with _readable_errors():
+    from pipelines.cli.console import err, out, readable_errors
+
+    with readable_errors():
+        from pipelines.cli.doctor import examine
+        from pipelines.requests import load_profile, settings_of
+
         chosen = load_profile(profile)
-        results = checks.examine(chosen, settings_of(chosen, overrides or ()), err.print)
-    for result in results:
-        mark = "[red]no [/]" if not result.ok else "[yellow]-- [/]" if result.note else "[green]ok [/]"
-        out.print(mark, end=" ")
-        out.print(f"{result.what}: {result.said}", markup=False, soft_wrap=True)
-    if not all(result.ok for result in results):
-        raise typer.Exit(1)
+        results = examine(chosen, settings_of(chosen, overrides or ()), err().print)
+        for result in results:
+            mark, colour = ("--", "yellow") if result.note else ("ok", "green")
+            mark, colour = (mark, colour) if result.ok else ("no", "red")
+            out().print(mark, style=colour, end="  ")
+            out().print(f"{result.what}: {result.said}")
+        if not all(result.ok for result in results):
+            raise typer.Exit(1)
 
 
-app.add_typer(models_app, name="models")
-for command in (shards, train, latents, sample):
-    app.command()(command)
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Curation": {"run": run, "plan": plan, "screen": screen_command, "status": status, "report": report},
+    "Data for training": {"shards": shards, "latents": latents},
+    "Training": {"train": train, "sample": sample},
+    "The machine": {"doctor": doctor},
+}
+for heading, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=heading)(command)
+app.add_typer(models_app, name="models", rich_help_panel="The machine")
 
 
 def main() -> None:

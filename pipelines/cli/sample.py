@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 
-from backends.roles import Roles
-from backends.sound.audio_embedder import RATE
-from configs.reading import SettingsError
-from media.files import MediaError
-from pipelines.generation import SOUND_RATE, Wish, batch_of, check_embedders, frames_of
-from pipelines.requests import load_profile, profile_roles, settings_of
-from prompts.vocabulary import INTERACTION_TYPES, InteractionType
+from pipelines.cli.names import profiles
 
-if TYPE_CHECKING:  # torch takes seconds to import, which --help should not
-    pass
+if TYPE_CHECKING:
+    from backends.roles import Roles
+    from pipelines.generation import Wish
+    from prompts.vocabulary import InteractionType
 
 # What one says, beside the participles themselves.
 VERBS: Final[Mapping[str, InteractionType]] = {
@@ -37,9 +29,6 @@ VERBS: Final[Mapping[str, InteractionType]] = {
     "pinch": "pinched",
     "scratch": "scratched",
 }
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 
 def sample(
@@ -69,7 +58,12 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another clip.")] = 0,
     profile: Annotated[
-        str, typer.Option("--profile", help="Whose embedders; those that the shards were made with.")
+        str,
+        typer.Option(
+            "--profile",
+            help="Whose embedders; those that the shards were made with.",
+            autocompletion=profiles,
+        ),
     ] = "laptop",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, such as models=/shared/models.")
@@ -86,7 +80,14 @@ def sample(
     Example: interavatar sample --checkpoint out --image p.jpg --audio a.wav --at 0.4,0.3 --interaction poke
     --output clip.mp4
     """
-    with _readable_errors():
+    from pipelines.cli.console import readable_errors
+
+    with readable_errors("interrupted; nothing was written", "pip install 'interavatar[train]'"):
+        import tempfile
+
+        from pipelines.generation import Wish
+        from pipelines.requests import load_profile, profile_roles, settings_of
+
         wish = Wish(image, audio, point_of(at), interaction_of(interaction), prompt, seconds)
         _check(wish, output)
         chosen = load_profile(profile)
@@ -103,6 +104,9 @@ def interaction_of(text: str | None) -> InteractionType | None:
     """
     if text is None:
         return None
+    from configs.reading import SettingsError
+    from prompts.vocabulary import INTERACTION_TYPES
+
     word = " ".join(text.lower().replace("-", " ").replace("_", " ").split())
     known: dict[str, InteractionType] = dict(VERBS) | {kind: kind for kind in INTERACTION_TYPES}
     if word not in known:
@@ -118,6 +122,10 @@ def point_of(text: str | None) -> tuple[float, float] | None:
     """
     if text is None:
         return None
+    import math
+
+    from configs.reading import SettingsError
+
     try:
         x, y = (float(part) for part in text.split(","))
     except ValueError:
@@ -128,6 +136,10 @@ def point_of(text: str | None) -> tuple[float, float] | None:
 
 
 def _check(wish: Wish, output: Path) -> None:
+    import math
+
+    from configs.reading import SettingsError
+
     if (wish.point is None) != (wish.interaction is None):
         raise SettingsError("--at and --interaction belong together: where the person is touched, and how")
     if wish.seconds is not None and not 0 < wish.seconds < math.inf:
@@ -152,7 +164,11 @@ def _make(
 ) -> None:
     import torch
 
+    from backends.sound.audio_embedder import RATE
+    from configs.reading import SettingsError
     from media.sound import read_sound
+    from pipelines.cli.console import out, warn
+    from pipelines.generation import SOUND_RATE, batch_of, check_embedders, frames_of
     from trainer.generate import GUIDANCE, STEPS, load_for_sampling, write_clip
     from trainer.networks.encoders import encode
 
@@ -176,26 +192,4 @@ def _make(
     track = None if wish.audio is None else read_sound(wish.audio, SOUND_RATE, frames / buckets.fps)
     write_clip(output, video, buckets.fps, track, SOUND_RATE)
     _, count, height, width = video.shape
-    out.print(
-        f"{output}: {count} frames of {width}x{height}, {count / buckets.fps:.2f} s",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def warn(text: str) -> None:
-    """Something that the clip lacks."""
-    err.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _readable_errors() -> Iterator[None]:
-    """Exit 2 for wrong use, 1 for a clip that could not be made, each with one clear message."""
-    try:
-        yield
-    except (SettingsError, MediaError, ValueError, OSError, ImportError) as error:
-        err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
-    except KeyboardInterrupt:
-        err.print("interrupted; nothing was written", style="red")
-        raise typer.Exit(1) from None
+    out().print(f"{output}: {count} frames of {width}x{height}, {count / buckets.fps:.2f} s")

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import re
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pyarrow as pa
 import typer
-from rich.console import Console
-from rich.filesize import decimal
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
-from manifests.shards import INDEX
-from manifests.storage import StorageError, folder_of, is_client_error, is_remote
-from manifests.text import clean_text, without_secrets
-from pipelines.engine.pipeline import RunError
-from pipelines.engine.progress import PLAIN_EVERY_S
-from pipelines.engine.signals import sigterm_interrupts
-from pipelines.engine.source import InputError
-from pipelines.shards.plan import RunOfSamples, make_plan, open_runs
-from pipelines.shards.tasks import Engine
-from pipelines.shards.trainer_lists import Trainer, export
-from pipelines.shards.write import ShardDone, write_shards
+from pipelines.cli.names import Engine, Trainer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipelines.shards.plan import RunOfSamples
+    from pipelines.shards.write import ShardDone
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 MIN_SIZE, MAX_SIZE = 1_000_000, 10**12
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 
 def parse_size(text: str) -> int:
@@ -42,10 +26,16 @@ def parse_size(text: str) -> int:
     Raises:
         InputError: it is none of these, or no sensible size of a shard.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text.upper())
-    if found is None or found[2] not in UNITS:
+    import re
+
+    from rich.filesize import decimal
+
+    from pipelines.engine.source import InputError
+
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text.upper())
+    if match is None or match[2] not in UNITS:
         raise InputError(f"--size {text}: write a size such as 1GB, 500MB or 256MiB")
-    size = float(found[1]) * UNITS[found[2]]
+    size = float(match[1]) * UNITS[match[2]]
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"--size {text}: a shard has {decimal(MIN_SIZE)} to {decimal(MAX_SIZE)}")
     return int(size)
@@ -57,6 +47,10 @@ def parse_weights(texts: Sequence[str]) -> dict[str, float]:
     Raises:
         InputError: one is not written so, negative, or given twice.
     """
+    import math
+
+    from pipelines.engine.source import InputError
+
     weights: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.rpartition("=")
@@ -72,60 +66,39 @@ def parse_weights(texts: Sequence[str]) -> dict[str, float]:
     return weights
 
 
-class _Shown:
-    """Progress over shards: a bar on a terminal, a line now and then elsewhere."""
+class ShardProgress:
+    """Progress over shards.
 
-    def __init__(self) -> None:
+    Args:
+        console: where to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+        from pipelines.engine.progress import Meter
+
+        columns = (TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[line]}"))
+        self.meter = Meter(console, *columns)
         self.total = self.done = self.samples = 0
-        self.last_line = time.monotonic()
-        columns = (TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self.bar = Bar(*columns, console=err, transient=True) if err.is_terminal else None
 
     def start(self, total: int, finished: int) -> None:
         """Begin; `finished` of `total` shards are there already."""
         self.total, self.done = total, finished
         if finished:
-            err.print(f"{finished} of {total} shards are finished already")
-        if self.bar is not None and finished < total:
-            self.bar.add_task("", total=total, completed=finished)
-            self.bar.start()
+            self.meter.say(f"{finished} of {total} shards are finished already")
+        if finished < total:
+            self.meter.start("shards", total, finished)
 
     def update(self, shard: ShardDone) -> None:
         """One more."""
         self.done += 1
         self.samples += shard.samples
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, description=f"{self.samples} samples")
-        elif time.monotonic() - self.last_line >= PLAIN_EVERY_S:
-            self.last_line = time.monotonic()
-            err.print(f"{self.done}/{self.total} shards, {self.samples} samples")
+        self.meter.update(self.done, f"{self.done}/{self.total} shards, {self.samples} samples")
 
     def stop(self) -> None:
         """Take the bar away."""
-        if self.bar is not None:
-            with suppress(Exception):
-                self.bar.stop()
-
-
-@contextmanager
-def _readable_errors(output: str) -> Iterator[None]:
-    """Exit 2 for wrong use, 1 for what could not be finished, each with one clear message."""
-    message, code = "", 0
-    try:
-        yield
-    except (InputError, StorageError, FileNotFoundError) as error:
-        message, code = f"error: {error}", 2
-    except (RunError, ValueError, OSError, pa.ArrowException) as error:
-        message, code = f"error: {error}", 1
-    except Exception as error:
-        if not is_client_error(error):
-            raise
-        message, code = f"error: {output}: {error}; run the same command again to go on", 1
-    except KeyboardInterrupt:
-        message, code = f"interrupted. Finished shards stay; run the same command again to go on: {output}", 1
-    if code:
-        err.print(clean_text(without_secrets(message)), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(code)
+        self.meter.stop()
 
 
 def shards(
@@ -177,44 +150,57 @@ def shards(
 
     Example: interavatar shards out made touched=real/out --output shards --weight made=2
     """
-    with _readable_errors(output):
+    from pipelines.cli.console import err, out, readable_errors
+
+    with readable_errors(f"interrupted. Finished shards stay; run the same command again to go on: {output}"):
+        from manifests.storage import folder_of, is_remote
+        from pipelines.engine.signals import sigterm_interrupts
+        from pipelines.shards import trainer_lists
+        from pipelines.shards.plan import make_plan, open_runs
+        from pipelines.shards.write import write_shards
+
         sigterm_interrupts()
         bytes_each, weights = parse_size(size), parse_weights(weight or ())
         folder = folder_of(output)
         folder = folder if is_remote(folder) else folder.absolute()  # workers may run elsewhere
         opened = open_runs(runs, weights, allow_preview)
         for run in opened:
-            _say_run(run)
-        shown = _Shown()
+            out().print(_left_out(run))
+        progress = ShardProgress(err())
         try:
-            summary = write_shards(
-                make_plan(opened, bytes_each), folder, engine, retry_errors, shown.start, shown.update
-            )
+            plan = make_plan(opened, bytes_each)
+            summary = write_shards(plan, folder, engine, retry_errors, progress.start, progress.update)
         finally:
-            shown.stop()
+            progress.stop()
         _print(summary, output)
         for trainer in dict.fromkeys(trainers or ()):
             if summary["samples"]:
-                _line(f"{trainer:<9} {export(folder, trainer, engine)}")
+                written = trainer_lists.export(folder, trainer_lists.Trainer(trainer), engine)
+                out().print(f"{trainer:<9} {written}")
 
 
-def _line(text: str) -> None:
-    out.print(clean_text(text), markup=False, soft_wrap=True)
-
-
-def _say_run(run: RunOfSamples) -> None:
+def _left_out(run: RunOfSamples) -> str:
     left = [f"{run.left_out['dropped']} dropped"]
     if run.left_out["previews"]:
         left.append(f"{run.left_out['previews']} previews (--allow-preview takes them)")
     previews = f", {sum(run.preview)} of them previews" if any(run.preview) else ""
-    _line(f"{run.name}: {run.table.num_rows} samples{previews}; left out: {', '.join(left)}")
+    return f"{run.name}: {run.table.num_rows} samples{previews}; left out: {', '.join(left)}"
 
 
 def _print(summary: dict[str, Any], output: str) -> None:
-    _line(f"shards: {summary['samples']} samples in {summary['shards']} shards, errors {summary['errors']}")
+    from manifests.shards import INDEX
+    from pipelines.cli.console import out
+
+    lines = [
+        f"shards: {summary['samples']} samples in {summary['shards']} shards, errors {summary['errors']}"
+    ]
     if summary["errors"]:
-        _line(f"errors are rows of {INDEX} (column `error`) and in no shard; --retry-errors tries them again")
+        lines.append(
+            f"errors are rows of {INDEX} (column `error`) and in no shard; --retry-errors tries them again"
+        )
     short = summary["buckets"].get("none", 0)
     if short:
-        _line(f"{short} samples are in no bucket of the default configuration: too short to train on")
-    _line(f"index     {output.rstrip('/')}/{INDEX}")
+        lines.append(f"{short} samples are in no bucket of the default configuration: too short to train on")
+    lines.append(f"index     {output.rstrip('/')}/{INDEX}")
+    for line in lines:
+        out().print(line)

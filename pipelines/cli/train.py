@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from manifests.storage import is_client_error
-from trainer.config import ConfigError, TrainConfig, load_config
+from pipelines.cli.names import training_runs
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from trainer.config import TrainConfig
 
-Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML; see configs/train.")]
+Config = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="A YAML file, or the name of one in configs/train.",
+        autocompletion=training_runs,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, such as steps=10 or data.workers=8; may be repeated."),
 ]
-
-
-@contextmanager
-def _readable_errors() -> Iterator[None]:
-    """Exit 2 for a wrong configuration, 1 for what could not be done, each with a clear message."""
-    code, message = 0, ""
-    try:
-        yield
-    except ConfigError as error:
-        code, message = 2, f"error: {error}"
-    except ImportError as error:
-        code, message = 1, f"error: {error}; the trainer needs: pip install 'interavatar[train]'"
-    except (ValueError, ArithmeticError, OSError) as error:
-        code, message = 1, f"error: {error}"
-    except Exception as error:
-        if not is_client_error(error):
-            raise
-        code, message = 1, f"error: an object store cannot be used: {error}; the same command goes on"
-    except KeyboardInterrupt:
-        code, message = 1, "interrupted; the same command goes on where this one stopped"
-    if message:
-        err.print(message, style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(code)
+INTERRUPTED = "interrupted; the same command goes on where this one stopped"
+INSTALL = "the trainer needs: pip install 'interavatar[train]'"
 
 
 def train(config: Config, overrides: Overrides = None) -> None:
@@ -54,10 +36,14 @@ def train(config: Config, overrides: Overrides = None) -> None:
 
     Exit status: 0 all steps are done, 1 they are not, 2 the configuration is wrong.
 
-    Example: interavatar train --config configs/train/tiny.yaml --set data.shards=[made/shards]
+    Example: interavatar train --config tiny --set data.shards=[made/shards]
     """
-    with _readable_errors():
-        settings = load_config(config, overrides)
+    from pipelines.cli.console import readable_errors
+
+    with readable_errors(INTERRUPTED, INSTALL):
+        from trainer.config import load_config
+
+        settings = load_config(config, overrides or ())
         from trainer.checkpoint import read_info
         from trainer.self_forcing import distill
         from trainer.train import train as flow_matching
@@ -65,10 +51,10 @@ def train(config: Config, overrides: Overrides = None) -> None:
         loop = {"flow": flow_matching, "self_forcing": distill}[settings.stage]
         checkpoint = loop(settings)
         done = int(read_info(checkpoint)["step"])
-    _say_once(f"checkpoint  {checkpoint}")
-    if done < settings.steps:
-        _say_once(f"{done} of {settings.steps} steps are done; the same command goes on")
-        raise typer.Exit(1)
+        _say_once(f"checkpoint  {checkpoint}")
+        if done < settings.steps:
+            _say_once(f"{done} of {settings.steps} steps are done; the same command goes on")
+            raise typer.Exit(1)
 
 
 def latents(
@@ -80,17 +66,24 @@ def latents(
 
     The same command again encodes what is missing. Under torchrun the processes share the work.
 
-    Example: interavatar latents --config configs/train/wan_stage1.yaml --output latents
+    Example: interavatar latents --config wan_stage1 --output latents
     """
-    with _readable_errors():
-        settings = load_config(config, overrides)
+    from pipelines.cli.console import readable_errors
+
+    with readable_errors(INTERRUPTED, INSTALL):
+        from trainer.config import load_config
+
+        settings = load_config(config, overrides or ())
         _write_latents(settings, output)
 
 
 def _write_latents(settings: TrainConfig, output: str) -> None:
+    from pathlib import Path
+
     import torch
     from accelerate import PartialState
 
+    from pipelines.cli.console import out
     from trainer.data.source import ClipSource
     from trainer.data.write_latents import write_latents
     from trainer.networks.encoders import Encoders
@@ -105,14 +98,14 @@ def _write_latents(settings: TrainConfig, output: str) -> None:
     for reason, count in source.left_out.items():
         _say_once(f"left out: {count} {reason}")
     written = write_latents(source, encoders, output, state.process_index, state.num_processes)
-    out.print(
-        f"latents  {output}: {written.new} new, {written.found} there already", markup=False, soft_wrap=True
-    )
+    out().print(f"latents  {output}: {written.new} new, {written.found} there already")
 
 
 def _say_once(text: str) -> None:
     """Print in the first process alone."""
     from accelerate import PartialState
 
+    from pipelines.cli.console import out
+
     if PartialState().is_main_process:
-        out.print(text, markup=False, soft_wrap=True)
+        out().print(text)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from configs.errors import UserError
 from pipelines.engine.source import Listing
 from stages.contract import Stage
 
@@ -18,7 +19,7 @@ Engine = Literal["ray", "inline"]
 MEDIA = "media_uri"
 
 
-class RunError(Exception):
+class RunError(UserError):
     """The run cannot start or finish; the message says how to go on."""
 
 

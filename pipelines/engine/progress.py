@@ -1,16 +1,65 @@
-"""Progress of a run: a live display on a terminal, plain lines elsewhere (a job's log)."""
+"""Progress: a bar on a terminal, plain lines elsewhere (a job's log)."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from pipelines.engine.figures import Summary
 
 PLAIN_EVERY_S = 5.0
+
+
+class Meter:
+    """How far something is: a bar that moves on a terminal, a line every few seconds elsewhere.
+
+    Args:
+        console: where to print.
+        columns: of the bar; by default a name, the bar and the line.
+    """
+
+    def __init__(self, console: Console, *columns: ProgressColumn) -> None:
+        self.console = console
+        self.columns = columns or (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[line]}", markup=False),
+        )
+        self.bar: Bar | None = None
+        self.last_line = 0.0
+        self.line = ""
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.line = text
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def start(self, name: str, total: int | None, done: int = 0, line: str = "") -> None:
+        """Begin at `done` of `total`; None: it is not known how much there is."""
+        self.last_line = time.monotonic()
+        if self.console.is_terminal:
+            self.bar = Bar(*self.columns, console=self.console, transient=True)
+            self.bar.add_task(name, total=total, completed=done, line=line)
+            self.bar.start()
+
+    def update(self, done: int, line: str) -> None:
+        """So much is done by now, and how to say it."""
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=done, line=line)
+        elif time.monotonic() - self.last_line >= PLAIN_EVERY_S:
+            self.last_line = time.monotonic()
+            self.say(line)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            with suppress(Exception):  # an error that is on its way says more
+                self.bar.stop()
+            self.bar = None
 
 
 class Progress:
@@ -21,37 +70,28 @@ class Progress:
     """
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar: Bar | None = None
+        self.meter = Meter(console)
         self.total = self.done = self.kept = self.errors = 0
-        self.started = self.last_line = 0.0
-        self.printed = -1
+        self.started = 0.0
 
     def say(self, text: str) -> None:
         """One line."""
-        self.console.print(text, highlight=False, markup=False)
+        self.meter.say(text)
 
     def start(self, name: str, total: int, reused: int) -> None:
         """Begin counting `total` samples."""
-        self.total, self.done, self.kept, self.errors, self.printed = total, 0, 0, 0, -1
-        self.started = self.last_line = time.monotonic()
+        self.total, self.done, self.kept, self.errors = total, 0, 0, 0
+        self.started = time.monotonic()
         self.say(f"{name}: {total} samples to compute, {reused} reused")
-        if self.console.is_terminal and total:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"))
-            self.bar = Bar(*columns, console=self.console, transient=True)
-            self.bar.add_task(name, total=total, line="loading models")
-            self.bar.start()
+        if total:
+            self.meter.start(name, total, line="loading models")
 
     def update(self, part: Summary) -> None:
         """Add a committed part."""
         self.done += part.rows
         self.kept += part.kept
         self.errors += part.errors
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, line=self.line())
-        elif time.monotonic() - self.last_line >= PLAIN_EVERY_S:
-            self.last_line, self.printed = time.monotonic(), self.done
-            self.say(self.line())
+        self.meter.update(self.done, self.line())
 
     def line(self) -> str:
         """Done, rate, verdicts and time left, as one line."""
@@ -65,11 +105,10 @@ class Progress:
         )
 
     def stop(self) -> None:
-        """End the display."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-        if self.total and self.printed != self.done:
+        """End the display with the last count."""
+        self.meter.stop()
+        counted = f"{self.done}/{self.total} samples, "
+        if self.total and not self.meter.line.startswith(counted):
             self.say(self.line())
 
 

@@ -18,6 +18,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
+from configs.errors import UsageError
 from manifests.schema import input_column_name
 from manifests.text import clean_text, public_url, without_secrets
 from media.files import VIDEO_SUFFIXES
@@ -25,7 +26,7 @@ from media.files import VIDEO_SUFFIXES
 LIST_SUFFIXES = frozenset({".parquet", ".csv", ".jsonl"})
 
 
-class InputError(Exception):
+class InputError(UsageError):
     """The input cannot be listed; the message names it and the way out."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from configs.errors import UserError
 from manifests.shards import ShardError, read_arrays
 from manifests.storage import StorageError, is_client_error
 from trainer.config import ModelConfig
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 AUDIO_SPAN = 0.025
 
 
-class ClipError(ValueError):
+class ClipError(UserError, ValueError):
     """A clip cannot be used for training; the message names it and its shard."""
 
 

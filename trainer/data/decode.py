@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from torch import Tensor
 
+from configs.errors import UserError
 from manifests.buckets import Bucket
 from media.files import MediaError
 from media.orientation import UPRIGHT, orientation_of
@@ -29,7 +30,7 @@ EXACT = 0.5
 BLOCK = 64
 
 
-class DecodeError(ValueError):
+class DecodeError(UserError, ValueError):
     """A clip's video cannot be used; the message says what is wrong with it."""
 
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from configs.errors import UserError
 from manifests import storage
 from manifests.buckets import Bucket
 
@@ -33,7 +34,7 @@ _HEADER = 4096  # bytes that the header of a file has at most; it has some 300
 _AGAIN = "run `interavatar latents` again"
 
 
-class LatentError(ValueError):
+class LatentError(UserError, ValueError):
     """The latent cache cannot be used; the message says which file and the way out."""
 
 

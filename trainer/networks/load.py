@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 
+from configs.errors import UserError
 from trainer.config import ModelConfig
 from trainer.networks.protocol import Backbone, Network
 
@@ -44,7 +45,7 @@ def load_backbone(config: ModelConfig, folder: Path, fps: float = 16.0) -> Netwo
         raise WeightsError(f"{folder / 'transformer'}: {error}") from None
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """A checkpoint cannot be used; the message names the folder and the way out."""
 
 

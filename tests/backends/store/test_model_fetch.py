@@ -85,7 +85,7 @@ packed:
 homeless: {{files: {{m.pth: {{}}}}, notes: Ask the authors.}}
 """
         known = parse_catalogue(catalogue, "test")
-        for module in (model_catalogue, model_store, model_fetch, models_cli):
+        for module in (model_catalogue, model_store, model_fetch):
             monkeypatch.setattr(module, "known_models", lambda: known)
         monkeypatch.setenv("HF_ENDPOINT", made.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -328,10 +328,10 @@ def test_wrong_use_and_failure_are_told_apart(server: ModelServer, tmp_path: Pat
 def test_ctrl_c_ends_a_fetch_soon_and_it_goes_on(server: ModelServer, tmp_path: Path) -> None:
     server.hold = threading.Event()
     code = (
-        "from backends import model_catalogue, model_fetch, model_store\n"
-        "from pipelines import models_cli\n"
+        "from backends.store import model_catalogue, model_fetch, model_store\n"
+        "from pipelines.cli import models as models_cli\n"
         f"known = model_catalogue.parse_catalogue(open({str(tmp_path / 'known.yaml')!r}).read(), 'test')\n"
-        "for m in (model_catalogue, model_store, model_fetch, models_cli): m.known_models = lambda: known\n"
+        "for m in (model_catalogue, model_store, model_fetch): m.known_models = lambda: known\n"
         f"models_cli.app(['fetch', 'big', '--models', {str(tmp_path / 'store')!r}])\n"
     )
     (tmp_path / "known.yaml").write_text(model_catalogue.dump_catalogue(model_store.known_models()))

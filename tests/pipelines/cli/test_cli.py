@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from manifests import store
 from pipelines import catalogue
 from pipelines.cli import app as cli
+from pipelines.engine.lock import lock
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.settings import Settings
 from pipelines.requests import load_profile
@@ -268,7 +269,7 @@ def test_a_locked_folder_is_left_alone(tmp_path: Path, files: Path) -> None:
     run_toy(files, out)
     before = (out / "run.json").read_bytes()
     strict = screen_file(tmp_path / "strict.yaml", 3)
-    with cli.lock(out):
+    with lock(out):
         command = ("run", "toy", "--input", files, "--output", out, "--engine", "inline")
         for arguments in (command, ("screen", out, "--screen", strict)):
             assert "another run is writing to" in refused(1, *arguments)
@@ -398,3 +399,29 @@ def test_plan_counts_what_a_killed_run_left_behind(tmp_path: Path, files: Path) 
     store.commit(killed / "manifest", store.read(whole / "manifest"))
     done = invoke("plan", "toy", "--input", files, "--output", killed)
     assert "0 samples to compute, 5 reused" in done.stdout
+
+
+def test_status_as_json_has_the_same_figures(tmp_path: Path, files: Path) -> None:
+    out = tmp_path / "out"
+    run_toy(files, out, "--set", "square.raise_on=clip0001.mp4")
+    (run,) = json.loads(invoke("status", out, "--json").stdout)["runs"]
+    assert run.pop("stages")["square"] == {
+        "computed": 4,
+        "reused": 0,
+        "errors": 1,
+        "seconds": record(out)["stages"]["square"]["seconds"],
+    }
+    assert run == {
+        "folder": str(out),
+        "pipeline": "toy",
+        "run_id": record(out)["run_id"],
+        "state": "finished",
+        "rows": 5,
+        "kept": 4,
+        "dropped": 0,
+        "errors": 1,
+        "unmerged": 0,
+    }
+    assert all(key in invoke("status", "--help").stdout for key in (*run, "stages", "computed", "seconds"))
+    assert "is not the folder of a run" in refused(2, "status", files, "--json")
+    assert invoke("status", files, "--json").stdout == ""

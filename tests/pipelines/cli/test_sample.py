@@ -17,7 +17,9 @@ from configs.reading import SettingsError
 from manifests.buckets import BucketConfig
 from media.sound import read_sound
 from pipelines.cli import sample as sample_cli
+from pipelines.generation import ROLES, Wish, batch_of, frames_of, portrait_of
 from pipelines.requests import load_profile, profile_roles, settings_of
+from prompts.vocabulary import INTERACTION_TYPES
 from tests.trainer.test_generate import probe
 from trainer import checkpoint as checkpoints
 from trainer.config import TrainConfig
@@ -38,7 +40,7 @@ def test_interactions_by_their_words() -> None:
     assert sample_cli.interaction_of("poke") == "poked"
     assert sample_cli.interaction_of("Blow-on") == "blown on" == sample_cli.interaction_of("blown_on")
     assert sample_cli.interaction_of(None) is None
-    assert set(sample_cli.VERBS.values()) == set(sample_cli.INTERACTION_TYPES)
+    assert set(sample_cli.VERBS.values()) == set(INTERACTION_TYPES)
     with pytest.raises(SettingsError, match="hug: choose one of kiss, caress"):
         sample_cli.interaction_of("hug")
 
@@ -62,27 +64,27 @@ def test_points() -> None:
     ],
 )
 def test_lengths(seconds: float | None, heard: float | None, frames: int) -> None:
-    assert sample_cli.frames_of(BucketConfig(**BUCKETS), seconds, heard) == frames  # type: ignore[arg-type]
+    assert frames_of(BucketConfig(**BUCKETS), seconds, heard) == frames  # type: ignore[arg-type]
 
 
 def test_lengths_that_were_not_trained() -> None:
     buckets = BucketConfig(**BUCKETS)  # type: ignore[arg-type]
     for wrong in (0.3, 2.0, 1e9):
         with pytest.raises(SettingsError, match=r"trained on clips of 0\.56 to 1\.56 s"):
-            sample_cli.frames_of(buckets, wrong, None)
+            frames_of(buckets, wrong, None)
 
 
 def test_the_portrait_is_cut_like_a_clip() -> None:
     """A picture of 3:1 goes to the widest bucket, 16:9 (48 x 80); its point moves with the cut."""
     picture = np.zeros((100, 300, 3), np.uint8)
     picture[:, 280:] = 255
-    cut, point = sample_cli.portrait_of(picture, BucketConfig(**BUCKETS), 9, (0.5, 0.5))  # type: ignore[arg-type]
+    cut, point = portrait_of(picture, BucketConfig(**BUCKETS), 9, (0.5, 0.5))  # type: ignore[arg-type]
     assert cut.shape == (48, 80, 3) and point == (0.5, 0.5) and not cut.any()
     # A point at the right end moves the cut: it stays where the picture is white.
-    cut, point = sample_cli.portrait_of(picture, BucketConfig(**BUCKETS), 9, (0.95, 0.5))  # type: ignore[arg-type]
+    cut, point = portrait_of(picture, BucketConfig(**BUCKETS), 9, (0.95, 0.5))  # type: ignore[arg-type]
     assert point is not None and 0.9 <= point[0] <= 1
     assert cut[24, int(point[0] * 80)].tolist() == [255, 255, 255]
-    assert sample_cli.portrait_of(picture, BucketConfig(**BUCKETS), 9, None)[1] is None  # type: ignore[arg-type]
+    assert portrait_of(picture, BucketConfig(**BUCKETS), 9, None)[1] is None  # type: ignore[arg-type]
 
 
 # From portrait to clip
@@ -137,7 +139,7 @@ def save_checkpoint(config: TrainConfig, embedders: dict[str, str]) -> Path:
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     chosen = load_profile("laptop")
     roles = profile_roles(chosen, settings_of(chosen), tmp_path_factory.mktemp("answers"))
-    return {role: getattr(roles, role).id for role in sample_cli.ROLES.values()}
+    return {role: getattr(roles, role).id for role in ROLES.values()}
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +185,9 @@ def test_the_conditions_are_those_a_shard_would_hold(
     roles = profile_roles(chosen, settings_of(chosen), trained)
     ready = load_for_sampling(trained)
     portrait = samples / "images" / "uniface_woman1.jpg"
-    wish = sample_cli.Wish(portrait, None, (0.5, 0.5), "blown on", "She laughs.", None)
+    wish = Wish(portrait, None, (0.5, 0.5), "blown on", "She laughs.", None)
     heard = read_sound(samples / "audio" / "whisper_jfk_en.wav", 16000, 1)
-    batch = sample_cli.batch_of(wish, heard, 13, ready, roles)
+    batch = batch_of(wish, heard, 13, ready, roles)
     assert batch.prompts == ["The person is reacting right after being blown on.\nShe laughs."]
     assert batch.video.shape[:3] == (1, 3, 1) and batch.video.dtype == torch.uint8
     assert batch.identity.shape == (1, 128) and batch.attributes.shape == (1, 50, 1280)
@@ -199,7 +201,7 @@ def test_the_conditions_are_those_a_shard_would_hold(
     expected = rows[low] * (1 - share) + rows[low + 1] * share
     assert np.abs(batch.audio[0, 6].numpy() - expected).max() < 0.02  # float16
     # Without sound, touch and words.
-    bare = sample_cli.batch_of(replace(wish, point=None, interaction=None, prompt=""), None, 9, ready, roles)
+    bare = batch_of(replace(wish, point=None, interaction=None, prompt=""), None, 9, ready, roles)
     assert bare.prompts == [""] and not bare.has_points.any() and not bare.has_audio.any()
     assert bare.audio.shape == (1, 9, 80) and not bare.audio.any()
 

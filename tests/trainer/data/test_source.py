@@ -19,7 +19,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from manifests.shards import ShardError, ShardsFolder, read_arrays
 from manifests.storage import StorageError
-from pipelines.cli.train import _readable_errors
+from pipelines.cli.console import readable_errors
 from tests.support.shard_toys import SENTENCE, toy_shards
 from trainer.config import ConfigError, TrainConfig
 from trainer.data import source as trainer_data
@@ -340,7 +340,7 @@ def test_a_store_that_does_not_answer_is_one_message(
 
 
 def test_the_command_says_what_a_store_said(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as stopped, _readable_errors():
+    with pytest.raises(typer.Exit) as stopped, readable_errors():
         raise EndpointConnectionError(endpoint_url="http://store")
     assert stopped.value.exit_code == 1
     said = capsys.readouterr().err

@@ -1,0 +1,50 @@
+"""The names that a command takes, for its help and the shell's completion: known without what they name.
+
+Importing a pipeline takes seconds. A test compares these with the things themselves.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal
+
+PIPELINES: Final = ("talking_head", "real_interactions", "portraits", "synthetic_interactions")
+Engine = Literal["ray", "inline"]
+Gpu = Literal["H100", "A100", "H20"]
+
+
+class Trainer(StrEnum):
+    """See `pipelines.shards.trainer_lists.Trainer`; typer takes no list of a Literal."""
+
+    FINETRAINERS = "finetrainers"
+    DIFFSYNTH = "diffsynth"
+    VIDEOX_FUN = "videox-fun"
+
+
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def pipelines(incomplete: str) -> list[str]:
+    """Pipelines whose name begins so."""
+    return [name for name in PIPELINES if name.startswith(incomplete)]
+
+
+def profiles(incomplete: str) -> list[str]:
+    """Likewise profiles."""
+    return _files("profiles", incomplete)
+
+
+def screens(incomplete: str) -> list[str]:
+    """Likewise screens."""
+    return _files("screens", incomplete)
+
+
+def training_runs(incomplete: str) -> list[str]:
+    """Likewise configurations of the trainer."""
+    return _files("train", incomplete)
+
+
+def _files(kind: str, incomplete: str) -> list[str]:
+    names = sorted(file.stem for file in (_CONFIGS / kind).glob("*.yaml"))
+    return [name for name in names if name.startswith(incomplete)]
