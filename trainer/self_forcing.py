@@ -73,24 +73,18 @@ def distill(config: TrainConfig) -> Path:
                 last = exit_step(len(sigmas), config.seed, step.number)
                 losses, student_losses = [], []
                 for batch, last_part in step.parts:
-                    place = config, step.number, batch.slots  # what is drawn at random depends on
                     conditions = conditions_of(batch, encoders)
                     noise = rollout_noise(conditions, len(sigmas), config.seed, step.number, batch.slots)
                     with loop.gathering(run, student, last_part), torch.set_grad_enabled(students_turn):
                         clean = student(noise, sigmas, conditions, last)
                         if students_turn:
-                            free = unconditional(conditions, encoders) if settings.guidance != 1 else None
-                            noisy, _, sigma = disturb("dmd", clean, *place)
-                            with torch.no_grad(), accelerator.autocast():
-                                fake = predict_clean(critic, noisy, sigma, conditions)
-                                real = predict_clean(
-                                    teacher, noisy, sigma, conditions, free, settings.guidance
-                                )
+                            noisy, _, sigma = disturb("dmd", clean, config, step.number, batch.slots)
+                            real, fake = scores(run, teacher, critic, noisy, sigma, conditions)
                             loss = dmd_loss(clean, dmd_gradient(clean, real, fake))
                             accelerator.backward(loss.mean() / config.accumulation)
                             student_losses.append(loss.detach())
                     with loop.gathering(run, critic, last_part):
-                        noisy, noise, sigma = disturb("critic", clean, *place)
+                        noisy, noise, sigma = disturb("critic", clean, config, step.number, batch.slots)
                         predicted = critic(noisy, sigma, conditions)
                         loss = flow_loss(predicted, velocity(clean.detach(), noise))
                         accelerator.backward(loss.mean() / config.accumulation)
@@ -196,6 +190,19 @@ def predict_clean(
         without = network(noisy, sigma, free).float()
         predicted = without + guidance * (predicted - without)
     return velocity_to_clean(noisy, predicted, sigma)
+
+
+@torch.no_grad()
+def scores(
+    run: loop.Run, teacher: nn.Module, critic: nn.Module, noisy: Tensor, sigma: Tensor, conditions: Conditions
+) -> tuple[Tensor, Tensor]:
+    """The clean clips that the teacher, with guidance, and the critic see: float32 [B, C, T, h, w] each."""
+    guidance = run.config.distill.guidance
+    free = unconditional(conditions, run.encoders) if guidance != 1 else None
+    with run.accelerator.autocast():
+        fake = predict_clean(critic, noisy, sigma, conditions)
+        real = predict_clean(teacher, noisy, sigma, conditions, free, guidance)
+    return real, fake
 
 
 @torch.no_grad()
