@@ -15,7 +15,7 @@ class Network(nn.Module):
     """A pretrained transformer with the new layers around it: what loops train and samplers call."""
 
     frame_step: int  # frames of a latent step after the first
-    transformer: nn.Module  # the pretrained part; all else is new
+    transformer: Any  # the pretrained part, a module of diffusers; all else is new
     checkpointing: bool  # compute blocks again in the backward pass
 
     def forward(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
