@@ -22,6 +22,8 @@ BUFFER = 1 << 20  # bytes that are read at once
 SAME_TIME = 1e-6  # times closer than this are one, s
 # Some formats land behind the place that was asked for: then from further back, at last from the start; s.
 BACK = (0.0, 2.0, math.inf)
+# MPEG-TS is sought by times of decoding, which lie before those of presentation: so far at the beginning, s.
+LEAD = 10.0
 
 
 @contextlib.contextmanager
@@ -144,8 +146,8 @@ class Reader:
     def _passes(self, start_s: float, length: float, sound: bool) -> Iterator[Pass]:
         late = 1.5 / float(self.rate or 10)
         streams = self.streams if sound else [self._picture]
-        for is_last in self._jumps(start_s):
-            one = Pass(self, streams, start_s, length, math.inf if is_last else late)
+        for is_beginning in self._jumps(start_s):
+            one = Pass(self, streams, start_s, length, math.inf if is_beginning else late)
             yield one
             if one.first_s is not None and not one.is_late:
                 return
@@ -157,10 +159,10 @@ class Reader:
             time: on the clock, s.
             exact_s: earlier than so long before `time` only those come that others are made from.
         """
-        for is_last in self._jumps(time):
+        for is_beginning in self._jumps(time):
             last = -math.inf
             for frame, at in self._pictures(time - exact_s):
-                if last == -math.inf and at > time and not is_last:
+                if last == -math.inf and at > time and not is_beginning:
                     break
                 if at > last:
                     yield frame, at
@@ -177,18 +179,22 @@ class Reader:
                 yield frame, self.time_of(frame)
 
     def _jumps(self, time: float) -> Iterator[bool]:
-        """Jump to a time on the clock; each time it is asked again, further back. Whether it is the last."""
+        """Jump to a time on the clock, each time further back; whether it is the beginning, which must do."""
         if time <= 0:
             yield True
             return
         for back in BACK:
-            self.damaged = 0
-            stamp = self.origin + max(0.0, time - back)
-            try:
-                self.container.seek(int(stamp * av.time_base), backward=True)
-            except av.FFmpegError as error:
-                raise MediaError(f"cannot go to {time:g} s: {ffmpeg_reason(error)}") from error
+            self._jump(max(0.0, time - back))
             yield back == math.inf
+        self._jump(-LEAD)
+        yield True
+
+    def _jump(self, time: float) -> None:
+        self.damaged = 0
+        try:
+            self.container.seek(int((self.origin + time) * av.time_base), backward=True)
+        except av.FFmpegError as error:
+            raise MediaError(f"cannot go to {time:g} s: {ffmpeg_reason(error)}") from error
 
 
 class Pass:

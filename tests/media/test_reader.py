@@ -60,10 +60,14 @@ def test_a_pass_that_begins_late_is_done_again_from_further_back(
     jumps: list[float] = []
 
     def too_far(self: Reader, time: float) -> object:
-        for place, is_last in ((1.7, False), (1.2, False), (0.0, True)):  # key frames: 0.3, 0.8, 1.3, 1.8
+        for place, is_beginning in (
+            (1.7, False),
+            (1.2, False),
+            (0.0, True),
+        ):  # key frames: 0.3, 0.8, 1.3, 1.8
             jumps.append(place)
             self.container.seek(round(place * 1e6), backward=False)
-            yield is_last
+            yield is_beginning
 
     monkeypatch.setattr(Reader, "_jumps", too_far)
     with open_media(late) as reader:
@@ -82,3 +86,11 @@ def test_pictures_near_a_time_begin_before_it(late: Path) -> None:
     with open_media(late) as reader:
         before = [round(time, 3) for _, time in reader.pictures_near(0.1)]
     assert before[0] == 0.3  # there is none before it
+
+
+def test_pictures_that_are_decoded_before_the_files_first_time_are_found(tmp_path: Path) -> None:
+    """MPEG-TS with one key frame, whose time of decoding lies before every time of presentation."""
+    clip = make_clip(tmp_path / "a.mp4", seconds=3, size="64x48", options=("-g", "40", "-bf", "2"))
+    inputs = ("-itsoffset", "0.3", "-i", clip, "-i", clip, "-map", "1:v", "-map", "0:a")
+    ffmpeg(*inputs, "-c", "copy", tmp_path / "a.ts")
+    assert decode(tmp_path / "a.ts", [], 1.0, 1.5).frame_times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
