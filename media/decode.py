@@ -136,7 +136,7 @@ def _too_long(seconds: str, limit: float) -> MediaError:
 
 def _described(reader: Reader) -> Decoded:
     """What the headers say."""
-    context = reader.video.codec_context
+    context = reader.picture.codec_context
     out = Decoded(
         format=reader.container.format.name,
         video_codec=context.name,
@@ -146,7 +146,7 @@ def _described(reader: Reader) -> Decoded:
         coded_height=context.height,
         header_fps=None if reader.rate is None else float(reader.rate),
         header_seconds=reader.header_seconds,
-        video_start_s=start_of(reader.video),
+        video_start_s=start_of(reader.picture),
     )
     if reader.sound is not None:
         out.audio_start_s = start_of(reader.sound)

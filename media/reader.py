@@ -79,22 +79,23 @@ class Reader:
     @property
     def aspect(self) -> float:
         """Width of a stored pixel, in heights of it."""
-        return float(self._picture.sample_aspect_ratio or 1)
+        return float(self.picture.sample_aspect_ratio or 1)
 
     @property
     def rate(self) -> Fraction | None:
         """Pictures a second, as the container claims; None: it makes no claim."""
-        return self._picture.average_rate or None
+        return self.picture.average_rate or None
 
     @property
     def header_seconds(self) -> float | None:
         """How long the pictures last, as the container claims for them or for all of it; None: no claim."""
-        if self._picture.duration is not None:
-            return float(self._picture.duration * self._picture.time_base)
+        if self.picture.duration is not None:
+            return float(self.picture.duration * self.picture.time_base)
         return None if self.container.duration is None else self.container.duration / av.time_base
 
     @property
-    def _picture(self) -> Any:
+    def picture(self) -> Any:
+        """The pictures' stream of a file that was opened with them."""
         assert self.video is not None, "the file was opened without its pictures"
         return self.video
 
@@ -145,7 +146,7 @@ class Reader:
 
     def _passes(self, start_s: float, length: float, sound: bool) -> Iterator[Pass]:
         late = 1.5 / float(self.rate or 10)
-        streams = self.streams if sound else [self._picture]
+        streams = self.streams if sound else [self.picture]
         for is_beginning in self._jumps(start_s):
             one = Pass(self, streams, start_s, length, math.inf if is_beginning else late)
             yield one
@@ -172,9 +173,9 @@ class Reader:
 
     def _pictures(self, exact_from: float) -> Iterator[tuple[VideoFrame, float]]:
         """Pictures from where the file stands; before `exact_from` only those that others are made from."""
-        for packet in self.packets([self._picture]):
+        for packet in self.packets([self.picture]):
             is_early = packet.pts is not None and self.time_of(packet) < exact_from
-            self._picture.codec_context.skip_frame = "NONREF" if is_early else "DEFAULT"
+            self.picture.codec_context.skip_frame = "NONREF" if is_early else "DEFAULT"
             for frame in self.frames(packet) or ():
                 yield frame, self.time_of(frame)
 

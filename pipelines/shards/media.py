@@ -103,7 +103,7 @@ def _copied(path: Path, wanted: Wanted) -> Packed | None:
         for packet in reader.packets(reader.streams):
             if packet.size:
                 packet_hash.update(packet)
-            is_picture = packet.stream.index == reader.video.index
+            is_picture = packet.stream.index == reader.picture.index
             if is_picture and packet.size:
                 packets.append(packet)
             if is_picture and shown is not None:
@@ -121,7 +121,7 @@ def _copied(path: Path, wanted: Wanted) -> Packed | None:
         if wanted.content_hash not in (None, packet_hash.hexdigest()):
             return None
         try:
-            mp4 = copy_packets(reader.video, packets)
+            mp4 = copy_packets(reader.picture, packets)
         except ValueError:
             return None
         samples = None if sound is None else sound.finish()
@@ -131,10 +131,10 @@ def _copied(path: Path, wanted: Wanted) -> Packed | None:
 def _is_of_the_form(reader: Reader) -> bool:
     """Whether the file's headers say that its pictures are stored as shards hold them."""
     return (
-        reader.video.codec_context.name == CODEC
+        reader.picture.codec_context.name == CODEC
         and bool(CONTAINERS & set(reader.container.format.name.split(",")))
         and reader.aspect == 1
-        and reader.video.codec_context.pix_fmt == PIXELS
+        and reader.picture.codec_context.pix_fmt == PIXELS
     )
 
 
