@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.filesize import decimal
 
+from backends.roles import IMPLEMENTATIONS
 from backends.store.model_catalogue import known_models
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
-from manifests.screen import load_screen
+from manifests.screen import Screen, load_screen
 from media.requests import Frames
 from pipelines.catalogue import PIPELINES
 from pipelines.engine.settings import ClusterSettings, Settings, VlmSettings
@@ -24,6 +27,7 @@ from stages.contract import Array, Column, Stage
 from trainer.config import TrainConfig
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+MADE = "Made from the code by `make docs`; do not edit.\n"
 
 
 def _in(names: Sequence[str]) -> str:
@@ -103,43 +107,106 @@ def manifest_page() -> str:
     return "\n".join(parts)
 
 
-def settings_page() -> str:
-    """docs/settings.md: every `--set` key, what each stage sees, and the screens."""
+GIVE = (
+    "Give one with `--set key=value` or under `settings:` in a profile. Defaults stand as `--set` takes "
+    'them; one with blanks goes into quotes: `--set "reactions.types=[kissed,blown on]"`.\n'
+)
+
+
+def common_page() -> str:
+    """docs/settings/common.md: what every pipeline takes, what fills the roles, and other screens."""
     parts = [
-        "# Settings\n",
-        "Made from the code by `make docs`; do not edit.\n",
-        "Give one with `--set key=value` or under `settings:` in a profile. Defaults stand as `--set` takes "
-        'them; one with blanks goes into quotes: `--set "reactions.types=[kissed,blown on]"`.\n',
+        "# Settings that every pipeline takes\n",
+        MADE,
+        GIVE,
         "## Every run\n",
         _settings_table(Settings, ""),
         "## cluster\n",
         _settings_table(ClusterSettings, "cluster."),
         "## vlm\n",
         _settings_table(VlmSettings, "vlm."),
+        "## Roles and profiles\n",
+        "A profile fills each role with one implementation and its settings; `--set roles.ROLE.use=NAME` "
+        "takes another, `--set roles.ROLE.SETTING=VALUE` changes a setting "
+        "([running](../running.md#profiles)). A `model` is one of the store's ([models](../models.md)).\n",
+        _roles_table(),
     ]
-    common = set(Settings.model_fields)
-    for name, (model, _) in PIPELINES.items():
-        parts += [f"## {name}\n", _settings_table(model, "", common)]
+    shared = [s for s in _screens() if not any(_is_screen_of(s.name, name) for name in PIPELINES)]
+    return "\n".join(parts + _screen_chapters(shared))
+
+
+def settings_page(name: str) -> str:
+    """docs/settings/PIPELINE.md: its keys, what each of its stages sees, and its screens.
+
+    Stages whose settings it takes over from another pipeline are on that one's page.
+    """
+    model, _ = PIPELINES[name]
+    parts = [
+        f"# Settings of {name}\n",
+        MADE,
+        GIVE,
+        "What every pipeline takes: [common](common.md). Columns: [the manifest](../manifest.md).\n",
+    ]
+    base = next((other for other, (kind, _) in PIPELINES.items() if kind is model.__base__), None)
+    above = PIPELINES[base][0] if base else Settings
+    if base:
+        taken_over = [n for n in above.model_fields if n not in Settings.model_fields]
+        parts.append(
+            f"It takes all settings of [{base}]({base}.md) too, for the stages of that name here and there: "
+            f"{', '.join(f'`{n}`' for n in taken_over)}.\n"
+        )
+    # A field that is declared again has another default here.
+    own = {n for n in model.model_fields if n in model.__annotations__ or n not in above.model_fields}
+    parts += [f"## {name}\n", _settings_table(model, "", set(model.model_fields) - own)]
     for stage, names in all_stages():
-        parts += [
-            f"## {stage.name}\n",
-            f"{_in(names)}{_sees(stage)}\n",
-            _settings_table(type(stage.config), f"{stage.name}."),
-        ]
+        if name in names and not (base and stage.name in above.model_fields):
+            parts += [
+                f"## {stage.name}\n",
+                f"{_sees(stage)}\n",
+                _settings_table(type(stage.config), f"{stage.name}."),
+            ]
+    return "\n".join(parts + _screen_chapters([s for s in _screens() if _is_screen_of(s.name, name)]))
+
+
+def _roles_table() -> str:
+    """Role, its implementations with the settings that each takes, and what the two profiles choose."""
+    laptop, gpu = load_profile("laptop").roles, load_profile("gpu").roles
+    rows = []
+    for role, known in IMPLEMENTATIONS.items():
+        offered = []
+        for name, make in known.items():
+            taken = ", ".join(inspect.signature(make).parameters)
+            offered.append(f"`{name}`" + (f" ({taken})" if taken else ""))
+        rows.append((f"`{role}`", "; ".join(offered), f"`{laptop[role].use}`", f"`{gpu[role].use}`"))
+    return _table(("role", "implementations (their settings)", "laptop", "gpu"), rows)
+
+
+def _screens() -> list[Screen]:
     folder = resources.files("configs") / "screens"
-    for file in sorted(p.name for p in folder.iterdir() if p.name.endswith(".yaml")):
-        screen = load_screen(file)
+    return [
+        load_screen(file) for file in sorted(p.name for p in folder.iterdir() if p.name.endswith(".yaml"))
+    ]
+
+
+def _is_screen_of(screen: str, pipeline: str) -> bool:
+    """A pipeline's screens are called like it: `portraits`, `portraits_gpu`."""
+    return screen == pipeline or screen.startswith(f"{pipeline}_")
+
+
+def _screen_chapters(screens: Sequence[Screen]) -> list[str]:
+    parts = []
+    for screen in screens:
         rows = []
         for r in screen.rules:
             bounds = {"≥": r.min, "≤": r.max, "is": r.equals, "none of": r.none_of}
-            said = ", ".join(f"{k} {v}" for k, v in bounds.items() if v is not None)
-            rows.append((f"`{r.reason}`", f"`{r.column}`", said, r.missing, r.source))
+            kept_if = ", ".join(f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None)
+            rows.append((f"`{r.reason}`", f"`{r.column}`", kept_if, r.missing, r.source))
         parts += [
             f"## Screen {screen.name}\n",
             f"{screen.description}\n",
             _table(("drop reason", "column", "kept if", "null", "source"), rows),
         ]
-    return "\n".join(parts)
+    return parts
 
 
 def _sees(stage: Stage) -> str:
@@ -213,13 +280,13 @@ def models_page() -> str:
 
 
 def training_settings_page() -> str:
-    """docs/training_settings.md: every key of a training configuration."""
+    """docs/settings/training.md: every key of a training configuration."""
     parts = [
         "# Settings of a training run\n",
-        "Made from the code by `make docs`; do not edit.\n",
+        MADE,
         "Keys of the YAML file that `interavatar train --config FILE` reads; `--set key=value` changes one. "
         "Defaults stand as `--set` takes them. Examples with the sources of their values: `configs/train/`. "
-        "What they mean: [training.md](training.md).\n",
+        "What they mean: [training](../training.md).\n",
         _training_table(TrainConfig, ""),
     ]
     return "\n".join(parts)
@@ -236,21 +303,6 @@ def _training_table(model: type[BaseModel], prefix: str) -> str:
     return "\n".join([_table(("key", "default", "meaning"), rows), *inner])
 
 
-PAGES = {
-    "manifest.md": manifest_page,
-    "settings.md": settings_page,
-    "models.md": models_page,
-    "training_settings.md": training_settings_page,
-}
-
-
-def main() -> None:
-    """Write every generated page."""
-    for name, page in PAGES.items():
-        (DOCS / name).write_text(page())
-        print(f"docs/{name}")
-
-
 def all_stages() -> list[tuple[Stage, list[str]]]:
     """Every stage once, with the laptop's models, and the names of the pipelines that have it."""
     roles = profile_roles(load_profile("laptop"), Settings(), Path())
@@ -259,6 +311,24 @@ def all_stages() -> list[tuple[Stage, list[str]]]:
         for stage in build(roles, model()).stages:
             found.setdefault(stage.name, (stage, []))[1].append(name)
     return list(found.values())
+
+
+# Path below docs/ -> what makes the page.
+PAGES: Mapping[str, Callable[[], str]] = {
+    "manifest.md": manifest_page,
+    "models.md": models_page,
+    "settings/common.md": common_page,
+    **{f"settings/{name}.md": partial(settings_page, name) for name in PIPELINES},
+    "settings/training.md": training_settings_page,
+}
+
+
+def main() -> None:
+    """Write every generated page."""
+    for name, page in PAGES.items():
+        (DOCS / name).parent.mkdir(parents=True, exist_ok=True)
+        (DOCS / name).write_text(page())
+        print(f"docs/{name}")
 
 
 if __name__ == "__main__":

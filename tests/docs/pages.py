@@ -18,6 +18,8 @@ from typing import Any
 from tests.conftest import PACKAGES, ROOT
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A path, "complete", then a block before anything else is named.
+WRITTEN = re.compile(r"`([\w./]+)`, complete[^`]*```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = ("", "python", "yaml", "text")
 FILES = ("ray_cluster.yaml", "Makefile", "pyproject.toml", ".gitignore")
 # Of the reader's environment these would lead somewhere else.
@@ -43,10 +45,21 @@ class Block:
         return [line for line in whole.splitlines() if key_of(line)]
 
 
+def documents() -> list[str]:
+    """Every page that is written for people."""
+    beside = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    below = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+    return [*beside, *below]
+
+
 def pages() -> list[str]:
-    """README.md and the pages of docs/ that have a fenced block."""
-    names = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-    return [name for name in names if blocks(name)]
+    """The pages that have a fenced block."""
+    return [name for name in documents() if blocks(name)]
+
+
+def files_of(page: str) -> dict[str, str]:
+    """The files that a page has its reader write: path -> text of the block after `path`, complete."""
+    return dict(WRITTEN.findall((ROOT / page).read_text()))
 
 
 def blocks(page: str) -> list[Block]:

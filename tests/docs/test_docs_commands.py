@@ -1,4 +1,4 @@
-"""Every command and every snippet of README.md and docs/ is run, in the order of its page."""
+"""Every command and every snippet of the documentation is run, in the order of its page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 from configs.reading import merged
 from pipelines.requests import Request, load_profile, resolve
-from tests.docs import checks_more as docs_checks_more  # noqa: F401 - its checks
+from tests.docs import checks_docs, checks_guides, checks_readme  # noqa: F401 - their checks
 from tests.docs.checks import CHECKS, At
 from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, key_of, pages
 from tests.docs.sandbox import finished, make_media, put_into_the_bucket, serve_catalogue
@@ -165,13 +165,16 @@ def test_a_page_can_be_pasted(page: str, worked_through: dict[str, Future[None]]
 
 
 def _work_through(block: Block, at: At) -> None:
+    at = replace(at, shown=block.text)
+    check = CHECKS.get((block.page, f"{block.language} {block.number}"))
     if block.language == "python":
         names, values = at.reader.execute(block.text)
-        CHECKS[block.page, f"python {block.number}"](replace(at, names=names, values=tuple(values)))
-    elif block.language == "yaml":
+        at = replace(at, names=names, values=tuple(values))
+    if block.language == "yaml" and check is None:
         _is_part_of_a_profile(block.text, at.folder)
-    elif block.language == "text":
-        CHECKS[block.page, f"text {block.number}"](replace(at, shown=block.text))
+    elif block.language:
+        assert check is not None, block
+        check(at)
     else:
         for command in block.commands():
             _type(block.page, command, at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from backends.roles import IMPLEMENTATIONS
 from configs.reading import parse, parse_overrides
 from pipelines.catalogue import PIPELINES
 from pipelines.engine.settings import Settings
+from pipelines.requests import load_profile
 from tests.conftest import ROOT
 from trainer.config import TrainConfig, load_config
 
@@ -22,17 +24,30 @@ TABLE = re.compile(r"^## (.+)$|^\| `([\w.]+)` \| (required|`.*?`) \| ", re.MULTI
 NEEDED = {"name": "a", "output": "b", "steps": 1, "data": {"shards": ["c"]}}
 
 
-def documented(page: str, without: Collection[str] = ()) -> dict[str, str | None]:
-    """Key -> default as it is shown (None: required), in all chapters but these and the screens."""
+def documented(page: str) -> dict[str, str | None]:
+    """Key -> default as it is shown (None: required), in all chapters but the roles and the screens."""
     shown: dict[str, str | None] = {}
     chapter = ""
-    for heading, key, default in TABLE.findall((ROOT / "docs" / page).read_text()):
+    for heading, key, default in TABLE.findall((ROOT / "docs" / "settings" / f"{page}.md").read_text()):
         chapter = heading or chapter
-        if heading or chapter in without or chapter.startswith("Screen "):
+        if heading or chapter.startswith(("Screen ", "Roles ")):
             continue
-        assert key not in shown, f"{key} is shown twice"
+        assert key not in shown, f"{page}: {key} is shown twice"
         shown[key] = None if default == "required" else default.strip("`")
     return shown
+
+
+def documented_of(pipeline: str) -> dict[str, str | None]:
+    """What the page of a pipeline shows, over the pages that it leads to for the rest."""
+    rest = [other for other in ("common", *PIPELINES) if f"]({other}.md)" in page_text(pipeline)]
+    shown: dict[str, str | None] = {}
+    for page in (*rest, pipeline):
+        shown |= documented(page)
+    return shown
+
+
+def page_text(pipeline: str) -> str:
+    return (ROOT / "docs" / "settings" / f"{pipeline}.md").read_text()
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -54,7 +69,7 @@ def typed(key: str, default: str) -> str:
 @pytest.mark.parametrize("pipeline", sorted(PIPELINES))
 def test_every_documented_default_is_what_set_takes(pipeline: str) -> None:
     model: type[Settings] = PIPELINES[pipeline][0]
-    shown = documented("settings.md", without=set(PIPELINES) - {pipeline})
+    shown = documented_of(pipeline)
     own = list(leaves(model))
     assert [key for key in own if key not in shown] == []
     for key in own:
@@ -63,10 +78,20 @@ def test_every_documented_default_is_what_set_takes(pipeline: str) -> None:
         assert parse(model, parse_overrides([typed(key, default)]), key) == model(), key
 
 
-def test_no_setting_is_documented_that_no_pipeline_has() -> None:
-    for name in PIPELINES:
-        known = {key for model, _ in PIPELINES.values() for key in leaves(model)}
-        assert set(documented("settings.md", without=set(PIPELINES) - {name})) <= known
+@pytest.mark.parametrize("pipeline", sorted(PIPELINES))
+def test_no_setting_is_documented_that_the_pipeline_has_not(pipeline: str) -> None:
+    assert set(documented_of(pipeline)) <= set(leaves(PIPELINES[pipeline][0]))
+
+
+def test_every_screen_and_role_is_on_one_page() -> None:
+    pages = {path.stem: path.read_text() for path in (ROOT / "docs" / "settings").glob("*.md")}
+    shown = [name for text in pages.values() for name in re.findall(r"^## Screen (\w+)$", text, re.M)]
+    assert sorted(shown) == sorted(path.stem for path in (ROOT / "configs" / "screens").glob("*.yaml"))
+    assert "## Screen visual" in pages["common"] and "## Screen portraits_gpu" in pages["portraits"]
+    roles, laptop = pages["common"].partition("## Roles")[2], load_profile("laptop").roles
+    assert re.findall(r"^\| `(\w+)` \| `\w+`.*\| `(\w+)` \| `\w+` \|$", roles, re.M) == [
+        (role, laptop[role].use) for role in IMPLEMENTATIONS
+    ]
 
 
 def of_training(path: Path, overrides: list[str], **model: Any) -> TrainConfig:
@@ -75,7 +100,7 @@ def of_training(path: Path, overrides: list[str], **model: Any) -> TrainConfig:
 
 
 def test_every_documented_default_of_training_is_what_set_takes(tmp_path: Path) -> None:
-    shown = documented("training_settings.md")
+    shown = documented("training")
     assert list(shown) == sorted(leaves(TrainConfig), key=list(shown).index)
     assert {key for key, default in shown.items() if default is None} == {
         "name",

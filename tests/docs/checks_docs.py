@@ -1,16 +1,14 @@
-"""What the pages in docs/ promise of their commands and snippets; checks are known once this is imported."""
+"""What the pages of docs/ promise, but the guides; the checks are known once this is imported."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tests.docs.checks import At, after, asks_once, finished_job
-from tests.docs.pages import blocks
 from trainer.config import load_config
 
 GPU_JOB = (
@@ -64,43 +62,6 @@ def _(at: At) -> None:
     assert "qwen2.5-vl-7b-instruct: fetched" in at.done.said
     listed = at.reader.type("interavatar models list --models /shared/models")
     assert listed.status == 0 and "complete @" in listed.said and "missing" not in listed.said
-
-
-# docs/new_stage.md
-
-
-@after("docs/new_stage.md", "python 1")
-def _(at: At) -> None:
-    """What it computes is tested in test_docs.py."""
-
-
-@after("docs/new_stage.md", "text 1")
-def _(at: At) -> None:
-    """The three lines put the stage into the pipeline; then all follows that the page names."""
-    run = "python -m pipelines run talking_head --engine inline --input /shared/videos --output out"
-    assert at.reader.type(run).status == 0
-    code = next(block.text for block in blocks("docs/new_stage.md") if block.language == "python")
-    (at.folder / "stages" / "colour.py").write_text(code)
-    pipeline = at.folder / "pipelines" / "talking_head.py"
-    text = pipeline.read_text()
-    places = (r"^from stages\.", r"^    split: ", r"^        Faces\(")
-    for line, place in zip(at.shown.splitlines(), places, strict=True):
-        text, count = re.subn(
-            place, lambda found, line=line: f"{line}\n{found[0]}", text, count=1, flags=re.M
-        )
-        assert count == 1, place
-    pipeline.write_text(text)
-    refused = at.reader.type(f"{run} --set colour.fps=-1")
-    assert refused.status == 2 and "colour.fps: Input should be greater than 0" in refused.said
-    done = at.reader.type(f"{run} --set colour.fps=2")
-    assert done.status == 0, done.said
-    computed = {name: of["computed"] for name, of in at.record("out")["stages"].items()}
-    assert computed.pop("colour") == 2 and not any(computed.values())
-    assert at.rows("out").saturation.between(0, 1).all()
-    page = at.reader.type("python -c 'from pipelines.cli.docs import manifest_page as p; print(p())'")
-    assert re.search(
-        r"\| `saturation` \| \w+ \| 0-1 \| Mean HSV saturation of sampled frames\. \|", page.said
-    )
 
 
 # docs/real_interactions.md
