@@ -157,7 +157,7 @@ def _(at: At) -> None:
     rows = at.rows("out")
     assert "low_resolution" in row_of(rows, "clip00.mp4").drop_reasons
     assert "low_resolution" not in row_of(rows, "a_person.mp4").drop_reasons  # 320 px; talking_head wants 360
-    assert "no_audio" in row_of(rows, "clip00.mp4").drop_reasons  # of talking_head
+    assert "too_short" in row_of(rows, "clip00.mp4").drop_reasons  # of talking_head
 
 
 @after("docs/new_screen.md", "python 1")

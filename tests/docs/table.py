@@ -92,6 +92,9 @@ def is_a_configuration(command: str) -> None:
 NOT_RUN = {
     "make demo": NotRun("tests/pipelines/cli/test_terminal.py runs it on a terminal", is_a_target),
     "make test": NotRun("it would run itself", is_a_target),
+    "make test-fast": NotRun("it sets up the environment that the tests run in", is_a_target),
+    "make check": NotRun("it sets up the environment that the tests run in", is_a_target),
+    "make docs": NotRun("test_docs.py compares the pages that it writes", is_a_target),
     "ray start --head": NotRun(
         "it would outlive the tests; the head that they share is started by it, in the foreground",
         accepted_by_ray,
@@ -108,7 +111,7 @@ NOT_RUN = {
         "comes over the network, and would break this environment", installed_on_every_worker
     ),
     "python -m vllm.entrypoints.openai.api_server --model Qwen/Qwen2.5-VL-7B-Instruct --port 8000": NotRun(
-        "16 GB of weights and a GPU; tests/test_vllm*.py ask a server of a tiny model",
+        "16 GB of weights and a GPU; tests/pipelines/test_vllm_pipelines.py asks a server of a tiny model",
         is_how_the_tests_start_vllm,
     ),
 }

@@ -17,7 +17,7 @@ from configs.reading import merged
 from pipelines.requests import Request, load_profile, resolve
 from tests.docs import checks_docs, checks_guides, checks_readme  # noqa: F401 - their checks
 from tests.docs.checks import CHECKS, At
-from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, key_of, pages
+from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, files_of, key_of, pages
 from tests.docs.sandbox import finished, make_media, put_into_the_bucket, serve_catalogue
 from tests.docs.table import ENDS, NOT_RUN
 from tests.support.cluster_nodes import free_port, nodes
@@ -167,7 +167,7 @@ def test_a_page_can_be_pasted(page: str, worked_through: dict[str, Future[None]]
 def _work_through(block: Block, at: At) -> None:
     at = replace(at, shown=block.text)
     check = CHECKS.get((block.page, f"{block.language} {block.number}"))
-    if block.language == "python":
+    if block.language == "python" and block.text not in files_of(block.page).values():
         names, values = at.reader.execute(block.text)
         at = replace(at, names=names, values=tuple(values))
     if block.language == "yaml" and check is None:
