@@ -204,7 +204,7 @@ RULE = {"reason": "r", "column": "fps", "min": 1, "source": "s"}
             "unknown key rules.0.maximum; did you mean rules.0.max?",
         ),
         ({"name": "s", "rules": [RULE | {"min": "much"}]}, "rules.0.min: Input should be a valid number"),
-        ({"name": "s", "rules": [{**RULE, "min": None}]}, "rules.0: Value error, rule r has no bound"),
+        ({"name": "s", "rules": [{**RULE, "min": None}]}, "rules.0: rule r has no bound"),
         ({"name": "s"}, "rules: Field required"),
     ],
 )

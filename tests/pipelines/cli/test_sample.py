@@ -178,16 +178,16 @@ def _aspect(path: Path) -> float:
         return image.width / image.height
 
 
-def test_the_conditions_are_those_a_shard_would_hold(
-    trained: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_conditions_are_those_a_shard_would_hold(trained: Path, samples: Path) -> None:
     chosen = load_profile("laptop")
     roles = profile_roles(chosen, settings_of(chosen), trained)
     ready = load_for_sampling(trained)
     portrait = samples / "images" / "uniface_woman1.jpg"
     wish = Wish(portrait, None, (0.5, 0.5), "blown on", "She laughs.", None)
     heard = read_sound(samples / "audio" / "whisper_jfk_en.wav", 16000, 1)
-    batch = batch_of(wish, heard, 13, ready, roles)
+    warnings: list[str] = []
+    batch = batch_of(wish, heard, 13, ready, roles, warnings.append)
+    assert warnings == []
     assert batch.prompts == ["The person is reacting right after being blown on.\nShe laughs."]
     assert batch.video.shape[:3] == (1, 3, 1) and batch.video.dtype == torch.uint8
     assert batch.identity.shape == (1, 128) and batch.attributes.shape == (1, 50, 1280)
@@ -201,7 +201,8 @@ def test_the_conditions_are_those_a_shard_would_hold(
     expected = rows[low] * (1 - share) + rows[low + 1] * share
     assert np.abs(batch.audio[0, 6].numpy() - expected).max() < 0.02  # float16
     # Without sound, touch and words.
-    bare = batch_of(replace(wish, point=None, interaction=None, prompt=""), None, 9, ready, roles)
+    unsaid = replace(wish, point=None, interaction=None, prompt="")
+    bare = batch_of(unsaid, None, 9, ready, roles, warnings.append)
     assert bare.prompts == [""] and not bare.has_points.any() and not bare.has_audio.any()
     assert bare.audio.shape == (1, 9, 80) and not bare.audio.any()
 
@@ -239,7 +240,7 @@ def test_wrong_use(trained: Path, samples: Path, tmp_path: Path) -> None:
     assert "more than 0" in said(2, seconds="-1")
     assert "trained on clips of 0.56 to 1.56 s" in said(2, seconds="9")
     assert "no profile 'none'" in said(2, profile="none")
-    assert "no complete checkpoint" in said(1, checkpoint=tmp_path)
+    assert "no complete checkpoint" in said(2, checkpoint=tmp_path)
     assert "no config.json of WanTransformer3DModel" in said(1, model=tmp_path)
     (tmp_path / "bad.jpg").write_text("no picture")
     assert "not a picture" in said(1, image=tmp_path / "bad.jpg")
