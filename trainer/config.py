@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from configs.reading import SettingsError, load_yaml, merged, parse, parse_overrides
+from configs.reading import load_yaml, merged, parse, parse_overrides
 from manifests.buckets import BucketConfig
 from trainer.backbones import BACKBONES
 
@@ -153,9 +153,6 @@ class TrainConfig(Part):
         if self.stage == "self_forcing" and self.init is None:
             raise ValueError("self_forcing distils a trained network: give its checkpoint as init")
         return self
-
-
-ConfigError = SettingsError
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from configs.errors import UserError
+from configs.reading import SettingsError
 from trainer import checkpoint as checkpoints
-from trainer.config import ConfigError, DropoutConfig, TrainConfig, load_config
+from trainer.config import DropoutConfig, TrainConfig, load_config
 from trainer.data.batch import Batch
 from trainer.data.loader import loader
 from trainer.data.source import ClipSource, Pick
@@ -60,7 +61,7 @@ def begin(config: TrainConfig) -> Iterator[Run]:
     The random generators are seeded last: new layers begin the same in every process.
 
     Raises:
-        ConfigError, CheckpointError: as `train` says.
+        SettingsError, CheckpointError: as `train` says.
     """
     accelerator = accelerator_for(config)
     check_shares(config, accelerator.num_processes)
@@ -164,15 +165,17 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     """accelerate as its environment says: which processes, and whether FSDP shards the network.
 
     Raises:
-        ConfigError: a kind of FSDP that would not train what is meant.
+        SettingsError: a kind of FSDP that would not train what is meant.
     """
     precision = "bf16" if config.precision == "bf16" else "no"
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
     if accelerator.distributed_type == DistributedType.FSDP:
         if not accelerator.is_fsdp2:
-            raise ConfigError("FSDP of version 1 hides the weights from the average: set fsdp_version: 2")
+            raise SettingsError("FSDP of version 1 hides the weights from the average: set fsdp_version: 2")
         if config.stage == "self_forcing":
-            raise ConfigError("self_forcing trains two networks, FSDP of accelerate one: run it without FSDP")
+            raise SettingsError(
+                "self_forcing trains two networks, FSDP of accelerate one: run it without FSDP"
+            )
         # Autocast makes bf16 of what may be; noise levels, points and rotations must stay float32.
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
             reduce_dtype=torch.float32, cast_forward_inputs=False
@@ -184,12 +187,12 @@ def known_embedders(source: ClipSource, before: Path | None) -> dict[str, str]:
     """The embedders of all clips that the network has seen, those of the checkpoint `before` included.
 
     Raises:
-        ConfigError: the clips have features of other embedders than the checkpoint was trained with.
+        SettingsError: the clips have features of other embedders than the checkpoint was trained with.
     """
     known: dict[str, str] = checkpoints.read_info(before)["embedders"] if before is not None else {}
     for column, name in source.embedders.items():
         if known.get(column, name) != name:
-            raise ConfigError(
+            raise SettingsError(
                 f"{before} was trained with the {column} {known[column]}, the shards are of {name}: "
                 "compute their features again with the former, or begin anew in another output"
             )
@@ -207,10 +210,10 @@ def about(source: ClipSource) -> str:
 
 
 def check_shares(config: TrainConfig, processes: int) -> None:
-    """Raise ConfigError if the batch cannot be shared evenly: an average over samples would be none."""
+    """Raise SettingsError if the batch cannot be shared evenly: an average over samples would be none."""
     shares = processes * config.accumulation
     if config.batch % shares:
-        raise ConfigError(
+        raise SettingsError(
             f"batch {config.batch} cannot be shared by {processes} processes in accumulation "
             f"{config.accumulation}: set batch to a multiple of {shares}"
         )
@@ -220,17 +223,17 @@ def output_folder(config: TrainConfig) -> Path:
     """Where checkpoints go: a folder that all processes see.
 
     Raises:
-        ConfigError: it is a URL, or `name` would lead out of it.
+        SettingsError: it is a URL, or `name` would lead out of it.
     """
     if "://" in config.output:
-        raise ConfigError(f"output: {config.output}: give a local or mounted folder, not a URL")
+        raise SettingsError(f"output: {config.output}: give a local or mounted folder, not a URL")
     if config.name in ("", ".", "..") or Path(config.name).name != config.name:
-        raise ConfigError(f"name: {config.name!r} names a folder: letters, digits, - and _")
+        raise SettingsError(f"name: {config.name!r} names a folder: letters, digits, - and _")
     return Path(config.output)
 
 
 def check_unchanged(config: TrainConfig, checkpoint: Path) -> None:
-    """Raise ConfigError if a run here trained something else; what may change is paths, data and rates."""
+    """Raise SettingsError if a run here trained something else; what may change is paths, data and rates."""
     before = load_config(checkpoint / checkpoints.CONFIG)
     now_fixed, before_fixed = _fixed(config), _fixed(before)
     changed = [
@@ -239,7 +242,7 @@ def check_unchanged(config: TrainConfig, checkpoint: Path) -> None:
         if now_fixed[name] != before_fixed[name]
     ]
     if changed:
-        raise ConfigError(f"{checkpoint} was trained otherwise: {'; '.join(changed)}; set another output")
+        raise SettingsError(f"{checkpoint} was trained otherwise: {'; '.join(changed)}; set another output")
 
 
 def _fixed(config: TrainConfig) -> dict[str, object]:

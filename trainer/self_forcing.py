@@ -22,9 +22,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from configs.reading import SettingsError
 from trainer import checkpoint as checkpoints
 from trainer import run as loop
-from trainer.config import ConfigError, TrainConfig
+from trainer.config import TrainConfig
 from trainer.data.batch import Batch, Conditions
 from trainer.flow import add_noise, flow_loss, generator_for, shift_sigma, velocity, velocity_to_clean
 from trainer.generate import unconditional
@@ -47,7 +48,7 @@ def distill(config: TrainConfig) -> Path:
         The newest checkpoint; its average is the student's.
 
     Raises:
-        ConfigError: the run is too short, the rollout's steps are wrong, or as `train` says.
+        SettingsError: the run is too short, the rollout's steps are wrong, or as `train` says.
         CheckpointError, NonFiniteLoss: as `train` says.
     """
     settings = config.distill
@@ -112,17 +113,17 @@ def check_settings(config: TrainConfig) -> list[float]:
     """The noise levels of the rollout.
 
     Raises:
-        ConfigError: they do not fall from 1000, or the student would never be updated.
+        SettingsError: they do not fall from 1000, or the student would never be updated.
     """
     if config.steps < config.distill.critic_steps:
-        raise ConfigError(
+        raise SettingsError(
             f"steps {config.steps}: the student would never be updated, as it is in every "
             f"{config.distill.critic_steps}th step (distill.critic_steps): set more steps"
         )
     try:
         return rollout_sigmas(config.distill.steps, config.distill.shift)
     except ValueError as error:
-        raise ConfigError(f"distill.steps: {error}") from None
+        raise SettingsError(f"distill.steps: {error}") from None
 
 
 def load_networks(config: TrainConfig, folder: Path) -> tuple[Network, Network, Network]:

@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from configs.reading import SettingsError
 from trainer import checkpoint as checkpoints
 from trainer import run as loop
-from trainer.config import ConfigError, TrainConfig
+from trainer.config import TrainConfig
 from trainer.data.source import ClipSource
 from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
 from trainer.generate import sample
@@ -35,12 +36,12 @@ def train(config: TrainConfig) -> Path:
         The newest checkpoint.
 
     Raises:
-        ConfigError: the configuration fits neither the processes nor what was trained here before.
+        SettingsError: the configuration fits neither the processes nor what was trained here before.
         CheckpointError: a checkpoint cannot be used, or another process trains here.
         NonFiniteLoss: see there.
     """
     if config.stage != "flow":
-        raise ConfigError(f"stage {config.stage} is not trained by flow matching")
+        raise SettingsError(f"stage {config.stage} is not trained by flow matching")
     with loop.begin(config) as run:
         network = load_backbone(config.model, run.folder, config.data.buckets.fps)
         if run.before is not None and run.newest is None:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
 
+from configs.reading import SettingsError
 from tests.support.shard_toys import toy_shards
 from tests.trainer.networks.test_causal import conditions_of
 from trainer import self_forcing
 from trainer.checkpoint import load_weights, newest, path_of, read_info
-from trainer.config import ConfigError, TrainConfig
+from trainer.config import TrainConfig
 from trainer.data.source import ClipSource
 from trainer.networks.causal import CausalWan, generate, load_causal, rollout_noise
 from trainer.networks.encoders import Encoders
@@ -372,9 +373,9 @@ def test_a_number_that_is_not_finite_stops_it(
 
 
 def test_settings_that_cannot_be(configure: Configure) -> None:
-    with pytest.raises(ConfigError, match="steps 2: the student would never be updated"):
+    with pytest.raises(SettingsError, match="steps 2: the student would never be updated"):
         distill(configure(distil={"critic_steps": 3}))
-    with pytest.raises(ConfigError, match=r"distill.steps: timesteps \[500\]: expected to fall from 1000"):
+    with pytest.raises(SettingsError, match=r"distill.steps: timesteps \[500\]: expected to fall from 1000"):
         distill(configure(distil={"steps": [500]}))
 
 

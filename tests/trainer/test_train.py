@@ -18,11 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from configs.reading import SettingsError
 from pipelines.cli import train as train_cli
 from tests.support.shard_toys import EMBEDDERS, toy_shards
 from trainer import run as loop
 from trainer.checkpoint import CheckpointError, load_weights, newest, path_of, read_info
-from trainer.config import ConfigError, TrainConfig, load_config
+from trainer.config import TrainConfig, load_config
 from trainer.data.loader import collate
 from trainer.data.source import ClipSource
 from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
@@ -213,7 +214,7 @@ def test_features_of_other_embedders_than_before_are_refused(configure: Configur
     others = EMBEDDERS | {"audio_embedder": "other-audio"}
     shards = toy_shards(tmp_path / "others", seconds=FRAMES / 16, embedders=others, **WIDTHS)
     for changes in ({"output": first.output, "steps": 2}, {"init": first.output}):
-        with pytest.raises(ConfigError, match="audio_embedder toy-audio, the shards are of other-audio"):
+        with pytest.raises(SettingsError, match="audio_embedder toy-audio, the shards are of other-audio"):
             train(configure("second", data=DATA | {"shards": [str(shards)]}, **changes))
 
 
@@ -292,21 +293,21 @@ def test_another_network_in_the_same_output_is_refused(configure: Configure) -> 
     train(configure(steps=1))
     config = configure(steps=2)
     wider = config.model_copy(update={"model": config.model.model_copy(update={"audio_tokens": 13})})
-    with pytest.raises(ConfigError, match=r"model\.audio_tokens was 12, is 13; set another output"):
+    with pytest.raises(SettingsError, match=r"model\.audio_tokens was 12, is 13; set another output"):
         train(wider)
 
 
 def test_a_batch_that_cannot_be_shared(configure: Configure) -> None:
     loop.check_shares(configure(accumulation=2), processes=2)
-    with pytest.raises(ConfigError, match=r"batch 4 cannot be shared by 3 processes.*a multiple of 3"):
+    with pytest.raises(SettingsError, match=r"batch 4 cannot be shared by 3 processes.*a multiple of 3"):
         loop.check_shares(configure(), processes=3)
-    with pytest.raises(ConfigError, match="a multiple of 8"):
+    with pytest.raises(SettingsError, match="a multiple of 8"):
         loop.check_shares(configure(accumulation=4), processes=2)
 
 
 @pytest.mark.parametrize("changes", [{"output": "s3://bucket/run"}, {"name": "../up"}, {"name": ""}])
 def test_folders_that_cannot_be(configure: Configure, changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(SettingsError):
         loop.output_folder(configure().model_copy(update=changes))
 
 
@@ -347,7 +348,9 @@ def test_an_unknown_key_is_named_with_its_file(tmp_path: Path) -> None:
     path.write_text(
         "name: a\noutput: b\nsteps: 1\ndata: {shards: [s]}\nmodel: {random: tiny}\nlearning_rate: 1\n"
     )
-    with pytest.raises(ConfigError, match=r"mine\.yaml: unknown key learning_rate; there are: name, output"):
+    with pytest.raises(
+        SettingsError, match=r"mine\.yaml: unknown key learning_rate; there are: name, output"
+    ):
         load_config(path)
 
 

@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from trainer.config import ConfigError, TrainConfig
+from configs.reading import SettingsError
+from trainer.config import TrainConfig
 from trainer.data.batch import Batch
 from trainer.data.clip import ClipError
 from trainer.data.source import ClipSource, Pick
@@ -111,11 +112,11 @@ def loader(
     `accumulation` equal parts. The number of workers changes nothing.
 
     Raises:
-        ConfigError: the batch cannot be shared out equally.
+        SettingsError: the batch cannot be shared out equally.
         ClipError, StorageError, LatentError: while iterating; see `ClipSource.load`.
     """
     if config.batch % (world * accumulation):
-        raise ConfigError(
+        raise SettingsError(
             f"batch {config.batch} cannot be cut into {world} processes x {accumulation} parts: "
             "make it a multiple"
         )

@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from configs.reading import SettingsError
 from manifests import storage
 from manifests.buckets import Bucket
 from manifests.shards import INDEX_SCHEMA, ShardsFolder
-from trainer.config import ConfigError, TrainConfig
+from trainer.config import TrainConfig
 from trainer.data.batch import Batch
 from trainer.data.clip import Clip, features_at, naming, read_clip
 from trainer.data.decode import decode_clip
@@ -62,7 +63,7 @@ class ClipSource:
 
     Raises:
         ShardError: a folder holds no shards.
-        ConfigError: no clip is left, the folders give a run different weights, `data.weights` or
+        SettingsError: no clip is left, the folders give a run different weights, `data.weights` or
             `data.exclude` names what is not there, or the features are not those that the network expects.
     """
 
@@ -75,7 +76,7 @@ class ClipSource:
         weights = self._weights()
         self.left_out, groups = self._groups(weights)
         if not groups:
-            raise ConfigError(f"no clip to train on in {', '.join(config.data.shards)}: {self._why()}")
+            raise SettingsError(f"no clip to train on in {', '.join(config.data.shards)}: {self._why()}")
         runs = {run for run, _ in groups}
         whole = sum(weights[run] for run in runs)
         self.shares = {run: weights[run] / whole for run in sorted(runs)}
@@ -94,18 +95,22 @@ class ClipSource:
             for run, about in folder.mixing.items():
                 weight, first = float(about["weight"]), said_by.setdefault(run, folder)
                 if table.setdefault(run, weight) != weight and run not in self.config.data.weights:
-                    raise ConfigError(
+                    raise SettingsError(
                         f"the weight of {run} is {table[run]:g} in {first.path} and {weight:g} in "
                         f"{folder.path}: name it in data.weights, or, if these are two runs, write one under "
                         "another name (interavatar shards NAME=RUN)"
                     )
         unknown = sorted(set(self.config.data.weights) - set(table))
         if unknown:
-            raise ConfigError(f"data.weights names {', '.join(unknown)}; the shards hold {', '.join(table)}")
+            raise SettingsError(
+                f"data.weights names {', '.join(unknown)}; the shards hold {', '.join(table)}"
+            )
         weights = table | self.config.data.weights
         wrong = [run for run, weight in weights.items() if not 0 <= weight < float("inf")]
         if wrong:
-            raise ConfigError(f"data.weights: the weight of {wrong[0]} is {weights[wrong[0]]}, not 0 or more")
+            raise SettingsError(
+                f"data.weights: the weight of {wrong[0]} is {weights[wrong[0]]}, not 0 or more"
+            )
         return weights
 
     def _groups(self, weights: dict[str, float]) -> tuple[dict[str, int], Groups]:
@@ -113,7 +118,7 @@ class ClipSource:
         data, excluded = self.config.data, set(self.config.data.exclude)
         missing = sorted(excluded - set(pc.unique(self.index["sample_id"]).to_pylist())) if excluded else []
         if missing:
-            raise ConfigError(f"data.exclude names {', '.join(missing)}; the shards hold no such sample")
+            raise SettingsError(f"data.exclude names {', '.join(missing)}; the shards hold no such sample")
         too_short = f"shorter than {data.buckets.min_frames} frames at {data.buckets.fps:g} fps"
         left_out: Counter[str] = Counter()
         groups: dict[tuple[str, Bucket], list[int]] = {}
@@ -151,14 +156,14 @@ class ClipSource:
             names = sorted(filter(None, pc.unique(having[embedder]).to_pylist()))
             widths = sorted(filter(None, pc.unique(having[width]).to_pylist()))
             if len(names) > 1:
-                raise ConfigError(
+                raise SettingsError(
                     f"{embedder} differs between the clips: {' and '.join(names)}; features of different "
                     "embedders do not mix: leave runs out by data.weights, or compute them again"
                 )
             wanted = getattr(self.config.model, width)
             if widths and widths != [wanted]:
                 actual = " and ".join(map(str, widths))
-                raise ConfigError(
+                raise SettingsError(
                     f"{feature} of {' '.join(names) or 'the clips'} is {actual} wide, model.{width} is "
                     f"{wanted}: set it to the width of the features"
                 )

@@ -17,11 +17,12 @@ import torch
 import typer
 from botocore.exceptions import EndpointConnectionError
 
+from configs.reading import SettingsError
 from manifests.shards import ShardError, ShardsFolder, read_arrays
 from manifests.storage import StorageError
 from pipelines.cli.console import readable_errors
 from tests.support.shard_toys import SENTENCE, toy_shards
-from trainer.config import ConfigError, TrainConfig
+from trainer.config import TrainConfig
 from trainer.data import source as trainer_data
 from trainer.data.batch import Batch
 from trainer.data.clip import ClipError
@@ -213,7 +214,7 @@ def test_the_loader_leaves_the_global_generator_alone(folder: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="batch 4 cannot be cut into 3 processes x 1 parts"):
+    with pytest.raises(SettingsError, match="batch 4 cannot be cut into 3 processes x 1 parts"):
         loader(config(folder), ClipSource(config(folder)), 0, 0, 3)
 
 
@@ -233,18 +234,18 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 def test_nothing_left_says_why(tmp_path: Path) -> None:
     shards = toys(tmp_path, 3, previews=2, seconds=[0.5, 2, 2])
     with pytest.raises(
-        ConfigError, match=r"no clip to train on in .*1 shorter than 9 .*2 preview; data.allow_preview"
+        SettingsError, match=r"no clip to train on in .*1 shorter than 9 .*2 preview; data.allow_preview"
     ):
         ClipSource(config(shards))
-    with pytest.raises(ConfigError, match="3 weight 0"):
+    with pytest.raises(SettingsError, match="3 weight 0"):
         ClipSource(config(shards, data={"weights": {"toy": 0}}))
 
 
 def test_weights_must_name_runs_and_be_numbers_from_0(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data.weights names d; the shards hold a, b"):
+    with pytest.raises(SettingsError, match=r"data.weights names d; the shards hold a, b"):
         ClipSource(config(folder, data={"weights": {"d": 1}}))
     for wrong in (-1, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="the weight of b is"):
+        with pytest.raises(SettingsError, match="the weight of b is"):
             ClipSource(config(folder, data={"weights": {"b": wrong}}))
 
 
@@ -253,7 +254,7 @@ def test_a_run_has_one_weight_in_all_folders(tmp_path: Path) -> None:
     same_weights = toys(tmp_path / "same", 2, runs={"a": 1})
     assert ClipSource(config(one, same_weights)).shares == {"a": 0.5, "b": 0.5}
     other = toys(tmp_path / "other", 2, runs={"a": 0})
-    with pytest.raises(ConfigError, match=r"weight of a is 1 in .*one and 0 in .*other: .*data\.weights"):
+    with pytest.raises(SettingsError, match=r"weight of a is 1 in .*one and 0 in .*other: .*data\.weights"):
         ClipSource(config(one, other))
     chosen = ClipSource(config(one, other, data={"weights": {"a": 3}}))
     assert chosen.shares == {"a": 0.75, "b": 0.25}
@@ -268,7 +269,7 @@ def test_samples_are_left_out_by_id(folder: Path) -> None:
         "b-0003",
         "a-0004",
     ]
-    with pytest.raises(ConfigError, match=r"data\.exclude names x, y; the shards hold no such sample"):
+    with pytest.raises(SettingsError, match=r"data\.exclude names x, y; the shards hold no such sample"):
         ClipSource(config(folder, data={"exclude": ["y", "a-0000", "x"]}))
 
 
@@ -276,14 +277,14 @@ def test_embedders_must_agree(tmp_path: Path) -> None:
     names = {"face_embedder": "f", "attribute_embedder": "x", "audio_embedder": "y"}
     one = toys(tmp_path / "one", 2, runs={"one": 1}, embedders=names)
     two = toys(tmp_path / "two", 2, runs={"two": 1}, embedders=names | {"audio_embedder": "z"})
-    with pytest.raises(ConfigError, match="audio_embedder differs between the clips: y and z"):
+    with pytest.raises(SettingsError, match="audio_embedder differs between the clips: y and z"):
         ClipSource(config(one, two))
     # A run that is left out does not count.
     assert ClipSource(config(one, two, data={"weights": {"two": 0}})).embedders == names
 
 
 def test_widths_must_be_the_networks(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"audio of toy-audio is 4 wide, model.audio_dim is 768"):
+    with pytest.raises(SettingsError, match=r"audio of toy-audio is 4 wide, model.audio_dim is 768"):
         ClipSource(config(folder, model={"audio_dim": 768}))
 
 
