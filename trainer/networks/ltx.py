@@ -55,6 +55,7 @@ class InterAvatarLtx(Network):
     """
 
     frame_step = BACKBONES["ltx"].frame_step
+    transformer: LTXVideoTransformer3DModel
 
     def __init__(
         self,

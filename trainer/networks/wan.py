@@ -56,6 +56,7 @@ class InterAvatarWan(Network):
     """
 
     frame_step = BACKBONES["wan"].frame_step
+    transformer: WanTransformer3DModel
 
     def __init__(self, transformer: WanTransformer3DModel, config: ModelConfig) -> None:
         """Wrap an image-to-video transformer; a text-to-video one goes through `to_image_to_video` first.

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tests.support.tiny_networks import awake, conditions_of, frames_of, inputs, network_of
 from trainer.backbones import BACKBONES
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, TrainConfig
 from trainer.flow import flow_loss
 from trainer.networks.load import backbone_of
 from trainer.networks.protocol import Network
@@ -30,6 +30,20 @@ def test_the_table_and_the_file_agree(backbone: str) -> None:
 def test_another_name_is_refused() -> None:
     with pytest.raises(ValidationError, match="sora is no network: choose one of wan, ltx"):
         ModelConfig(backbone="sora", random="tiny")
+
+
+def test_self_forcing_wants_a_causal_form() -> None:
+    values = {
+        "name": "toy",
+        "output": "out",
+        "stage": "self_forcing",
+        "init": "before",
+        "steps": 5,
+        "data": {"shards": ["shards"], "buckets": {"step": 8, "min_frames": 9, "max_frames": 17}},
+        "model": {"backbone": "ltx", "random": "tiny"},
+    }
+    with pytest.raises(ValidationError, match="ltx has no causal form: self_forcing distils wan"):
+        TrainConfig.model_validate(values)
 
 
 @every_backbone
