@@ -64,8 +64,8 @@ class Reader:
 
     def __init__(self, container: Any, picture: bool, sound: bool) -> None:
         self.container = container
-        self.video = _video_stream(container) if picture else None
-        self.sound = _sound_stream(container) if sound else None
+        self.video: Any = _video_stream(container) if picture else None
+        self.sound: Any = _sound_stream(container) if sound else None
         if self.video is not None:
             self.video.codec_context.thread_count = 1  # one process a core: the work is parallel over clips
         self.origin = min((start_of(stream) for stream in self.streams), default=0.0)
