@@ -18,12 +18,12 @@ from manifests.screen import Screen, load_screen
 from manifests.storage import is_remote
 from manifests.text import public_url
 from media.files import MEDIA_SUFFIXES
-from pipelines.catalogue import PIPELINES
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.program import stage_columns
 from pipelines.engine.run import Engine, Run
 from pipelines.engine.settings import Profile, Settings
 from pipelines.engine.source import Listing, list_input
+from pipelines.own import find_pipeline
 from pipelines.portraits import portraits
 from pipelines.synthetic_interactions import (
     CLIPS,
@@ -121,16 +121,16 @@ def resolve(request: Request) -> tuple[Profile, Settings, Roles, Pipeline]:
     Raises:
         SettingsError: one of them is wrong.
     """
-    if request.pipeline not in PIPELINES:
-        raise SettingsError(f"there is no pipeline {request.pipeline!r}; there are: {', '.join(PIPELINES)}")
+    model, build = find_pipeline(request.pipeline)
     profile = load_profile(request.profile)
-    model, build = PIPELINES[request.pipeline]
     parse(model, profile.settings, f"profile {request.profile}: settings")
     overrides = parse_overrides(request.overrides)
     settings = parse(model, merged(profile.settings, overrides), "--set")
     _check_answers(request.output, settings)
     roles = _roles(request, profile, settings)
     pipe = build(roles, settings)
+    if not isinstance(pipe, Pipeline):
+        raise SettingsError(f"{request.pipeline} gives {type(pipe).__name__}, not a Pipeline")
     _check_resources(profile)
     return profile, settings, roles, pipe
 
@@ -175,7 +175,8 @@ def _check_resources(profile: Profile) -> None:
 
 
 def _screen(named: str | None, profile: Profile, pipe: Pipeline) -> Screen:
-    return load_screen(named or profile.screens.get(pipe.name) or pipe.screen)
+    chosen = named or profile.screens.get(pipe.name) or pipe.screen
+    return chosen if isinstance(chosen, Screen) else load_screen(chosen)
 
 
 def _list(request: Request, settings: Settings, pipe: Pipeline) -> Listing:

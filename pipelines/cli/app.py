@@ -16,7 +16,7 @@ from backends.language.vision_language_model import AnswerError
 from configs.reading import SettingsError
 from manifests import store
 from manifests.schema import ERROR
-from manifests.screen import Screen, load_screen, rescreen
+from manifests.screen import Screen, compare, load_screen, rescreen
 from manifests.storage import StorageError, folder_of, is_client_error, is_remote
 from manifests.text import clean_text
 from pipelines.catalogue import PIPELINES
@@ -37,6 +37,7 @@ from pipelines.estimate.cost import Gpu, estimates
 from pipelines.estimate.text import print_estimates
 from pipelines.requests import Request, load_profile, prepare, settings_of
 from pipelines.review.report import write_report
+from pipelines.review.verdicts import difference_lines
 from pipelines.synthetic_interactions import CLIPS, PORTRAITS
 
 OUTCOME = pa.schema([("keep", pa.bool_()), ("error", ERROR)])
@@ -48,7 +49,9 @@ app = new_app(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-Name = Annotated[str, typer.Argument(metavar="PIPELINE", help=f"One of: {', '.join(PIPELINES)}.")]
+Name = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help=f"One of: {', '.join(PIPELINES)}; or FILE.py:NAME.")
+]
 Input = Annotated[
     str,
     typer.Option(
@@ -204,14 +207,28 @@ def _steps_in(folder: Path) -> list[Path]:
 
 
 @app.command("screen")
-def screen_command(folder: Folder, screen: ScreenName = None) -> None:
+def screen_command(
+    folder: Folder,
+    screen: ScreenName = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which verdicts would change and why; write nothing.")
+    ] = False,
+) -> None:
     """Judge a finished run anew: a pure function of the stored scores, decodes nothing.
 
-    Without --screen the run's own screen is applied. The report is written again.
+    Without --screen the run's own screen is applied. The report is written again; the screen that was
+    there before is kept as screens/NNNN.yaml.
     """
     with _readable_errors(folder):
         record = _read_record(folder)
         judge = load_screen(screen) if screen else Screen.model_validate(record["screen"])
+        if dry_run:
+            try:
+                for line in difference_lines(judge.name, compare(folder / "manifest", judge)):
+                    out.print(line, soft_wrap=True, markup=False)
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
+            return
         with lock(folder):
             try:
                 counts = rescreen(folder / "manifest", judge)

@@ -131,7 +131,7 @@ def settings_page() -> str:
         screen = load_screen(file)
         rows = []
         for r in screen.rules:
-            bounds = {"≥": r.min, "≤": r.max, "is": r.equals, "none of": r.none_of}
+            bounds = {"≥": r.min, "≤": r.max, "is": r.equals, "one of": r.one_of, "none of": r.none_of}
             said = ", ".join(f"{k} {v}" for k, v in bounds.items() if v is not None)
             rows.append((f"`{r.reason}`", f"`{r.column}`", said, r.missing, r.source))
         parts += [
