@@ -31,6 +31,7 @@ from pipelines.engine.pipeline import Pipeline, Resources, RunError, Split
 from pipelines.engine.plan import Plan, fan_out, make_plan, outdated
 from pipelines.engine.program import Program, Step, compile_pipeline
 from pipelines.engine.progress import Progress
+from pipelines.engine.reasons import reasons
 from pipelines.engine.record import now, read_run, versions, write_run, write_screen
 from pipelines.engine.settings import Profile, Settings, StageResources
 from pipelines.engine.source import InputError, Listing
@@ -89,6 +90,8 @@ class Run:
                 if self.pipeline.split is not None:
                     listing, head_start = self._cut(progress, record)
                 program = self.program()
+                record["fingerprints"] = program.describe()  # of a run that is cut short, too
+                write_run(self.folder, record)
                 done = self._manifest(
                     program, self.folder, listing, head_start, listed, progress, self.screen
                 )
@@ -223,6 +226,8 @@ class Run:
         plan_file = folder / "_plan.parquet"
         store.write_table(plan_file, plan.todo, row_group_size=10_000)
         progress.start(program.name, plan.todo.num_rows, plan.reused)
+        for line in reasons(program, plan.causes, self.folder):
+            progress.say(line)
         total = Summary()
         started = time.perf_counter()
         try:

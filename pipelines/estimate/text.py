@@ -33,6 +33,8 @@ def _print_estimate(made: Estimate, out: Console) -> None:
         f"{made.pipeline}, profile {made.profile}: {made.todo} samples to compute, {made.reused} reused",
         markup=False,
     )
+    for reason in made.reasons:
+        out.print(reason, markup=False, soft_wrap=True)
     view = Table("stage", "models", "resources", "samples", "s/sample", "measured by")
     for stage in [*made.stages, *([made.decode] if made.decode else [])]:
         given = stage.resources

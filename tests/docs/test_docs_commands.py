@@ -16,6 +16,7 @@ import yaml
 from configs.reading import merged
 from pipelines.requests import Request, load_profile, resolve
 from tests.docs import checks_more as docs_checks_more  # noqa: F401 - its checks
+from tests.docs import checks_python as docs_checks_python  # noqa: F401 - its checks
 from tests.docs.checks import CHECKS, At
 from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, key_of, pages
 from tests.docs.sandbox import finished, make_media, put_into_the_bucket, serve_catalogue
