@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from pipelines.synthetic_interactions import (
     clip_fields,
     clips_to_make,
 )
+from prompts.prompt import own_texts
 from stages.contract import stage_names
 
 
@@ -62,7 +63,9 @@ def prepare(request: Request) -> Iterator[Run]:
     profile, settings, roles, pipe = resolve(request)
     judge = _screen(request.screen, profile, pipe)
     folder = (request.output or Path()).absolute()  # workers may run in another directory
-    first = portraits(roles, settings) if isinstance(settings, SyntheticInteractionsSettings) else None
+    first = None
+    if isinstance(settings, SyntheticInteractionsSettings):
+        first = _with_prompts(portraits(roles, settings), settings)
     common = _common(request, profile, settings, folder, _weights(profile, settings, roles, pipe, first))
     if first is None:
         yield _checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))
@@ -131,8 +134,24 @@ def resolve(request: Request) -> tuple[Profile, Settings, Roles, Pipeline]:
     pipe = build(roles, settings)
     if not isinstance(pipe, Pipeline):
         raise SettingsError(f"{request.pipeline} gives {type(pipe).__name__}, not a Pipeline")
+    pipe = _with_prompts(pipe, settings)
     _check_resources(profile)
     return profile, settings, roles, pipe
+
+
+def _with_prompts(pipe: Pipeline, settings: Settings) -> Pipeline:
+    """The pipeline with the user's own texts of prompts.
+
+    Raises:
+        SettingsError: the folder cannot be read, or one of its files does not fit.
+    """
+    if settings.prompts is None:
+        return pipe
+    try:
+        texts = own_texts(Path(settings.prompts))
+        return replace(pipe, stages=[stage.with_prompts(texts) for stage in pipe.stages])
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"prompts: {settings.prompts}: {error}") from None
 
 
 def _check_answers(output: Path | None, settings: Settings) -> None:

@@ -74,7 +74,9 @@ def _(at: At) -> None:
     for text, due in ((file.read_text(), False), (f"{file.read_text()}\nBe brief.\n", True)):
         file.write_text(text)
         again = at.reader.type(f"{ASKED} --set prompts=my_prompts".replace("run ", "run --engine inline ", 1))
-        assert again.status == 0 and ("due, prompt caption changed: caption (" in again.said) is due, again.said
+        assert again.status == 0 and ("due, prompt caption changed: caption (" in again.said) is due, (
+            again.said
+        )
 
 
 @after("docs/screens.md", "text 1")
