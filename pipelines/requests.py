@@ -60,6 +60,7 @@ def prepare(request: Request) -> Iterator[Run]:
         SettingsError: a name, setting, profile or screen is wrong; said before anything runs.
         InputError: the input cannot be listed.
     """
+    _check_output(request)
     profile, settings, roles, pipe = resolve(request)
     judge = _screen(request.screen, profile, pipe)
     folder = (request.output or Path()).absolute()  # workers may run in another directory
@@ -77,6 +78,23 @@ def prepare(request: Request) -> Iterator[Run]:
     yield _checked(Run(first, listing, folder / PORTRAITS, screen=screen, **common))
     chosen = clips_to_make(folder / PORTRAITS, settings, {row["sample_id"] for row in listing.rows})
     yield _checked(Run(pipe, chosen, folder / CLIPS, screen=judge, **common))
+
+
+def _check_output(request: Request) -> None:
+    """Made clips must not become input.
+
+    Raises:
+        SettingsError: the output lies inside the input.
+    """
+    output, input = request.output, request.input
+    if output is None:
+        return
+    if is_remote(output):
+        is_inside = f"{output}/".startswith(f"{input.rstrip('/')}/")
+    else:
+        is_inside = Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve())
+    if is_inside:
+        raise SettingsError(f"--output {output} lies inside --input {input}: its clips would become input")
 
 
 def clips_before_choice(request: Request) -> Run | None:

@@ -17,7 +17,7 @@ from configs.reading import SettingsError
 from manifests import store
 from manifests.schema import ERROR
 from manifests.screen import Screen, compare, load_screen, rescreen
-from manifests.storage import StorageError, folder_of, is_client_error, is_remote
+from manifests.storage import StorageError, folder_of, is_client_error
 from manifests.text import clean_text
 from pipelines.catalogue import PIPELINES
 from pipelines.cli import doctor as checks
@@ -141,10 +141,6 @@ def run(
     """
     with _readable_errors(output):
         sigterm_interrupts()
-        if _lies_inside(output, input):
-            raise SettingsError(
-                f"--output {output} lies inside --input {input}: its clips would become input"
-            )
         request = Request(
             pipeline, input, output, profile, screen, overrides or [], limit, engine, retry_errors
         )
@@ -160,12 +156,6 @@ def run(
             write_report(this.folder)
             shown = output / this.folder.name if this.folder != output.absolute() else output
             _print_outcome(record, shown)
-
-
-def _lies_inside(output: Path, input: str) -> bool:
-    if is_remote(output):
-        return f"{output}/".startswith(f"{input.rstrip('/')}/")
-    return Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve())
 
 
 def _print_outcome(record: dict[str, Any], output: Path) -> None:

@@ -14,6 +14,7 @@ from interavatar.settings import overrides
 from manifests import store
 from pipelines import catalogue
 from pipelines.engine.record import read_run
+from tests.docs.sandbox import astronaut
 from tests.support.helpers import make_files
 from tests.support.toys import Length, Square
 
@@ -88,6 +89,25 @@ def test_what_is_wrong_is_one_clear_error(
     with pytest.raises(error, match=message):
         ia.run(given.pop("pipeline"), output=tmp_path / "out", progress=False, **given)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_inside_the_input_is_refused(tmp_path: Path) -> None:
+    files = make_files(tmp_path / "in", 1)
+    with pytest.raises(ia.SettingsError, match="lies inside --input"):
+        ia.run("toy", input=files, output=files / "out")
+
+
+@pytest.mark.slow
+def test_of_two_steps_the_rows_of_the_second_are_given(tmp_path: Path) -> None:
+    rows = ia.run(
+        "synthetic_interactions",
+        input=astronaut(),
+        output=tmp_path / "out",
+        settings={"clips": 2, "reactions": {"types": ["poked"]}},
+        progress=False,
+    )
+    assert len(rows) == 2 and set(rows["interaction_type"]) == {"poked"}
+    assert set(rows["parent_id"]) == set(ia.read_manifest(tmp_path / "out" / "portraits")["sample_id"])
 
 
 def test_settings_may_be_nested_or_dotted() -> None:
