@@ -6,8 +6,12 @@ A screen is a pure function of columns; it decodes nothing and can be applied ag
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,41 +21,156 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import SettingsError, load_yaml, parse
 from manifests import store
-from manifests.schema import is_outdated
+from manifests.schema import ARROW_TYPES, OUTCOME_COLUMNS, is_outdated
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Implementations that only stand in for a model are named so; media they made is no training data.
 STAND_IN, STAND_IN_COLUMN = "stand_in", "synthesis_by"
 
 
+BOUNDS = ("min", "max", "equals", "one_of", "none_of")
+
+
 class Rule(BaseModel):
-    """One threshold: the sample is dropped with `reason` unless the column satisfies every bound given."""
+    """One threshold: the sample is dropped with `reason` unless the column satisfies every bound given.
+
+    At least one of `min`, `max`, `equals`, `one_of` and `none_of` must be given.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reason: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Short name that appears in drop_reasons.")
-    column: str = Field(description="Column of the manifest.")
-    min: float | None = Field(None, allow_inf_nan=False, description="Smallest value that is kept.")
-    max: float | None = Field(None, allow_inf_nan=False, description="Largest value that is kept.")
-    equals: bool | str | None = Field(None, description="The value that is kept.")
-    none_of: list[str] | None = Field(None, description="Values that are dropped; * stands for any text.")
-    missing: str = Field("drop", pattern="^(drop|pass)$", description="What a null means.")
-    source: str = Field(min_length=1, description="Public source of the threshold, or the reason for it.")
+    reason: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="Short name that appears in drop_reasons.",
+        examples=["too_dark"],
+    )
+    column: str = Field(description="Column of the manifest.", examples=["luminance"])
+    min: float | None = Field(
+        None, allow_inf_nan=False, description="Smallest number that is kept.", examples=[10]
+    )
+    max: float | None = Field(
+        None, allow_inf_nan=False, description="Largest number that is kept.", examples=[210]
+    )
+    equals: bool | str | None = Field(None, description="The one value that is kept.", examples=[True])
+    one_of: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Texts that are kept, all others are dropped; * stands for any text.",
+        examples=[["other", "self*"]],
+    )
+    none_of: list[str] | None = Field(
+        None,
+        description="Texts that are dropped; * stands for any text.",
+        examples=[["source", "stand_in*"]],
+    )
+    missing: Literal["drop", "pass"] = Field(
+        "drop",
+        description="What a null means: drop the sample as `missing:<column>`, or pass this rule.",
+        examples=["pass"],
+    )
+    source: str | None = Field(
+        None,
+        min_length=1,
+        description="Where the bound comes from, or the reason for it; shown beside the rule.",
+        examples=["OpenHumanVid: luminance 10-210"],
+    )
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Rule:
-        if self.min is None and self.max is None and self.equals is None and self.none_of is None:
-            raise ValueError(f"rule {self.reason} has no bound: give min, max, equals or none_of")
+        if all(getattr(self, bound) is None for bound in BOUNDS):
+            raise ValueError(
+                f"rule {self.reason} has no bound: give {', '.join(BOUNDS[:-1])} or {BOUNDS[-1]}"
+            )
         return self
 
 
 class Screen(BaseModel):
-    """A named list of rules."""
+    """A named list of rules; never changed: `changed`, `with_rule` and `without` give a new one.
+
+    name: shown where the screen was applied. description: one sentence. rules: in order.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     description: str = ""
     rules: list[Rule]
+
+    def changed(self, reason: str, column: str | None = None, **bounds: Any) -> Screen:
+        """The screen with other keys in one rule: `screen.changed("too_dark", min=20)`; None takes one away.
+
+        Args:
+            reason: the rule's.
+            column: where several rules share the reason, which of them.
+            bounds: keys of `Rule` and their new values.
+
+        Raises:
+            SettingsError: there is no such rule, or more than one, or a key or value is wrong.
+        """
+        rule = self._rule(reason, column)
+        other = parse(Rule, {**rule.model_dump(exclude_none=True), **bounds}, f"rule {reason}")
+        return self.model_copy(update={"rules": [other if r is rule else r for r in self.rules]})
+
+    def with_rule(self, reason: str, column: str, **bounds: Any) -> Screen:
+        """The screen with one more rule: `screen.with_rule("dim", "luminance", min=20)`.
+
+        A rule with the same reason and column gives up its place to it.
+
+        Raises:
+            SettingsError: a key or value is wrong.
+        """
+        rule = parse(Rule, {"reason": reason, "column": column, **bounds}, f"rule {reason}")
+        return self.model_copy(update={"rules": overlaid(self.rules, [rule])})
+
+    def without(self, reason: str, column: str | None = None) -> Screen:
+        """The screen without one of its rules.
+
+        Raises:
+            SettingsError: there is no such rule, or more than one.
+        """
+        rule = self._rule(reason, column)
+        return self.model_copy(update={"rules": [r for r in self.rules if r is not rule]})
+
+    def _rule(self, reason: str, column: str | None) -> Rule:
+        of_reason = [r for r in self.rules if r.reason == reason]
+        if not of_reason:
+            known = list(dict.fromkeys(r.reason for r in self.rules))
+            raise SettingsError(f"screen {self.name} has no rule {reason!r}{_nearest(reason, known)}")
+        fitting = [r for r in of_reason if column in (None, r.column)]
+        if len(fitting) != 1:
+            columns = ", ".join(r.column for r in of_reason)
+            raise SettingsError(
+                f"screen {self.name}: {reason} is the reason of rules on {columns}; name the column"
+            )
+        return fitting[0]
+
+    def judge(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """A copy of a manifest's rows with `keep` and `drop_reasons` by this screen; writes nothing.
+
+        Args:
+            rows: a manifest, or some rows and columns of one: those that the rules read, and `error`,
+                `stopped` and `synthesis_by` where it has them.
+
+        Raises:
+            SettingsError: a rule names a column that the rows do not have, or bounds one without numbers.
+        """
+        table = pa.table({"error": _outcome(rows, "error"), "stopped": _outcome(rows, "stopped")})
+        for name in dict.fromkeys([STAND_IN_COLUMN, *(rule.column for rule in self.rules)]):
+            if name in rows.columns and name not in table.column_names:
+                values = pa.array(rows[name], from_pandas=True)
+                if pa.types.is_null(values.type):
+                    values = values.cast(pa.float64() if self._bounds_number(name) else pa.string())
+                table = table.append_column(name, values)
+        try:
+            keep, reasons = self.verdicts(table)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+        return rows.assign(keep=keep, drop_reasons=reasons)
+
+    def _bounds_number(self, column: str) -> bool:
+        return any(r.column == column and (r.min is not None or r.max is not None) for r in self.rules)
 
     def verdicts(self, table: pa.Table) -> tuple[npt.NDArray[np.bool_], list[list[str]]]:
         """For each row: keep, and the reasons why not.
@@ -83,6 +202,7 @@ class Screen(BaseModel):
             if rule.column not in table.column_names:
                 raise ValueError(
                     f"screen {self.name}: rule {rule.reason} reads {rule.column}, no such column"
+                    f"{_nearest(rule.column, table.column_names)}"
                 )
             column = table[rule.column]
             has_number = rule.min is not None or rule.max is not None
@@ -119,12 +239,29 @@ def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
                 broken |= values > rule.max
     if rule.equals is not None:
         broken |= np.asarray([v is not None and v != rule.equals for v in column.to_pylist()], bool)
+    if rule.one_of is not None:
+        broken |= ~_matches(column, rule.one_of)
     if rule.none_of is not None:
-        refused = [re.compile(".*".join(map(re.escape, p.split("*"))) + r"\Z", re.S) for p in rule.none_of]
-        broken |= np.asarray(
-            [v is not None and any(r.match(str(v)) for r in refused) for v in column.to_pylist()], bool
-        )
-    return broken
+        broken |= _matches(column, rule.none_of)
+    return broken & np.asarray(pc.is_valid(column))
+
+
+def _matches(column: pa.ChunkedArray, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which values are one of these texts, * standing for any text; nulls are False."""
+    wanted = [re.compile(".*".join(map(re.escape, p.split("*"))) + r"\Z", re.S) for p in patterns]
+    values = column.to_pylist()
+    return np.asarray([v is not None and any(w.match(str(v)) for w in wanted) for v in values], bool)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _outcome(rows: pd.DataFrame, name: str) -> pa.Array:
+    """`error` or `stopped` of these rows; null where they have no such column."""
+    kind = ARROW_TYPES[OUTCOME_COLUMNS[name].type]
+    return pa.array(rows[name], kind, from_pandas=True) if name in rows.columns else pa.nulls(len(rows), kind)
 
 
 def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
@@ -132,6 +269,9 @@ def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
 
     Returns:
         Counts: rows, kept, dropped, changed.
+
+    Raises:
+        ValueError: as `Screen.verdicts`; nothing is written then.
     """
     counts = {"rows": 0, "kept": 0, "dropped": 0, "changed": 0}
     files = store.manifest_files(manifest)
@@ -140,8 +280,7 @@ def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
     for file in files:
         before = store.read_file(file)
         after = screen.apply(before)
-        was = zip(before["keep"].to_pylist(), before["drop_reasons"].to_pylist(), strict=True)
-        now = list(zip(after["keep"].to_pylist(), after["drop_reasons"].to_pylist(), strict=True))
+        was, now = _verdicts(before), _verdicts(after)
         changed = sum(a != b for a, b in zip(was, now, strict=True))
         # Other readers cannot read files of two versions side by side.
         if changed or is_outdated(store.stored_schema(file)):
@@ -152,6 +291,64 @@ def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
         counts["dropped"] += len(now) - kept
         counts["changed"] += changed
     return counts
+
+
+def _verdicts(table: pa.Table) -> list[tuple[bool | None, list[str] | None]]:
+    return list(zip(table["keep"].to_pylist(), table["drop_reasons"].to_pylist(), strict=True))
+
+
+@dataclass
+class Difference:
+    """What a screen would change in a manifest.
+
+    Attributes:
+        rows: of the manifest.
+        kept_before, kept_after: of them, by the stored verdicts and by the screen.
+        to_drop, to_keep: samples that are kept and would be dropped, and the other way round.
+        broken, fulfilled: reason -> samples that would get it, and that would lose it.
+    """
+
+    rows: int = 0
+    kept_before: int = 0
+    kept_after: int = 0
+    to_drop: list[str] = field(default_factory=list)
+    to_keep: list[str] = field(default_factory=list)
+    broken: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    fulfilled: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, name: str, was: tuple[bool, Sequence[str]], now: tuple[bool, Sequence[str]]) -> None:
+        """One sample: its id, and keep and reasons before and after."""
+        self.rows += 1
+        self.kept_before += was[0]
+        self.kept_after += now[0]
+        if was[0] != now[0]:
+            (self.to_keep if now[0] else self.to_drop).append(name)
+        for reason in now[1]:
+            if reason not in was[1]:
+                self.broken[reason].append(name)
+        for reason in was[1]:
+            if reason not in now[1]:
+                self.fulfilled[reason].append(name)
+
+
+def compare(manifest: Path, screen: Screen) -> Difference:
+    """What `rescreen` would change; writes nothing.
+
+    Raises:
+        ValueError: as `Screen.verdicts`.
+        FileNotFoundError: there is no manifest here.
+    """
+    wanted = ["sample_id", "keep", "drop_reasons", "error", "stopped", STAND_IN_COLUMN]
+    wanted += [rule.column for rule in screen.rules]
+    there = store.column_names(manifest)
+    table = store.read(manifest, [name for name in dict.fromkeys(wanted) if name in there])
+    difference = Difference()
+    keep, reasons = screen.verdicts(table)
+    for name, (kept, why), *now in zip(
+        table["sample_id"].to_pylist(), _verdicts(table), keep.tolist(), reasons, strict=True
+    ):
+        difference.add(name, (bool(kept), why or []), (now[0], now[1]))
+    return difference
 
 
 def load_screen(name: str) -> Screen:
@@ -175,6 +372,11 @@ def _screen(name: str, below: tuple[str, ...]) -> Screen:
         raise SettingsError(f"{where} extends itself: {' -> '.join((*below, where))}")
     under = _screen(str(base), (*below, where))
     own = parse(Screen, values, where)
-    mine = {(rule.reason, rule.column): rule for rule in own.rules}
-    rules = [mine.pop((rule.reason, rule.column), rule) for rule in under.rules]
-    return own.model_copy(update={"rules": [*rules, *mine.values()]})
+    return own.model_copy(update={"rules": overlaid(under.rules, own.rules)})
+
+
+def overlaid(below: Sequence[Rule], above: Sequence[Rule]) -> list[Rule]:
+    """The rules of both; one of `above` takes the place of one with the same reason and column."""
+    over = {(rule.reason, rule.column): rule for rule in above}
+    rules = [over.pop((rule.reason, rule.column), rule) for rule in below]
+    return [*rules, *over.values()]

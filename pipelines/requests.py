@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,14 @@ from manifests.screen import Screen, load_screen
 from manifests.storage import is_remote
 from manifests.text import public_url
 from media.files import MEDIA_SUFFIXES
-from pipelines.catalogue import PIPELINES, STEPS
+from pipelines.catalogue import STEPS
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.program import stage_columns
 from pipelines.engine.run import Engine, Run
 from pipelines.engine.settings import Profile, Settings
 from pipelines.engine.source import Listing, list_input
+from pipelines.own import find_pipeline
+from prompts.prompt import own_texts
 from stages.contract import stage_names
 
 
@@ -52,6 +54,7 @@ def prepare(request: Request) -> list[Run]:
         SettingsError: a name, setting, profile or screen is wrong; said before anything runs.
         InputError: the input cannot be listed.
     """
+    _check_output(request)
     profile, settings, roles, pipe = resolve(request)
     judge = _screen(request.screen, profile, pipe)
     folder = (request.output or Path()).absolute()  # workers may run in another directory
@@ -67,6 +70,23 @@ def prepare(request: Request) -> list[Run]:
         Run(pipe, Listing([], list(follows.fields)), own, screen=judge, choose=choose, **common),
     ]
     return [_checked(run) for run in runs]
+
+
+def _check_output(request: Request) -> None:
+    """Made clips must not become input.
+
+    Raises:
+        SettingsError: the output lies inside the input.
+    """
+    output, input = request.output, request.input
+    if output is None:
+        return
+    if is_remote(output):
+        is_inside = f"{output}/".startswith(f"{input.rstrip('/')}/")
+    else:
+        is_inside = Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve())
+    if is_inside:
+        raise SettingsError(f"--output {output} lies inside --input {input}: its clips would become input")
 
 
 def _common(
@@ -99,18 +119,38 @@ def resolve(request: Request) -> tuple[Profile, Settings, Roles, Pipeline]:
     Raises:
         SettingsError: one of them is wrong.
     """
-    if request.pipeline not in PIPELINES:
-        raise SettingsError(f"there is no pipeline {request.pipeline!r}; there are: {', '.join(PIPELINES)}")
+    model, build = find_pipeline(request.pipeline)
     profile = load_profile(request.profile)
-    model, build = PIPELINES[request.pipeline]
     parse(model, profile.settings, f"profile {request.profile}: settings")
     overrides = parse_overrides(request.overrides)
     settings = parse(model, merged(profile.settings, overrides), "--set")
     _check_answers(request.output, settings)
     roles = _roles(request, profile, settings)
     pipe = build(roles, settings)
+    if not isinstance(pipe, Pipeline):
+        raise SettingsError(f"{request.pipeline} gives {type(pipe).__name__}, not a Pipeline")
+    pipe = _with_prompts(pipe, settings)
     _check_resources(profile)
     return profile, settings, roles, pipe
+
+
+def _with_prompts(pipe: Pipeline, settings: Settings) -> Pipeline:
+    """The pipeline with the user's own texts of prompts.
+
+    Raises:
+        SettingsError: the folder cannot be read, or one of its files does not fit.
+    """
+    if settings.prompts is None:
+        return pipe
+    try:
+        texts = own_texts(Path(settings.prompts))
+        stages = [stage.with_prompts(texts) for stage in pipe.stages]
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"prompts: {settings.prompts}: {error}") from None
+    follows = pipe.follows
+    if follows is not None:
+        follows = replace(follows, pipeline=_with_prompts(follows.pipeline, settings))
+    return replace(pipe, stages=stages, follows=follows)
 
 
 def _check_answers(output: Path | None, settings: Settings) -> None:
@@ -153,7 +193,8 @@ def _check_resources(profile: Profile) -> None:
 
 
 def _screen(named: str | None, profile: Profile, pipe: Pipeline) -> Screen:
-    return load_screen(named or profile.screens.get(pipe.name) or pipe.screen)
+    chosen = named or profile.screens.get(pipe.name) or pipe.screen
+    return chosen if isinstance(chosen, Screen) else load_screen(chosen)
 
 
 def _list(request: Request, settings: Settings, pipe: Pipeline) -> Listing:

@@ -38,7 +38,7 @@ class Artifacts(AskingStage):
                 distorted=None,
             )
 
-        said = ask(self.model, artifacts.ARTIFACTS.fill(), artifacts.Artifacts, clip.frames(VIDEO), measured)
+        said = ask(self.model, self.prompts[0].fill(), artifacts.Artifacts, clip.frames(VIDEO), measured)
         found = {f"artifact_{name}": value for name, value in said.model_dump().items()}
         return {**found, "artifacts_by": self.model.name}
 
@@ -57,7 +57,7 @@ class Anatomy(AskingStage):
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; no measurement tells, so a stand-in leaves everything open."""
-        said = ask(self.model, anatomy.ANATOMY.fill(), anatomy.Anatomy, clip.frames(VIDEO), _cannot_tell)
+        said = ask(self.model, self.prompts[0].fill(), anatomy.Anatomy, clip.frames(VIDEO), _cannot_tell)
         return {
             "anatomy": said.anatomy,
             "anatomy_extra_or_missing": said.extra_or_missing_parts,

@@ -53,7 +53,7 @@ class Caption(AskingStage):
         facts = {name: clip[name] for name in self.facts}
         said = ask(
             self.model,
-            CAPTION.fill(),
+            self.prompts[0].fill(),
             CaptionAnswer,
             clip.frames(VIDEO),
             lambda: CaptionAnswer(caption=composed(facts)),

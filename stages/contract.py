@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from inspect import isabstract
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -88,7 +89,7 @@ class Stage(ABC):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[Mapping[str, Column | Array]] = {}
-    prompts: ClassVar[tuple[Prompt, ...]] = ()
+    prompts: tuple[Prompt, ...] = ()
     Config: ClassVar[type[StageConfig]] = StageConfig
 
     def __init_subclass__(cls) -> None:
@@ -130,6 +131,12 @@ class Stage(ABC):
 
         Any exception becomes the `error` of that sample alone.
         """
+
+    def with_prompts(self, texts: Mapping[str, str]) -> Self:
+        """The stage with other texts of its prompts, by the prompt's name; the others stay."""
+        other = copy(self)
+        other.prompts = tuple(p.with_text(texts[p.name]) if p.name in texts else p for p in self.prompts)
+        return other
 
     def stop(self, row: Mapping[str, Any]) -> str | None:
         """A reason to compute nothing more for this sample (a cheap hard gate), or None."""

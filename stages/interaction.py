@@ -44,7 +44,7 @@ class Interaction(AskingStage):
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; every column but the first and the last is None without a touch."""
-        prompt = INTERACTION.fill(
+        prompt = self.prompts[0].fill(
             caption=quoted(clip["caption"] or ""),
             types=", ".join(f'"{t}"' for t in INTERACTION_TYPES),
             regions=", ".join(f'"{r}"' for r in REGIONS),

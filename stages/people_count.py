@@ -31,7 +31,9 @@ class PeopleCount(AskingStage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; a stand-in gives the most faces at once."""
         faces = clip["num_people_max"]
-        said = ask(self.model, PEOPLE.fill(), People, clip.frames(VIDEO), lambda: People(people=faces or 0))
+        said = ask(
+            self.model, self.prompts[0].fill(), People, clip.frames(VIDEO), lambda: People(people=faces or 0)
+        )
         return {"people_count": said.people, "people_count_by": self.model.name}
 
     def stop(self, row: Mapping[str, Any]) -> str | None:

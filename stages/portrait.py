@@ -76,7 +76,7 @@ class PortraitKind(AskingStage):
         people = clip["num_people_max"] or 0
         said = ask(
             self.model,
-            DEPICTION.fill(),
+            self.prompts[0].fill(),
             DepictionAnswer,
             clip.frames(self.sees[0]),
             lambda: DepictionAnswer(

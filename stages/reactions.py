@@ -113,7 +113,7 @@ class Reactions(AskingStage):
     ) -> ReactionsAnswer:
         schema = reactions_model(regions)
         listed = "\n".join(f'- "{region}": {in_words(region)}' for region in regions)
-        prompt = REACTIONS.fill(interaction_type=interaction_type, regions=listed)
+        prompt = self.prompts[0].fill(interaction_type=interaction_type, regions=listed)
         return ask(
             self.model,
             prompt,

@@ -17,6 +17,7 @@ from backends.bodies.skin import face_frame
 from backends.language.vision_language_model import Question, VisionLanguageModel
 from media.requests import Frames
 from prompts.hair import HAIR, Box, HairBox, check_box, hair_box_model
+from prompts.prompt import Prompt
 from prompts.vocabulary import REGIONS
 from stages.ask import first_frame
 from stages.clip import Clip, nearest
@@ -125,7 +126,7 @@ class Regions(Stage):
         self, image: npt.NDArray[np.uint8], people: npt.NDArray[np.float32], i: int
     ) -> npt.NDArray[np.bool_]:
         """The mask of one person's hair, bool [H, W]."""
-        question = hair_question(image, people, i)
+        question = hair_question(image, people, i, self.prompts[0])
         answer = self.vision_language_model.answer(question)
         assert isinstance(answer, HairBox)
         sent = question.images[0].shape
@@ -138,7 +139,9 @@ class Regions(Stage):
         return mask if mask.sum() >= _LEAST_SHARE * area else np.zeros_like(mask)
 
 
-def hair_question(image: npt.NDArray[np.uint8], people: npt.NDArray[np.float32], i: int) -> Question:
+def hair_question(
+    image: npt.NDArray[np.uint8], people: npt.NDArray[np.float32], i: int, prompt: Prompt = HAIR
+) -> Question:
     """Ask for the box around the hair of person `i` of `people` [P, 133, 3] in RGB [H, W, 3].
 
     With several people found, "the person on the left" (or right) of the picture names which.
@@ -153,7 +156,7 @@ def hair_question(image: npt.NDArray[np.uint8], people: npt.NDArray[np.float32],
         person = f"the person {where} of the photograph"
         shown = f"{len(places)} people; left and right are those of the photograph, as you look at it"
     return Question(
-        prompt=HAIR.fill(width=width, height=height, person=person, people=shown),
+        prompt=prompt.fill(width=width, height=height, person=person, people=shown),
         answer=hair_box_model(width, height),
         images=(sent,),
         measured=lambda: hair_box_from_keypoints(people[i], width, height),

@@ -90,7 +90,7 @@ class TouchPoint(AskingStage):
             side: Literal["left", "right"] = "right" if clip["contact_person"] == 1 else "left"
             return WhichPerson(person=side)
 
-        prompt = WHICH_PERSON.fill(
+        prompt = self.prompts[0].fill(
             interaction_type=clip["interaction_type"],
             region=in_words(clip["interaction_region"]),
             what_happens=quoted(clip["interaction_description"] or ""),

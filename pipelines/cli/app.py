@@ -26,7 +26,11 @@ app = new_app(
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="PIPELINE", help=f"One of: {', '.join(PIPELINES)}.", autocompletion=pipelines),
+    typer.Argument(
+        metavar="PIPELINE",
+        help=f"One of: {', '.join(PIPELINES)}; or FILE.py:NAME.",
+        autocompletion=pipelines,
+    ),
 ]
 Input = Annotated[
     str,
@@ -129,17 +133,12 @@ def run(
     ):
         from contextlib import nullcontext
 
-        from configs.reading import SettingsError
         from pipelines.engine.progress import Progress
         from pipelines.engine.signals import sigterm_interrupts
         from pipelines.requests import Request, prepare
         from pipelines.review.report import write_report
 
         sigterm_interrupts()
-        if _lies_inside(output, input):
-            raise SettingsError(
-                f"--output {output} lies inside --input {input}: its clips would become input"
-            )
         request = Request(
             pipeline, input, output, profile, screen, overrides or [], limit, engine, retry_errors
         )
@@ -152,14 +151,6 @@ def run(
             progress.say("writing the report")
             write_report(each.folder)
             _print_outcome(record, output if len(runs) == 1 else output / each.folder.name, each.pipeline)
-
-
-def _lies_inside(output: Path, input: str) -> bool:
-    from manifests.storage import is_remote
-
-    if is_remote(output):
-        return f"{output}/".startswith(f"{input.rstrip('/')}/")
-    return Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve())
 
 
 def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> None:
@@ -184,23 +175,38 @@ def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> 
         out().print(line)
 
 
-def screen_command(folder: Folder, screen: ScreenName = None) -> None:
+def screen_command(
+    folder: Folder,
+    screen: ScreenName = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which verdicts would change and why; write nothing.")
+    ] = False,
+) -> None:
     """Judge a finished run anew: a pure function of the stored scores, decodes nothing.
 
-    Without --screen the run's own screen is applied. The report is written again.
+    Without --screen the run's own screen is applied. The report is written again; the screen that was
+    there before is kept as screens/NNNN.yaml.
     """
     from pipelines.cli.console import out, readable_errors
 
     with readable_errors():
         from configs.reading import SettingsError
-        from manifests.screen import Screen, load_screen, rescreen
+        from manifests.screen import Screen, compare, load_screen, rescreen
         from pipelines.cli.status import read_record
         from pipelines.engine.lock import lock
         from pipelines.engine.record import write_run, write_screen
         from pipelines.review.report import write_report
+        from pipelines.review.verdicts import difference_lines
 
         record = read_record(folder)
         judge = load_screen(screen) if screen else Screen.model_validate(record["screen"])
+        if dry_run:
+            try:
+                for line in difference_lines(judge.name, compare(folder / "manifest", judge)):
+                    out().print(line)
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
+            return
         with lock(folder):
             try:
                 counts = rescreen(folder / "manifest", judge)

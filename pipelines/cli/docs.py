@@ -198,7 +198,7 @@ def _screen_chapters(screens: Sequence[Screen]) -> list[str]:
     for screen in screens:
         rows = []
         for r in screen.rules:
-            bounds = {"≥": r.min, "≤": r.max, "is": r.equals, "none of": r.none_of}
+            bounds = {"≥": r.min, "≤": r.max, "is": r.equals, "one of": r.one_of, "none of": r.none_of}
             kept_if = ", ".join(f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None)
             rows.append((f"`{r.reason}`", f"`{r.column}`", kept_if, r.missing, r.source))
         parts += [

@@ -21,6 +21,7 @@ from pipelines.engine.pipeline import Engine, RunError
 from pipelines.engine.plan import Plan, make_plan, outdated
 from pipelines.engine.program import Group, Program
 from pipelines.engine.progress import Progress
+from pipelines.engine.reasons import reasons
 from pipelines.engine.settings import Settings
 from pipelines.engine.source import Listing
 
@@ -80,6 +81,8 @@ class Pass:
         if plan.updated.num_rows:
             store.commit(self.manifest, plan.updated, self.run_id)
         progress.start(self.program.name, plan.todo.num_rows, plan.reused)
+        for line in reasons(self.program, plan.causes, self.folder):
+            progress.say(line)
         started = time.perf_counter()
         try:
             total = self._compute(plan, schema, progress)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from configs.errors import UserError
+from manifests.screen import Screen
 from pipelines.engine.source import Listing
 from stages.contract import Stage
 
@@ -77,7 +78,7 @@ class Pipeline:
     Attributes:
         name: as on the command line.
         stages: in order; each reads what an earlier one (or the input) gives.
-        screen: the default screen's name in `configs/screens`.
+        screen: the default screen: a name in `configs/screens`, a YAML file, or the screen itself.
         max_seconds: longest sample that is decoded, s.
         split: how long videos are cut first; None: every file is one sample.
         media: what the input files are; a picture is seen by the stages as a clip of one frame.
@@ -86,7 +87,7 @@ class Pipeline:
 
     name: str
     stages: Sequence[Stage]
-    screen: str
+    screen: str | Screen
     max_seconds: float
     split: Split | None = None
     media: MediaKind = "video"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,10 @@ from pipelines.engine.pipeline import MEDIA
 from pipelines.engine.program import Program, Step, due
 from pipelines.engine.source import Listing, sample_id
 
+# Why a stage is due on a sample: the sample is new; the stage never came to an end on it; its file or a
+# column of the input list is another.
+NEW, LACKING, INPUT = "new", "lacking", "input"
+
 
 @dataclass
 class Plan:
@@ -25,6 +30,8 @@ class Plan:
     ids: every sample of the input. todo: rows to compute, with what they carry already.
     updated: rows that need no computing but whose input columns changed. reused: samples that need nothing.
     reused_stages: stage -> samples whose earlier result is used again.
+    causes: (stage, why) -> samples on which it is due: `NEW`, `LACKING`, `INPUT`, or the fingerprint of the
+        stage that the sample carries.
     """
 
     ids: list[str]
@@ -32,6 +39,7 @@ class Plan:
     updated: pa.Table
     reused: int
     reused_stages: dict[str, int] = field(default_factory=dict)
+    causes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def make_plan(
@@ -65,11 +73,13 @@ def make_plan(
     touched: dict[int, dict[str, Any]] = {}
     reused_stages = dict.fromkeys((s.name for s in program.steps), 0)
     reused = 0
+    causes: Counter[tuple[str, str]] = Counter()
     for row in listing.rows:
         row["pipeline"] = program.name
         index, before = known.get(row["sample_id"], (-1, None))
         if before is None:
             fresh.append({**(head_start or {}).get(row["sample_id"], {}), **row})
+            causes.update((step.name, NEW) for step in due(fresh[-1], program.steps)[0])
             continue
         if before[MEDIA] != before["source_uri"]:  # made by a stage; that stage resets it if it runs
             row[MEDIA] = before[MEDIA]
@@ -79,6 +89,7 @@ def make_plan(
         for name in before["stages"]:
             if name in reused_stages and name not in missing:
                 reused_stages[name] += 1
+        causes.update((step.name, _cause(step, before, changes)) for step in steps)
         if steps:
             again[index] = {**row, **changes}
             continue
@@ -87,7 +98,17 @@ def make_plan(
             touched[index] = {**row, **changes}
     todo = [_from_sources(fresh, schema), _from_manifest(manifest, schema, again)]
     ids = [row["sample_id"] for row in listing.rows]
-    return Plan(ids, pa.concat_tables(todo), _from_manifest(manifest, schema, touched), reused, reused_stages)
+    updated = _from_manifest(manifest, schema, touched)
+    return Plan(ids, pa.concat_tables(todo), updated, reused, reused_stages, causes)
+
+
+def _cause(step: Step, before: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """Why a step is due on a sample that the manifest has."""
+    carried = before["stages"].get(step.name)
+    if carried is None:
+        return LACKING
+    was_reset = "stages" in changes and step.name not in changes["stages"]
+    return INPUT if was_reset and carried == step.fingerprint else str(carried)
 
 
 def _differs(one: Any, other: Any) -> bool:

@@ -17,6 +17,7 @@ from manifests import storage
 from manifests.schema import to_rows, to_table
 from manifests.screen import Screen
 from pipelines.engine.figures import Summary
+from pipelines.engine.own_modules import send_by_value
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.placement import Pool, place
 from pipelines.engine.program import Group, Program
@@ -91,6 +92,7 @@ def run_ray(
     with ray_session():
         pools = _place(groups, rows, cluster)
         _configure(pools, cluster)
+        send_by_value()
         per_part = part_size(rows, sum(pool.size for pool in pools), rows_per_part)
         data = _read(plan).repartition(target_num_rows_per_block=per_part)
         for number, pool in enumerate(pools):

@@ -60,9 +60,20 @@ def write_run(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_screen(folder: Path, screen: Screen) -> None:
-    """Write the screen that was applied, ready to be changed and given to `--screen`."""
+    """Write the screen that was applied, ready to be changed and given to `--screen`.
+
+    A different one that it replaces is kept as `screens/NNNN.yaml`, numbered from 0001.
+    """
     text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
-    storage.write_bytes(folder / "screen.yaml", text.encode())
+    current, data = folder / "screen.yaml", text.encode()
+    try:
+        replaced = storage.read_bytes(current)
+    except FileNotFoundError:
+        replaced = data
+    if replaced != data:
+        number = len(storage.files(folder / "screens", ".yaml")) + 1
+        storage.write_bytes(folder / "screens" / f"{number:04d}.yaml", replaced)
+    storage.write_bytes(current, data)
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

@@ -67,7 +67,7 @@ class Run:
             KeyboardInterrupt: after what was finished has been made safe.
         """
         self._check_weights(progress)
-        listing = self.listing if self.choose is None else self.choose()
+        listing = self.samples()
         with lock(self.folder) as check_lock:
             before = read_run(self.folder)
             if before is not None and before["pipeline"] != self.pipeline.name:
@@ -103,13 +103,18 @@ class Run:
         listed = {row["sample_id"] for row in listing.rows}
         if self.pipeline.split is not None:
             listing, head_start = self._cut(self.pipeline.split, listing, progress, record, check_lock)
-        one_pass = self._pass(
-            self.program(), listing, self.folder, self.screen, check_lock, listed, head_start
-        )
+        program = self.program()
+        record["fingerprints"] = program.describe()  # of a run that is cut short, too
+        write_run(self.folder, record)
+        one_pass = self._pass(program, listing, self.folder, self.screen, check_lock, listed, head_start)
         figures = one_pass.execute(progress, self.retry_errors)
         while self._collect_batches(progress):
             figures = both(figures, one_pass.execute(progress))
         return figures
+
+    def samples(self) -> Listing:
+        """The run's input; of a second step what is chosen from the manifest that the first has written."""
+        return self.listing if self.choose is None else self.choose()
 
     def _check_weights(self, progress: Progress) -> None:
         """Refuse to start where a model could not be loaded.

@@ -79,6 +79,11 @@ class Settings(BaseModel):
         description="The model store: a folder all workers see, or an fsspec URL. Default: the environment "
         "variable INTERAVATAR_MODELS, else ~/.cache/interavatar/models.",
     )
+    prompts: str | None = Field(
+        None,
+        description="A folder whose files take the place of those of the same names in prompts/; another "
+        "text makes the stages that ask it run again.",
+    )
     roles: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Laid over the profile's settings of roles, such as roles.image_to_video.num_frames=49.",

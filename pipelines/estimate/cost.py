@@ -83,6 +83,7 @@ class Estimate:
         wall_seconds: if nothing waits for anything else; None: it needs a GPU, and there is none.
         cpus, gpus: what there is.
         machine: whether that is this machine, and not what the settings name.
+        reasons: why stages are due, in words.
         read_bytes: of the input, by all groups of stages together; files of unknown size are not in it.
         unknown_sizes: how many samples those are.
         written_bytes: arrays, media and manifest; None: unknown.
@@ -103,6 +104,7 @@ class Estimate:
     cpus: float = 0.0
     gpus: float = 0.0
     machine: bool = True
+    reasons: list[str] = field(default_factory=list)
     read_bytes: int = 0
     unknown_sizes: int = 0
     written_bytes: float | None = None
@@ -204,7 +206,8 @@ def _estimate(run: Run, program: Program, work: Work, earlier: Earlier, gpu: Gpu
             lacking[name] += count
             come = reach.get(name, 1.0) / (reach.get(names[0], 1.0) or 1.0)
             expected[name] += count * min(1.0, come)
-    estimate = Estimate(program.name, run.profile.name, sum(work.due.values()), work.reused, [])
+    todo = sum(work.due.values())
+    estimate = Estimate(program.name, run.profile.name, todo, work.reused, [], reasons=work.reasons)
     for step in program.steps:
         models = tuple(m.id for m in step.stage.models)
         cost = StageCost(step.name, models, run.resources_of(step), lacking[step.name], expected[step.name])

@@ -13,6 +13,7 @@ from manifests import storage, store
 from manifests.schema import to_rows
 from pipelines.engine.plan import make_plan
 from pipelines.engine.program import Program, Step, due
+from pipelines.engine.reasons import reasons
 from pipelines.engine.record import read_run
 from pipelines.engine.run import Run
 from pipelines.engine.source import Listing
@@ -24,12 +25,14 @@ class Work:
 
     due: names of the stages that samples lack -> how many such samples.
     ids: those samples. sizes: bytes of their files, None where unknown.
+    reasons: why stages are due, in words.
     """
 
     due: Counter[tuple[str, ...]]
     reused: int = 0
     ids: set[str] = field(default_factory=set)
     sizes: list[int | None] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
 
 def work_left(program: Program, listing: Listing, folder: Path | None) -> Work:
@@ -52,7 +55,10 @@ def work_left(program: Program, listing: Listing, folder: Path | None) -> Work:
     left = [row for row in rows if row["sample_id"] not in waiting]
     lacks = Counter(tuple(step.name for step in due(row, program.steps)[0]) for row in left)
     ids = [row["sample_id"] for row in left]
-    return Work(lacks, plan.reused + len(rows) - len(left), set(ids), [sizes[i] for i in ids])
+    # Those of whole videos are in the records of the run that cuts them.
+    records = folder if (folder / "run.json").exists() else folder.parent
+    why = list(reasons(program, plan.causes, records))
+    return Work(lacks, plan.reused + len(rows) - len(left), set(ids), [sizes[i] for i in ids], why)
 
 
 def names_of(program: Program) -> tuple[str, ...]:

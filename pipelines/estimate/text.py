@@ -35,6 +35,8 @@ def _print_estimate(estimate: Estimate, out: Console) -> None:
         f"{estimate.reused} reused",
         markup=False,
     )
+    for reason in estimate.reasons:
+        out.print(reason, markup=False, soft_wrap=True)
     view = Table("stage", "models", "resources", "samples", "s/sample", "measured by")
     for stage in [*estimate.stages, *([estimate.decode] if estimate.decode else [])]:
         given = stage.resources

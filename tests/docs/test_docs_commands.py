@@ -15,7 +15,7 @@ import yaml
 
 from configs.reading import merged
 from pipelines.requests import Request, load_profile, resolve
-from tests.docs import checks_docs, checks_guides, checks_readme  # noqa: F401 - their checks
+from tests.docs import checks_docs, checks_guides, checks_python, checks_readme  # noqa: F401 - their checks
 from tests.docs.checks import CHECKS, At
 from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, files_of, key_of, pages
 from tests.docs.sandbox import finished, make_media, put_into_the_bucket, serve_catalogue

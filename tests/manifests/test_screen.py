@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from configs.reading import SettingsError
 from manifests import store
 from manifests.schema import ERROR, SOURCE_COLUMNS, STOPPED
-from manifests.screen import Rule, Screen, load_screen, rescreen
+from manifests.screen import Rule, Screen, compare, load_screen, rescreen
 from media import decode as media
 from pipelines.catalogue import PIPELINES
 from pipelines.engine.program import compile_pipeline
@@ -184,10 +184,11 @@ def test_applying_twice_changes_nothing(rules: list[Rule], rows: list[Any]) -> N
     ("given", "message"),
     [
         ({"min": 1, "maximum": 2}, "maximum"),
-        ({}, "rule r has no bound: give min, max, equals or none_of"),
+        ({}, "rule r has no bound: give min, max, equals, one_of or none_of"),
         ({"missing": "pass"}, "no bound"),
         ({"min": 1, "missing": "keep"}, "missing"),
         ({"min": "much"}, "min"),
+        ({"one_of": []}, "one_of"),
         ({"min": 1, "source": ""}, "source"),
         ({"min": 1, "reason": "Too Long"}, "reason"),
         ({"min": math.nan}, "min"),
@@ -198,9 +199,8 @@ def test_a_wrong_rule_is_refused(given: dict[str, Any], message: str) -> None:
         Rule.model_validate({"reason": "r", "column": "score", "source": "s", **given})
 
 
-def test_a_rule_needs_a_source_and_a_screen_has_no_other_keys() -> None:
-    with pytest.raises(ValidationError, match="source"):
-        Rule.model_validate({"reason": "r", "column": "score", "min": 1})
+def test_a_rule_of_ones_own_needs_no_source_and_a_screen_has_no_other_keys() -> None:
+    assert Rule.model_validate({"reason": "r", "column": "score", "min": 1}).source is None
     with pytest.raises(ValidationError, match="limits"):
         Screen.model_validate({"name": "s", "rules": [], "limits": []})
 
@@ -290,7 +290,7 @@ def test_a_shipped_screen_reads_what_its_pipeline_gives_and_names_its_sources(na
     stages = build(profile_roles(load_profile("laptop"), Settings(), Path()), model()).stages
     given = {*SOURCE_COLUMNS, *(column for stage in stages for column in stage.writes)}
     for r in screen.rules:
-        assert r.column in given and len(r.source) >= 10, r
+        assert r.column in given and r.source and len(r.source) >= 10, r
     bounds = [(r.reason, r.column, r.min is None) for r in screen.rules]
     assert len(set(bounds)) == len(bounds)
     fields = clip_fields() if pipeline == "synthetic_interactions" else []
@@ -330,3 +330,77 @@ def test_refused_values_may_be_patterns() -> None:
     assert judge([begins], *rows) == [["no"], [], [], []]
     within = rule("no", "name", none_of=["*stand_in*"], missing="pass")
     assert judge([within], *rows) == [["no"], [], [], ["no"]]
+
+
+def test_values_may_be_listed_that_are_kept() -> None:
+    rows = [{"name": by} for by in ("other", "self", None, "self, twice")]
+    assert judge([rule("no", "name", one_of=["self"], missing="pass")], *rows) == [["no"], [], [], ["no"]]
+    assert judge([rule("no", "name", one_of=["self*"])], *rows) == [["no"], [], ["missing:name"], []]
+    both = rule("no", "name", one_of=["self*"], none_of=["*twice"], missing="pass")
+    assert judge([both], *rows) == [["no"], [], [], ["no"]]
+
+
+# Changing a screen, and what it would change.
+
+
+def test_a_changed_screen_is_a_new_one() -> None:
+    screen = Screen(name="s", rules=[rule("low", "score", min=1, max=5), rule("few", "count", min=2)])
+    changed = screen.changed("low", min=3, max=None)
+    assert changed.rules == [rule("low", "score", min=3), screen.rules[1]] and screen.rules[0].min == 1
+    longer = changed.with_rule("odd", "flag", equals=False).with_rule("few", "count", min=9)
+    assert [(r.reason, r.min, r.source) for r in longer.rules] == [
+        *(("low", 3, "a test"), ("few", 9, None), ("odd", None, None)),
+    ]
+    assert [r.reason for r in longer.without("few").rules] == ["low", "odd"]
+
+
+def test_a_wrong_change_of_a_screen_names_the_right_one() -> None:
+    screen = Screen(name="s", rules=[rule("low", "score", min=1), rule("low", "count", min=2)])
+    with pytest.raises(SettingsError, match=r"s has no rule 'lov'; did you mean low\?"):
+        screen.changed("lov", min=2)
+    with pytest.raises(SettingsError, match="low is the reason of rules on score, count; name the column"):
+        screen.without("low")
+    assert screen.changed("low", "count", min=7).rules == [screen.rules[0], rule("low", "count", min=7)]
+    with pytest.raises(SettingsError, match=r"rule low: unknown key minimum; did you mean min\?"):
+        screen.changed("low", "count", minimum=7)
+    with pytest.raises(SettingsError, match="has no bound"):
+        screen.changed("low", "score", min=None)
+
+
+def test_rows_are_judged_as_the_manifest_is(manifest: Path) -> None:
+    screen = Screen(name="s", rules=[rule("low", "score", min=2), rule("no", "name", one_of=["a*"])])
+    rows = pd.read_parquet(manifest).iloc[::-1]
+    before = rows.copy(deep=True)
+    judged = screen.judge(rows)
+    pd.testing.assert_frame_equal(rows, before)
+    rescreen(manifest, screen)
+    stored = pd.read_parquet(manifest).set_index("sample_id")
+    for row in judged.itertuples():
+        assert (row.keep, list(row.drop_reasons)) == (
+            stored.loc[row.sample_id, "keep"],
+            list(stored.loc[row.sample_id, "drop_reasons"]),
+        )
+
+
+def test_rows_with_few_columns_are_judged_too() -> None:
+    screen = Screen(name="s", rules=[rule("low", "score", min=2), rule("no", "name", equals="a")])
+    judged = screen.judge(pd.DataFrame({"score": [1, None, 3], "name": [None, None, None]}))
+    assert judged["drop_reasons"].tolist() == [
+        *(["low", "missing:name"], ["missing:score", "missing:name"], ["missing:name"]),
+    ]
+    with pytest.raises(SettingsError, match="rule low reads score, no such column"):
+        screen.judge(pd.DataFrame({"name": ["a"]}))
+
+
+def test_a_comparison_says_what_would_change_and_writes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    rows = [{"sample_id": n, "score": s, "flag": s > 2} for n, s in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
+    first = Screen(name="first", rules=[rule("low", "score", min=1.5)])
+    store.write_table(folder / "manifest-00000.parquet", first.apply(table(*rows[:2])))
+    store.write_table(folder / "manifest-00001.parquet", first.apply(table(*rows[2:])))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    difference = compare(folder, Screen(name="s", rules=[rule("flagged", "flag", equals=False)]))
+    assert (difference.rows, difference.kept_before, difference.kept_after) == (3, 2, 2)
+    assert (difference.to_drop, difference.to_keep) == (["c"], ["a"])
+    assert (difference.broken, difference.fulfilled) == ({"flagged": ["c"]}, {"low": ["a"]})
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -275,9 +275,9 @@ def test_a_stage_that_waits_for_a_server_takes_nothing(tmp_path: Path) -> None:
     """Whatever the profile gives it for a model in the worker; beside a model of its own it keeps a place."""
 
     def of(*overrides: str) -> dict[str, Resources]:
-        request = Request("real_interactions", str(tmp_path), tmp_path / "out", "laptop", None, overrides)
         (tmp_path / "a.mp4").write_bytes(b"x")
-        (run,) = prepare(request)
+        clip, output = str(tmp_path / "a.mp4"), tmp_path / "out"
+        (run,) = prepare(Request("real_interactions", clip, output, "laptop", None, overrides))
         run.profile = run.profile.model_copy(
             update={
                 "resources": {

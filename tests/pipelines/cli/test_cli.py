@@ -277,6 +277,33 @@ def test_a_locked_folder_is_left_alone(tmp_path: Path, files: Path) -> None:
     assert (out / "run.json").read_bytes() == before and pd.read_parquet(out / "manifest")["keep"].all()
 
 
+def test_a_dry_run_of_a_screen_says_what_would_change_and_writes_nothing(tmp_path: Path, files: Path) -> None:
+    out = tmp_path / "out"
+    run_toy(files, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    done = invoke("screen", out, "--dry-run", "--screen", screen_file(tmp_path / "strict.yaml", 3))
+    assert done.exit_code == 0
+    first, rule, last = done.stdout.splitlines()
+    assert first == (
+        "screen strict would keep 0 of 5 (5 are kept): drop 5 that are kept, keep 0 that are dropped"
+    )
+    assert re.fullmatch(r"\+ too_long: 5 \(\S+, \S+, \S+, \.\.\.\)", rule) and last == "nothing was written"
+    assert "no verdict would change" in invoke("screen", out, "--dry-run").stdout
+    odd = screen_file(tmp_path / "odd.yaml", 3, column="nowhere")
+    assert "rule too_long reads nowhere" in refused(2, "screen", out, "--screen", odd, "--dry-run")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_screens_that_were_replaced_are_kept(tmp_path: Path, files: Path) -> None:
+    out = tmp_path / "out"
+    run_toy(files, out)
+    for longest in (3, 3, 4):
+        invoke("screen", out, "--screen", screen_file(tmp_path / "mine.yaml", longest))
+    kept = [yaml.safe_load(path.read_text()) for path in sorted((out / "screens").iterdir())]
+    assert [(s["name"], s["rules"][0]["max"]) for s in kept] == [("toy", 20), ("mine", 3)]
+    assert [path.name for path in sorted((out / "screens").iterdir())] == ["0001.yaml", "0002.yaml"]
+
+
 def test_screening_again_changes_verdicts_and_says_so(tmp_path: Path, files: Path) -> None:
     out = tmp_path / "out"
     run_toy(files, out)

@@ -1,0 +1,100 @@
+"""What the pages on Python, folders of one's own and screens promise."""
+
+from __future__ import annotations
+
+import yaml
+
+from manifests.screen import load_screen
+from tests.docs.checks import At, after
+from tests.docs.pages import blocks
+
+
+@after("docs/python.md", "python 1")
+def _(at: At) -> None:
+    assert len(at.names["rows"]) == 2
+    shown, (unit, meaning) = at.values
+    assert list(shown.columns) == ["source_uri", "keep", "drop_reasons", "luminance"]
+    assert unit.startswith("0-255") and meaning
+    assert at.record("out")["settings"]["quality"]["fps"] == 1
+
+
+@after("docs/python.md", "python 2")
+def _(at: At) -> None:
+    (reasons,) = at.values
+    finished = at.names["judged"][at.names["judged"].error.isna()]
+    assert reasons["narrow"] == len(finished) > 0
+
+
+@after("docs/python.md", "python 3")
+def _(at: At) -> None:
+    (luminance,) = at.values
+    assert 10 < luminance < 245
+
+
+@after("docs/own_folder.md", "python 1")
+def _(at: At) -> None:
+    """The reader saves it."""
+    (block,) = [b for b in blocks("docs/own_folder.md") if b.language == "python"]
+    (at.folder / "mine.py").write_text(block.text)
+
+
+@after("docs/own_folder.md", "interavatar plan mine.py:brightness --input /your/videos --limit 3")
+def _(at: At) -> None:
+    assert "brightness, profile laptop: 3 samples to compute" in at.done.said
+
+
+RUN = "interavatar run mine.py:brightness --input /your/videos --output bright --limit 3"
+
+
+@after("docs/own_folder.md", RUN)
+def _(at: At) -> None:
+    assert at.record("bright")["counts"]["computed"] == 3
+    assert at.rows("bright").brightness.dropna().between(10, 255).all()
+    again = at.reader.type(RUN.replace("run ", "run --engine inline "))
+    assert again.status == 0 and "(computed 0, reused 3, " in again.said
+
+
+@after("docs/own_folder.md", f"{RUN} --set brightness.fps=1")
+def _(at: At) -> None:
+    assert "due, brightness.fps 2.0 -> 1.0: brightness (" in at.done.said
+
+
+@after("docs/own_folder.md", "text 1")
+def _(at: At) -> None:
+    assert at.shown.startswith('[project.entry-points."interavatar.pipelines"]\nbrightness = "')
+
+
+ASKED = "interavatar run real_interactions --input /your/videos --output asked --limit 2"
+
+
+@after("docs/own_folder.md", f"{ASKED} --set prompts=my_prompts")
+def _(at: At) -> None:
+    """The same text changes nothing, another makes its stage run again."""
+    file = at.folder / "my_prompts" / "caption.md"
+    for text, due in ((file.read_text(), False), (f"{file.read_text()}\nBe brief.\n", True)):
+        file.write_text(text)
+        again = at.reader.type(f"{ASKED} --set prompts=my_prompts".replace("run ", "run --engine inline ", 1))
+        assert again.status == 0 and ("due, prompt caption changed: caption (" in again.said) is due, (
+            again.said
+        )
+
+
+@after("docs/screens.md", "text 1")
+def _(at: At) -> None:
+    """The reader saves it; there is a run already."""
+    (at.folder / "mine.yaml").write_text(at.shown)
+    rules = {rule.reason: rule for rule in load_screen(str(at.folder / "mine.yaml")).rules}
+    assert rules["too_dark"].min == 20 and rules["wrong_caption"].one_of == ["source", "qwen*"]
+    assert {rule.reason for rule in load_screen("visual").rules} < set(rules)
+
+
+@after("docs/screens.md", "interavatar screen out --screen mine.yaml --dry-run")
+def _(at: At) -> None:
+    assert "screen mine would keep " in at.done.said
+    assert not (at.folder / "out" / "screens").exists()
+
+
+@after("docs/screens.md", "interavatar screen out --screen mine.yaml")
+def _(at: At) -> None:
+    assert yaml.safe_load((at.folder / "out" / "screen.yaml").read_text())["name"] == "mine"
+    assert (at.folder / "out" / "screens" / "0001.yaml").is_file()
