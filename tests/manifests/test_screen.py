@@ -20,7 +20,7 @@ from configs.reading import SettingsError
 from manifests import store
 from manifests.schema import ERROR, SOURCE_COLUMNS, STOPPED
 from manifests.screen import Rule, Screen, compare, load_screen, rescreen
-from media import decode as media
+from media import reader
 from pipelines.catalogue import PIPELINES
 from pipelines.engine.program import compile_pipeline
 from pipelines.engine.settings import Settings
@@ -245,7 +245,7 @@ def test_only_files_with_changed_verdicts_are_rewritten(
     def never(*args: Any) -> None:
         raise AssertionError("a clip was opened")
 
-    monkeypatch.setattr(media, "open_regular", never)
+    monkeypatch.setattr(reader, "open_regular", never)
     before, frame = states(manifest), pd.read_parquet(manifest)
     same = rescreen(manifest, Screen(name="same", rules=[rule("low", "score", min=-1)]))
     assert same == {"rows": 6, "kept": 6, "dropped": 0, "changed": 0} and states(manifest) == before
