@@ -12,10 +12,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
-from pipelines.engine.progress import Progress
-from pipelines.requests import Request, prepare
+import interavatar as ia
 from pipelines.shards.plan import make_plan, open_runs
 from pipelines.shards.write import write_shards
 
@@ -25,10 +23,7 @@ SHARD_BYTES = 500_000_000
 
 def curate(videos: str, folder: Path) -> pd.DataFrame:
     """Score and judge every clip; long videos are cut into shots first. One row is one clip."""
-    request = Request("talking_head", videos, folder, screen=str(SCREEN), overrides=["split=true"])
-    for run in prepare(request):
-        run.execute(Progress(Console(stderr=True)))
-    return pd.read_parquet(folder / "manifest")
+    return ia.run("talking_head", input=videos, output=folder, screen=str(SCREEN), settings={"split": True})
 
 
 def show(clips: pd.DataFrame) -> None:

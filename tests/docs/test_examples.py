@@ -34,5 +34,5 @@ def test_a_folder_is_curated(videos: Path, tmp_path: Path, capsys: pytest.Captur
     assert any(line.startswith(f"{videos}/clip.mp4: ") for line in lines)
     assert lines[-1] == f"1 clips in 1 shards: {tmp_path / 'out' / 'shards'}"
     (row,) = pd.read_parquet(tmp_path / "out" / "shards" / "index.parquet").to_dict("records")
-    assert row["key"].startswith("a-person-") and row["error"] is None
+    assert row["key"].startswith("a-person-") and pd.isna(row["error"])
     assert (tmp_path / "out" / "shards" / row["shard"]).is_file()
