@@ -26,10 +26,17 @@ collect_ignore = [] if find_spec("cotracker") else ["models"]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one module stay in one process, as they share its fixtures; so do all that start Ray."""
+    """Tests of one module stay in one process, as they share its fixtures.
+
+    So do all that start Ray, and all that ask the one vLLM server.
+    """
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            name = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+            name = item.nodeid.partition("::")[0]
+            if item.get_closest_marker("ray"):
+                name = "ray"
+            elif "vllm_server" in getattr(item, "fixturenames", ()):
+                name = "vllm"
             item.add_marker(pytest.mark.xdist_group(name))
 
 

@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 import yaml
 
 from pipelines.requests import Request, load_profile, prepare
 from prompts.vocabulary import INTERACTION_TYPES, REGIONS
 from tests.support.helpers import linked, quiet
 from tests.support.vllm_server import VllmServer
-
-# Beside the other tests of the one server.
-pytestmark = pytest.mark.xdist_group("vllm")
 
 
 def execute(pipeline: str, source: Path, output: Path, profile: str, *overrides: str) -> list[dict[str, Any]]:
