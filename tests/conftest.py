@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from media.decode import decode
 from stages.clip import Clip
@@ -24,20 +25,23 @@ PACKAGES: list[str] = PYPROJECT["tool"]["importlinter"]["root_packages"]
 collect_ignore = [] if find_spec("cotracker") else ["models"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one module stay in one process, as they share its fixtures.
+class Groups(LoadScopeScheduling):
+    """Which tests run in one process: those of a module, as they share its fixtures.
 
     So do all that start Ray, and all that ask the one vLLM server.
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            name = item.nodeid.partition("::")[0]
-            if item.get_closest_marker("ray"):
-                name = "ray"
-            elif "vllm_server" in getattr(item, "fixturenames", ()):
-                name = "vllm"
-            item.add_marker(pytest.mark.xdist_group(name))
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        text = (ROOT / module).read_text()
+        if "pytest.mark.ray" in text:
+            return "ray"
+        return "vllm" if "vllm_server" in text else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Where tests run in several processes."""
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ from tests.support.tiny_vlm import PIXELS
 from tests.support.vllm_server import VllmServer, vllm_environment
 
 # The first test waits for the installation and for the server, which takes minutes where cores are busy.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("vllm")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES = Frames(fps=2, short_side=240)
