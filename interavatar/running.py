@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from configs.reading import SettingsError
 from interavatar.manifest import read_manifest
 from interavatar.settings import overrides
 from manifests.storage import folder_of
@@ -57,6 +58,10 @@ def run(
         InputError: the input cannot be listed, or the folder holds another pipeline's run.
         RunError: the run could not start or finish; the same call again goes on.
     """
+    if not isinstance(pipeline, str):
+        raise SettingsError(
+            "give the pipeline by its name; one of your own as 'FILE.py:NAME', so that workers find it, too"
+        )
     request = Request(
         pipeline,
         str(input),

@@ -86,6 +86,11 @@ def _imported(file: Path) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         line = next((f":{f.lineno}" for f in _frames(error) if f.filename == str(path)), "")
+        if isinstance(error, ModuleNotFoundError) and path.with_name(f"{error.name}.py").is_file():
+            raise SettingsError(
+                f"{file}{line}: {error.name}.py lies beside it, but a pipeline's file stands alone: put both "
+                f"into a package with an entry point of the group {GROUP} (docs/own_folder.md)"
+            ) from error
         raise SettingsError(f"{file}{line}: {type(error).__name__}: {error}") from error
     return module
 

@@ -177,7 +177,14 @@ def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> 
 
 def screen_command(
     folder: Folder,
-    screen: ScreenName = None,
+    screen: Annotated[
+        str | None,
+        typer.Option(
+            "--screen",
+            help="A screen's name, or a YAML file. Default: the run's own.",
+            autocompletion=screens,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say which verdicts would change and why; write nothing.")
     ] = False,
@@ -216,12 +223,14 @@ def screen_command(
             if "counts" in record:  # a run that did not finish has none
                 record["counts"] |= {"kept": counts["kept"], "dropped": counts["dropped"]}
             write_run(folder, record)
-            write_screen(folder, judge)
+            replaced = write_screen(folder, judge)
             write_report(folder)
         out().print(
             f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "
             f"{counts['changed']} verdicts changed"
         )
+        if replaced is not None:
+            out().print(f"the screen of before is kept: {replaced}")
 
 
 def status(

@@ -59,10 +59,13 @@ def write_run(folder: Path, record: Mapping[str, Any]) -> None:
     storage.write_bytes(folder / "run.json", data)
 
 
-def write_screen(folder: Path, screen: Screen) -> None:
+def write_screen(folder: Path, screen: Screen) -> Path | None:
     """Write the screen that was applied, ready to be changed and given to `--screen`.
 
     A different one that it replaces is kept as `screens/NNNN.yaml`, numbered from 0001.
+
+    Returns:
+        The file of the replaced screen; None where none was replaced.
     """
     text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
     current, data = folder / "screen.yaml", text.encode()
@@ -70,10 +73,14 @@ def write_screen(folder: Path, screen: Screen) -> None:
         replaced = storage.read_bytes(current)
     except FileNotFoundError:
         replaced = data
+    kept = None
     if replaced != data:
-        number = len(storage.files(folder / "screens", ".yaml")) + 1
-        storage.write_bytes(folder / "screens" / f"{number:04d}.yaml", replaced)
+        names = [file.stem for file in storage.files(folder / "screens", ".yaml")]
+        numbers = [int(name) for name in names if name.isdigit()]
+        kept = folder / "screens" / f"{max(numbers, default=0) + 1:04d}.yaml"
+        storage.write_bytes(kept, replaced)
     storage.write_bytes(current, data)
+    return kept
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

@@ -88,7 +88,8 @@ class Run:
                 check_lock()
                 record["vlm"] = self._spent_since(spent)
                 write_run(self.folder, record)
-            write_screen(self.folder, self.screen)
+            if (replaced := write_screen(self.folder, self.screen)) is not None:
+                progress.say(f"judged by screen {self.screen.name}; the one of before is kept: {replaced}")
             return record
 
     def _figures(

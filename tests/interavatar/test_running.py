@@ -91,6 +91,11 @@ def test_what_is_wrong_is_one_clear_error(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_pipeline_is_given_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ia.SettingsError, match=r"by its name; .* 'FILE\.py:NAME'"):
+        ia.run(len, input=tmp_path, output=tmp_path / "out")  # type: ignore[arg-type]
+
+
 def test_an_output_inside_the_input_is_refused(tmp_path: Path) -> None:
     files = make_files(tmp_path / "in", 1)
     with pytest.raises(ia.SettingsError, match="lies inside --input"):

@@ -147,11 +147,13 @@ def test_the_command_line_takes_it_too(mine: Path, tmp_path: Path) -> None:
         ("{folder}/mine.py:without_annotations", "must be a function"),
         ("{folder}/yours.py:names", r"there is no file .*yours\.py"),
         ("{folder}/broken.py:names", r"broken\.py:2: ModuleNotFoundError: No module named 'nowhere'"),
+        ("{folder}/two.py:names", r"two\.py:1: mine\.py lies beside it, .* entry point"),
         ("talking_heads", r"no pipeline 'talking_heads'; there are: talking_head, .*, and FILE\.py:NAME"),
     ],
 )
 def test_a_wrong_name_is_refused_with_the_way_out(mine: Path, name: str, message: str) -> None:
     (mine.parent / "broken.py").write_text("import os\nimport nowhere\n")
+    (mine.parent / "two.py").write_text("import mine\n")
     with pytest.raises(ia.SettingsError, match=message):
         find_pipeline(name.format(folder=mine.parent))
 

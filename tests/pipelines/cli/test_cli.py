@@ -302,6 +302,10 @@ def test_screens_that_were_replaced_are_kept(tmp_path: Path, files: Path) -> Non
     kept = [yaml.safe_load(path.read_text()) for path in sorted((out / "screens").iterdir())]
     assert [(s["name"], s["rules"][0]["max"]) for s in kept] == [("toy", 20), ("mine", 3)]
     assert [path.name for path in sorted((out / "screens").iterdir())] == ["0001.yaml", "0002.yaml"]
+    (out / "screens" / "0001.yaml").unlink()  # the number is one more than the highest
+    done = invoke("screen", out, "--screen", screen_file(tmp_path / "mine.yaml", 5))
+    assert f"the screen of before is kept: {out / 'screens' / '0003.yaml'}" in done.stdout
+    assert sorted(path.name for path in (out / "screens").iterdir()) == ["0002.yaml", "0003.yaml"]
 
 
 def test_screening_again_changes_verdicts_and_says_so(tmp_path: Path, files: Path) -> None:
