@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from trainer.config import load_config
+from trainer.self_forcing import distill
 from trainer.train import train
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     path, *overrides = sys.argv[1:]
-    train(load_config(Path(path), overrides))
+    config = load_config(Path(path), overrides)
+    {"flow": train, "self_forcing": distill}[config.stage](config)

@@ -58,8 +58,9 @@ def lines(log: Path, stage: str) -> list[list[str]]:
 def machines() -> Iterator[Nodes]:
     """A head and two machines with one GPU each, which is not there: Ray takes the number's word for it."""
     with nodes() as cluster:
-        # Ray puts a worker without a GPU beside one where it finds no other free CPU at that moment.
-        cluster.start("head", 5, 0, "--include-dashboard=false")
+        # Ray puts a worker without a GPU beside one where it finds no other free CPU at that moment; while a
+        # run begins, tasks that read its plan take as many as there are blocks.
+        cluster.start("head", CLIPS + 8, 0, "--include-dashboard=false")
         cluster.start("gpu0", 1, 1)
         cluster.start("gpu1", 1, 1)
         yield cluster
@@ -72,7 +73,7 @@ def test_stages_with_a_gpu_run_where_gpus_are_and_a_lost_machine_loses_nothing(
 ) -> None:
     files, out, log = make_files(tmp_path / "in", CLIPS), tmp_path / "out", tmp_path / "log"
     stage = {"log": str(log), "stay_on": "clip0011.mp4", "stays_at": str(tmp_path / "stays")}
-    # Two workers a group take two of the head's CPUs; tasks that read the plan have the other three.
+    # Two workers a group, which take two of the head's CPUs.
     run = start_run(machines, files, out, stage, workers=2)
     wait_until(lambda: (tmp_path / "stays").exists() or run.poll() is not None, "the clip is not reached")
     lost = (tmp_path / "stays").read_text()

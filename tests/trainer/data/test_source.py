@@ -296,7 +296,7 @@ def test_a_folder_that_holds_no_shards_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "content", "message"),
     [
-        (".mp4", b"\0" * 10**6, "not a readable video"),
+        (".mp4", b"\0" * 10**6, "not a readable media file"),
         (".npz", b"\0" * 10**6, "arrays of a sample are damaged"),
         (".json", b"{", "json is damaged"),
         (".json", b"[1]", "json is no row"),
