@@ -52,6 +52,17 @@ def public_text(text: str) -> str:
         return _ADDRESS.sub("", text)
 
 
+def cut_key(text: str, key: str) -> str:
+    """The text without the key; a word too short to be one (`none`, `EMPTY`) stays."""
+    key = key.strip()
+    return text.replace(key, "[key]") if len(key) >= _SHORTEST_KEY else text
+
+
+def without_key(text: str, key: str = "") -> str:
+    """The text without the key, and without whatever looks like a key or a part of one."""
+    return _KEY.sub("[key]", cut_key(text, key))
+
+
 def public_message(text: str) -> str:
     """What a command says, without passwords and signatures in addresses and without keys.
 
@@ -60,6 +71,6 @@ def public_message(text: str) -> str:
     """
     text = _ADDRESS.sub(lambda address: public_text(address.group()), text)
     for name, value in os.environ.items():
-        if _KEY_VARIABLE.search(name) and len(value.strip()) >= _SHORTEST_KEY:
-            text = text.replace(value.strip(), "[key]")
-    return clean_text(_KEY.sub("[key]", text))
+        if _KEY_VARIABLE.search(name):
+            text = cut_key(text, value)
+    return clean_text(without_key(text))

@@ -27,9 +27,10 @@ from typing import Any
 
 from backends.language.answer_cache import AnswerCache, CachedAnswer
 from backends.language.chat_completion import mapping, read_reply, shown
-from backends.language.openai_endpoint import base_url, cut_key, read_key, without_secrets
+from backends.language.openai_endpoint import base_url, read_key
 from backends.language.vision_language_model import AnswerError
 from manifests import storage
+from manifests.text import cut_key, without_key
 
 FINAL = ("completed", "failed", "expired", "cancelled")
 UNANSWERED = ("batch_expired", "batch_cancelled")  # codes of lines that were never worked on, nor paid
@@ -338,7 +339,7 @@ class AnswerBatches:
         raise error
 
     def _clean(self, text: str) -> str:
-        return without_secrets(text, os.environ.get(self.key_variable, ""))
+        return without_key(text, os.environ.get(self.key_variable, ""))
 
     def _jobs(self) -> list[Job]:
         try:

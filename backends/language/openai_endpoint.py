@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,6 +30,7 @@ from backends.language.chat_completion import (
 )
 from backends.language.vision_language_model import AnswerError, Deferred, Question
 from manifests.storage import folder_of, read_bytes, write_bytes
+from manifests.text import cut_key, without_key
 
 LONGEST_WAIT_S = 60.0  # between two attempts, whatever the server asks for; its limits are per minute
 WARMER = 0.2  # temperature gained with each invalid answer: at 0 the same would come back
@@ -268,7 +268,7 @@ class OpenAIEndpoint(AskedOnce):
         return os.environ.get(self.key_variable, "")
 
     def _clean(self, text: str) -> str:
-        return without_secrets(text, self._key())
+        return without_key(text, self._key())
 
 
 def base_url(endpoint: str) -> str:
@@ -295,16 +295,6 @@ def read_key(endpoint: str, key_variable: str) -> str:
     if not key and (urlsplit(endpoint).hostname or "").endswith("openai.com"):
         raise AnswerError(f"{endpoint} wants a key; set the environment variable {key_variable}")
     return key or "none"
-
-
-def cut_key(text: str, key: str) -> str:
-    """The text without the key; a word too short to be one (`none`, `EMPTY`) stays."""
-    return text.replace(key.strip(), "[key]") if len(key.strip()) >= 8 else text
-
-
-def without_secrets(text: str, key: str) -> str:
-    """The text of an error without the key, or whatever looks like a key or a part of one."""
-    return re.sub(r"(?i)\b(bearer\s+|sk-)[\w.~+/*=-]{6,}", "[key]", cut_key(text, key))
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
@@ -344,7 +334,7 @@ def served_model(endpoint: str, folder: str, key_variable: str = "OPENAI_API_KEY
         listed = json.loads(client.get("/models", cast_to=str))["data"]
         models, problem = [str(model["id"]) for model in listed], ""
     except APIStatusError as error:
-        said = shown(without_secrets(error.response.text, key))
+        said = shown(without_key(error.response.text, key))
         problem = f"{endpoint}/models: HTTP {error.status_code}: {said}; check the key in {key_variable}"
     except APIConnectionError:
         problem = f"nothing answers at {endpoint}; start a server: vllm serve Qwen/Qwen2.5-VL-7B-Instruct"
