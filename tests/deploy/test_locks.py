@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from importlib import metadata
 
 import pytest
@@ -42,7 +43,10 @@ def test_a_lock_names_one_version_of_all_that_is_asked_for(name: str) -> None:
 
 def test_what_is_installed_is_what_the_lock_names() -> None:
     name = "models" if sys.prefix.endswith("models") else "laptop"
-    installed = {canonicalize_name(d.metadata["Name"]): d.version for d in metadata.distributions()}
+    # One folder, not sys.path: setuptools adds the copies of packages that it brings for itself.
+    folder = [sysconfig.get_path("purelib")]
+    found = metadata.distributions(path=folder)
+    installed = {canonicalize_name(d.metadata["Name"]): d.version for d in found}
     differs = {
         package: (installed.get(package), str(requirement.specifier))
         for package, requirement in pins(name).items()

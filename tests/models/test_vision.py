@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from backends.bodies import sam2
 from backends.bodies.sam2 import Sam2HairSegmenter, Sam2PersonMask
+from backends.pictures import attribute_embedder, openclip
 from backends.pictures.attribute_embedder import DinoV2
 from backends.pictures.cotracker import CoTracker3
 from backends.pictures.openclip import OpenClipEmbedder
@@ -131,10 +133,8 @@ def test_half_precision_changes_little(store: Store, monkeypatch: pytest.MonkeyP
         return [hair.sam2.logits(image, box)[0] > 0, clip.embed([image])[0], dino.embed([image])[0]]
 
     exact = run()
-    for module in ("sam2", "openclip", "attribute_embedder"):
-        monkeypatch.setattr(
-            f"backends.{module}.autocast", lambda device: torch.autocast("cpu", torch.bfloat16)
-        )
+    for module in (sam2, openclip, attribute_embedder):
+        monkeypatch.setattr(module, "autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
     mask, vector, tokens = run()
     assert (mask == exact[0]).mean() > 0.95
     assert vector.dtype == tokens.dtype == np.float32
