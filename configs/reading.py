@@ -110,18 +110,31 @@ def load_yaml(name: str, kind: str) -> tuple[dict[str, Any], str]:
     known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
     stem = name.removesuffix(".yaml")
     if Path(name).is_file():
-        try:
-            text, where = Path(name).read_text(encoding="utf-8"), name
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot read {name}: {error}") from None
-    elif stem in known:
-        text, where = (folder / f"{stem}.yaml").read_text(), f"configs/{kind}/{stem}.yaml"
-    else:
+        return load_file(name), name
+    if stem not in known:
         raise SettingsError(f"no {NOUNS[kind]} {name!r}: neither a file nor one of {', '.join(known)}")
+    where = f"configs/{kind}/{stem}.yaml"
+    return _mapping((folder / f"{stem}.yaml").read_text(), where), where
+
+
+def load_file(path: str) -> dict[str, Any]:
+    """A YAML file of the user's.
+
+    Raises:
+        SettingsError: it cannot be read, or is no mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {error}") from None
+    return _mapping(text, path)
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"{where} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{where} must be a mapping of keys to values")
-    return values, where
+    return values

@@ -113,7 +113,7 @@ COMMON_COLUMNS: Mapping[str, Field] = {
     "caption": Field("string", "", "What is seen, in one or two sentences."),
     "caption_by": Field("string", "", "Who wrote the caption: a model, `stand_in_measured`, or `source`."),
     "num_people": Field("int", "people", "Typical number of people in view (median over frames)."),
-    "interaction_type": Field("string", "", "Kind of touch, one of 11; null: none."),
+    "interaction_type": Field("string", "", "Kind of touch, a word of the vocabulary; null: none."),
     "interaction_group": Field("string", "", "affectionate, gentle, neutral or aggressive."),
     "interaction_region": Field("string", "", "Body region touched; left and right are the subject's own."),
     "interaction_x": Field("float", "0-1", "Point touched, share of the first frame's width from the left."),

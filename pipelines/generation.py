@@ -17,7 +17,7 @@ from backends.sound.audio_embedder import RATE
 from configs.reading import SettingsError
 from manifests.buckets import Bucket, BucketConfig
 from media.picture import decode_picture, read_picture
-from prompts.vocabulary import InteractionType, interaction_sentence
+from prompts.vocabulary import interaction_sentence
 from stages.attributes import Attributes
 from stages.clip import Clip
 from stages.faces import Faces
@@ -40,7 +40,7 @@ class Wish:
     image: Path
     audio: Path | None
     point: tuple[float, float] | None  # touched, in shares of the picture
-    interaction: InteractionType | None
+    interaction: str | None  # type of touch
     prompt: str
     seconds: float | None
 

@@ -72,7 +72,7 @@ def real_interactions(models: Roles, settings: RealInteractionsSettings) -> Pipe
             AudioFeatures(models.audio_embedder),  # for training
             Caption(vlm, config=s.caption, facts=FACTS),
             PeopleCount(vlm, config=s.people_count),  # at most two
-            Interaction(vlm),  # type of 11 or none, region of 22, who acts
+            Interaction(vlm),  # type or none, region of 22, who acts
             Regions(
                 vlm, models.hair_segmenter, models.person_mask, config=s.regions
             ),  # points on the first frame

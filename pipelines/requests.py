@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import partial
@@ -27,7 +27,8 @@ from pipelines.engine.settings import Profile, Settings
 from pipelines.engine.source import Listing, list_input
 from pipelines.own import find_pipeline
 from prompts.prompt import own_texts
-from stages.contract import stage_names
+from prompts.vocabulary import load_vocabulary
+from stages.contract import Stage, stage_names
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def resolve(request: Request) -> tuple[Profile, Settings, Roles, Pipeline]:
     pipe = build(roles, settings)
     if not isinstance(pipe, Pipeline):
         raise SettingsError(f"{request.pipeline} gives {type(pipe).__name__}, not a Pipeline")
-    pipe = _with_prompts(pipe, settings)
+    pipe = _with_vocabulary(_with_prompts(pipe, settings), settings)
     _check_resources(profile)
     return profile, settings, roles, pipe
 
@@ -144,13 +145,30 @@ def _with_prompts(pipe: Pipeline, settings: Settings) -> Pipeline:
         return pipe
     try:
         texts = own_texts(Path(settings.prompts))
-        stages = [stage.with_prompts(texts) for stage in pipe.stages]
+        return _each_stage(pipe, lambda stage: stage.with_prompts(texts))
     except (OSError, ValueError) as error:
         raise SettingsError(f"prompts: {settings.prompts}: {error}") from None
+
+
+def _with_vocabulary(pipe: Pipeline, settings: Settings) -> Pipeline:
+    """The pipeline for the paper's types of touch and the user's own.
+
+    Raises:
+        SettingsError: the file cannot be read or does not fit, or a setting names a type that is not there.
+    """
+    vocabulary = load_vocabulary(settings.vocabulary)
+    try:
+        return _each_stage(pipe, lambda stage: stage.with_vocabulary(vocabulary))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _each_stage(pipe: Pipeline, change: Callable[[Stage], Stage]) -> Pipeline:
+    """The pipeline, and the one that it follows from, with changed stages."""
     follows = pipe.follows
     if follows is not None:
-        follows = replace(follows, pipeline=_with_prompts(follows.pipeline, settings))
-    return replace(pipe, stages=stages, follows=follows)
+        follows = replace(follows, pipeline=_each_stage(follows.pipeline, change))
+    return replace(pipe, stages=[change(stage) for stage in pipe.stages], follows=follows)
 
 
 def _check_answers(output: Path | None, settings: Settings) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompts.vocabulary import GROUPS, INTERACTION_TYPES
+from prompts.vocabulary import GROUPS
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ class _Candidates:
                 groups[kind] = reaction["interaction_group"]
         for heap in self.heaps.values():
             heapq.heapify(heap)
-        for kind in INTERACTION_TYPES:
-            if kind in groups:
-                self.types[groups[kind]].append(kind)
+        for kind, group in groups.items():
+            self.types[group].append(kind)
 
     def take(self) -> Choice | None:
         """The next one, or None when there are no more."""

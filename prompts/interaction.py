@@ -1,20 +1,35 @@
 """Answer to `interaction.md`: is somebody touched, where, how and by whom (InterAvatar §4.2)."""
 
-from typing import Literal
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from prompts.prompt import Answer, Prompt
-from prompts.vocabulary import InteractionType, Region
+from prompts.vocabulary import VOCABULARY, Region
 
 
 class Interaction(Answer):
     """One touch, or none."""
 
     what_happens: str = Field(max_length=300)
-    interaction_type: InteractionType | Literal["none"]
+    interaction_type: str
     region: Region | Literal["none"]
     acting: Literal["self", "other", "nobody"]
+
+
+def interaction_model(types: Iterable[str]) -> type[Interaction]:
+    """The schema for these types of touch: `interaction_type` is one of them, or "none"."""
+    return _model(tuple(types))
+
+
+@cache
+def _model(types: tuple[str, ...]) -> type[Interaction]:
+    words: Any = Literal[types] | Literal["none"]
+    return create_model(
+        "Interaction", __base__=Interaction, __doc__=Interaction.__doc__, interaction_type=(words, ...)
+    )
 
 
 def consistent(answer: Interaction) -> None:
@@ -33,4 +48,4 @@ def consistent(answer: Interaction) -> None:
         raise ValueError(f"contradicts itself: {touch} tells of a touch, the rest of none")
 
 
-INTERACTION = Prompt("interaction", Interaction)
+INTERACTION = Prompt("interaction", interaction_model(VOCABULARY.types))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from backends.bodies.keypoints import INDEX
-from prompts.vocabulary import REGIONS, InteractionType
+from prompts.vocabulary import REGIONS
 from stages.clip import Clip
 from stages.contract import Array, Column, Score, Stage, StageConfig
 from stages.geometry.touch import (
@@ -318,8 +318,8 @@ class Contacts(Stage):
         return hand.side if people == 1 and score == 0 else None
 
 
-def contact_type(seconds: float, motion: float) -> InteractionType:
-    """The kind of touch from its length in s and its motion in face heights a second."""
+def contact_type(seconds: float, motion: float) -> str:
+    """The kind of touch, one of the paper's, from its length in s and its motion in face heights a second."""
     if seconds < TAP_S:
         return "tapped"
     return "stroked" if motion >= STROKE_SPEED else "pressed"

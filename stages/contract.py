@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from media.requests import Audio, Frames
 from prompts.prompt import Prompt
+from prompts.vocabulary import VOCABULARY, Vocabulary
 
 if TYPE_CHECKING:
     from stages.clip import Clip
@@ -90,6 +91,7 @@ class Stage(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[Mapping[str, Column | Array]] = {}
     prompts: tuple[Prompt, ...] = ()
+    vocabulary: Vocabulary = VOCABULARY
     Config: ClassVar[type[StageConfig]] = StageConfig
 
     def __init_subclass__(cls) -> None:
@@ -108,6 +110,11 @@ class Stage(ABC):
     @property
     def needs_constant_rate(self) -> bool:
         """True when a clip of variable or unknown frame rate must be re-encoded before this stage."""
+        return False
+
+    @property
+    def uses_vocabulary(self) -> bool:
+        """True when results depend on `vocabulary`, which is then part of the fingerprint."""
         return False
 
     @property
@@ -136,6 +143,16 @@ class Stage(ABC):
         """The stage with other texts of its prompts, by the prompt's name; the others stay."""
         other = copy(self)
         other.prompts = tuple(p.with_text(texts[p.name]) if p.name in texts else p for p in self.prompts)
+        return other
+
+    def with_vocabulary(self, vocabulary: Vocabulary) -> Self:
+        """The stage for other types of touch.
+
+        Raises:
+            ValueError: its settings do not fit them.
+        """
+        other = copy(self)
+        other.vocabulary = vocabulary
         return other
 
     def stop(self, row: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator
 
@@ -12,13 +12,12 @@ from media.requests import Frames
 from prompts.reactions import REACTIONS, Reaction, reactions_model
 from prompts.reactions import Reactions as ReactionsAnswer
 from prompts.vocabulary import (
-    GROUP_OF,
-    INTERACTION_TYPES,
     REGIONS,
+    VOCABULARY,
     Intensity,
     InteractionGroup,
-    InteractionType,
     Region,
+    Vocabulary,
     in_words,
 )
 from stages.ask import AskingStage, ask, first_frame
@@ -56,15 +55,17 @@ class Reactions(AskingStage):
     class Config(StageConfig):
         """Settings of `Reactions`."""
 
-        types: tuple[InteractionType, ...] = Field(
-            INTERACTION_TYPES, min_length=1, description="Types of touch; one question each for a portrait."
+        types: tuple[str, ...] = Field(
+            tuple(VOCABULARY.types),
+            min_length=1,
+            description="Types of touch; one question each for a portrait. Default: all of the vocabulary.",
         )
         short_side: int = Field(768, ge=224, description="Shorter side of the picture shown, px.")
 
         @field_validator("types")
         @classmethod
-        def _each_once(cls, value: tuple[InteractionType, ...]) -> tuple[InteractionType, ...]:
-            return tuple(t for t in INTERACTION_TYPES if t in value)
+        def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys([*(t for t in VOCABULARY.types if t in value), *value]))
 
     reads = ("regions",)
     writes: ClassVar[Mapping[str, Column]] = {
@@ -85,6 +86,28 @@ class Reactions(AskingStage):
         """One for each type."""
         return len(self.config.types)
 
+    @property
+    def uses_vocabulary(self) -> bool:
+        """Types and groups."""
+        return True
+
+    def with_vocabulary(self, vocabulary: Vocabulary) -> Self:
+        """Asks for the types in the settings, in the vocabulary's order; for all where none are named.
+
+        Raises:
+            ValueError: the settings name a type that is not in the vocabulary.
+        """
+        other = super().with_vocabulary(vocabulary)
+        asked = self.config.types if "types" in self.config.model_fields_set else tuple(vocabulary.types)
+        for interaction_type in asked:
+            try:
+                vocabulary.group_of(interaction_type)
+            except ValueError as error:
+                raise ValueError(f"reactions.types: {error}") from None
+        types = tuple(t for t in vocabulary.types if t in asked)
+        other.config = self.config.model_copy(update={"types": types})
+        return other
+
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask once for each type; empty when no region is visible.
 
@@ -103,14 +126,13 @@ class Reactions(AskingStage):
             except Deferred as later:
                 waits = later
                 continue
-            records += _records(answer, interaction_type, regions)
+            records += self._records(answer, interaction_type, regions)
         if waits is not None:
             raise waits
         return {"reactions": records, "reactions_by": self.model.name}
 
-    def _ask(
-        self, clip: Clip, interaction_type: InteractionType, regions: Sequence[Region]
-    ) -> ReactionsAnswer:
+    def _ask(self, clip: Clip, interaction_type: str, regions: Sequence[Region]) -> ReactionsAnswer:
+        group = self.vocabulary.group_of(interaction_type)
         schema = reactions_model(regions)
         listed = "\n".join(f'- "{region}": {in_words(region)}' for region in regions)
         prompt = self.prompts[0].fill(interaction_type=interaction_type, regions=listed)
@@ -119,29 +141,26 @@ class Reactions(AskingStage):
             prompt,
             schema,
             clip.frames(self.sees[0]),
-            lambda: schema(**{region: measured(interaction_type, region) for region in regions}),
+            lambda: schema(**{region: measured(group, region) for region in regions}),
         )
 
+    def _records(self, answer: ReactionsAnswer, kind: str, regions: Sequence[Region]) -> list[dict[str, Any]]:
+        found: list[tuple[Region, Reaction | None]] = [(r, getattr(answer, r)) for r in regions]
+        return [
+            {
+                "region": region,
+                "interaction_type": kind,
+                "interaction_group": self.vocabulary.types[kind],
+                "intensity": said.intensity,
+                "action": said.action,
+                "emotion": said.emotion,
+            }
+            for region, said in found
+            if said is not None  # the model does not see this part
+        ]
 
-def measured(interaction_type: InteractionType, region: Region) -> Reaction:
-    """A plain reaction by the type's group, for a stand-in that cannot see the person."""
-    action, emotion, intensity = MEASURED[GROUP_OF[interaction_type]]
+
+def measured(group: InteractionGroup, region: Region) -> Reaction:
+    """A plain reaction to a touch of a group, for a stand-in that cannot see the person."""
+    action, emotion, intensity = MEASURED[group]
     return Reaction(action=action.format(part=in_words(region)), emotion=emotion, intensity=intensity)
-
-
-def _records(
-    answer: ReactionsAnswer, kind: InteractionType, regions: Sequence[Region]
-) -> list[dict[str, Any]]:
-    found: list[tuple[Region, Reaction | None]] = [(region, getattr(answer, region)) for region in regions]
-    return [
-        {
-            "region": region,
-            "interaction_type": kind,
-            "interaction_group": GROUP_OF[kind],
-            "intensity": said.intensity,
-            "action": said.action,
-            "emotion": said.emotion,
-        }
-        for region, said in found
-        if said is not None  # the model does not see this part
-    ]

@@ -62,6 +62,11 @@ class Synthesise(Stage):
         return ("synthesis_prompt", *(point if self.image_to_video.uses_point else ()))
 
     @property
+    def uses_vocabulary(self) -> bool:
+        """The group, where it changes the clip."""
+        return self.image_to_video.uses_point
+
+    @property
     def sees(self) -> tuple[()]:
         """Nothing: the portrait is read as a picture, in full size."""
         return ()
@@ -95,6 +100,7 @@ class Synthesise(Stage):
             seed=clip.seed % 2**31,
             point=(float(clip["interaction_x"]), float(clip["interaction_y"])),
             interaction_type=clip["interaction_type"],
+            vocabulary=self.vocabulary,
         )
 
 

@@ -15,9 +15,6 @@ from stages.ask import VIDEO, AskingStage, ask
 from stages.clip import Clip
 from stages.contract import Column, Score, StageConfig
 
-# Touches that need no hand.
-HANDLESS = ("kissed", "blown on", "kicked")
-
 
 class TouchPoint(AskingStage):
     """The behavioural interaction prompt of a real clip: point, person, sentence (InterAvatar §3.4 and §4.2).
@@ -59,6 +56,11 @@ class TouchPoint(AskingStage):
     }
     prompts = (WHICH_PERSON,)
 
+    @property
+    def uses_vocabulary(self) -> bool:
+        """Whether a hand must have come near."""
+        return True
+
     def score(self, clip: Clip) -> dict[str, Any]:
         """All columns; None without an interaction, no point where the region is not visible."""
         out: dict[str, Any] = dict.fromkeys(self.writes)
@@ -77,7 +79,7 @@ class TouchPoint(AskingStage):
             "interaction_person_by": chosen_by,
             "region_visible": bool(visible),
             "interaction_gap": gap,
-            "hand_came_near": None if kind in HANDLESS else gap <= self.config.max_gap,
+            "hand_came_near": gap <= self.config.max_gap if self.vocabulary.needs_hand(kind) else None,
             "interaction_prompt": interaction_sentence(kind),
         }
 

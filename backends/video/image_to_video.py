@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from prompts.vocabulary import INTERACTION_TYPES, InteractionType
+from prompts.vocabulary import VOCABULARY, InteractionGroup, Vocabulary
 
 # 480P as Wan counts it: any shape with so many pixels.
 AREA_480P: Final = 832 * 480
@@ -36,7 +36,8 @@ class Animation:
         negative_prompt: what the clip must not show.
         seed: 0 to 2**63 - 1; the same seed gives the same clip.
         point: x and y of the touch, 0-1 of the portrait's width and height.
-        interaction_type: of `prompts.vocabulary.INTERACTION_TYPES`.
+        interaction_type: of the vocabulary.
+        vocabulary: the types of touch that there are.
 
     Raises:
         ValueError: one of them is not so.
@@ -47,23 +48,25 @@ class Animation:
     negative_prompt: str
     seed: int
     point: tuple[float, float]
-    interaction_type: InteractionType
+    interaction_type: str
+    vocabulary: Vocabulary = VOCABULARY
 
     def __post_init__(self) -> None:
         shape = self.image.shape
         if self.image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"the portrait must be uint8 [H, W, 3], got {self.image.dtype} {list(shape)}")
-        if self.interaction_type not in INTERACTION_TYPES:
-            raise ValueError(
-                f"there is no interaction type {self.interaction_type!r}; "
-                f"choose one of {', '.join(INTERACTION_TYPES)}"
-            )
+        self.vocabulary.group_of(self.interaction_type)
         if not all(0 <= value <= 1 for value in self.point):
             raise ValueError(f"the point must lie in the picture, 0-1, got {self.point}")
         if not self.prompt.strip():
             raise ValueError("the prompt is empty")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"the seed must be 0 to 2**63 - 1, got {self.seed}")
+
+    @property
+    def interaction_group(self) -> InteractionGroup:
+        """The group of the type."""
+        return self.vocabulary.group_of(self.interaction_type)
 
 
 class ImageToVideo(Protocol):

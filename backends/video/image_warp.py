@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.video.image_to_video import AREA_480P, Animation, Gpu, Published, fit_size, resized
-from prompts.vocabulary import GROUP_OF, InteractionGroup
+from prompts.vocabulary import InteractionGroup
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ImageWarp:
         width, height = fit_size(width, height, self.max_area, 2)
         image = resized(request.image, width, height)
         rng = np.random.default_rng(request.seed)
-        motion = _MOTIONS[GROUP_OF[request.interaction_type]]
+        motion = _MOTIONS[request.interaction_group]
         side = min(width, height)
 
         # Where each pixel is looked up, float32 [H, W]; y0 is 0 at the lower edge and 1 at the upper one.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,22 +12,7 @@ from pipelines.cli.names import profiles
 if TYPE_CHECKING:
     from backends.roles import Roles
     from pipelines.generation import Wish
-    from prompts.vocabulary import InteractionType
-
-# What one says, beside the participles themselves.
-VERBS: Final[Mapping[str, InteractionType]] = {
-    "kiss": "kissed",
-    "caress": "caressed",
-    "stroke": "stroked",
-    "blow on": "blown on",
-    "press": "pressed",
-    "tap": "tapped",
-    "punch": "punched",
-    "poke": "poked",
-    "kick": "kicked",
-    "pinch": "pinched",
-    "scratch": "scratched",
-}
+    from prompts.vocabulary import Vocabulary
 
 
 def sample(
@@ -45,7 +29,8 @@ def sample(
         typer.Option("--at", metavar="X,Y", help="The touched point, shares of the picture, 0-1."),
     ] = None,
     interaction: Annotated[
-        str | None, typer.Option("--interaction", help=f"One of: {', '.join(VERBS)}.")
+        str | None,
+        typer.Option("--interaction", help="How, such as poke or poked; a type of touch of the vocabulary."),
     ] = None,
     prompt: Annotated[str, typer.Option("--prompt", help="What happens, in words.")] = "",
     seconds: Annotated[
@@ -66,7 +51,7 @@ def sample(
         ),
     ] = "laptop",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as models=/shared/models.")
+        list[str] | None, typer.Option("--set", help="A setting, such as vocabulary=my_types.yaml.")
     ] = None,
     model: Annotated[
         Path | None,
@@ -87,31 +72,36 @@ def sample(
 
         from pipelines.generation import Wish
         from pipelines.requests import load_profile, profile_roles, settings_of
+        from prompts.vocabulary import load_vocabulary
 
-        wish = Wish(image, audio, point_of(at), interaction_of(interaction), prompt, seconds)
-        _check(wish, output)
         chosen = load_profile(profile)
+        settings = settings_of(chosen, overrides or ())
+        kind = interaction_of(interaction, load_vocabulary(settings.vocabulary))
+        wish = Wish(image, audio, point_of(at), kind, prompt, seconds)
+        _check(wish, output)
         with tempfile.TemporaryDirectory(prefix="interavatar-") as answers:
-            roles = profile_roles(chosen, settings_of(chosen, overrides or ()), Path(answers))
+            roles = profile_roles(chosen, settings, Path(answers))
         _make(wish, output, checkpoint, model, roles, profile, steps, guidance, seed)
 
 
-def interaction_of(text: str | None) -> InteractionType | None:
-    """`poke`, `poked` or `Poked` to the word that prompts have (InterAvatar appendix B.1).
+def interaction_of(text: str | None, vocabulary: Vocabulary) -> str | None:
+    """`poke`, `poked` or `Poked` to the type of touch, the word that prompts have.
 
     Raises:
-        SettingsError: none of the eleven.
+        SettingsError: the vocabulary has no such type.
     """
     if text is None:
         return None
     from configs.reading import SettingsError
-    from prompts.vocabulary import INTERACTION_TYPES
 
     word = " ".join(text.lower().replace("-", " ").replace("_", " ").split())
-    known: dict[str, InteractionType] = dict(VERBS) | {kind: kind for kind in INTERACTION_TYPES}
-    if word not in known:
-        raise SettingsError(f"--interaction {text}: choose one of {', '.join(VERBS)}")
-    return known[word]
+    for kind in vocabulary.types:
+        if word in (kind, vocabulary.verbs.get(kind)):
+            return kind
+    choices = ", ".join(vocabulary.verbs.get(kind, kind) for kind in vocabulary.types)
+    raise SettingsError(
+        f"--interaction {text}: choose one of {choices}, or add your own by --set vocabulary=FILE"
+    )
 
 
 def point_of(text: str | None) -> tuple[float, float] | None:

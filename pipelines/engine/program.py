@@ -75,6 +75,7 @@ class Program:
                 "config": step.stage.config.model_dump(mode="json"),
                 "models": [m.id for m in step.stage.models],
                 "prompts": {p.name: p.hash for p in step.stage.prompts},
+                **own_vocabulary(step.stage),
             }
             for step in self.steps
         }
@@ -99,8 +100,15 @@ def fingerprint(stage: Stage, upstream: Mapping[str, str], seed: int) -> str:
         "writes": sorted(stage.writes),
         "prompts": {p.name: p.hash for p in stage.prompts},
         "seed": seed,
+        **own_vocabulary(stage),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def own_vocabulary(stage: Stage) -> dict[str, Any]:
+    """`vocabulary`, for a stage whose results depend on it, where it is not the paper's."""
+    own = stage.vocabulary.own() if stage.uses_vocabulary else {}
+    return {"vocabulary": own} if own else {}
 
 
 def inputs_of(stage: Stage) -> tuple[str, ...]:

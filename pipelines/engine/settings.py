@@ -84,6 +84,11 @@ class Settings(BaseModel):
         description="A folder whose files take the place of those of the same names in prompts/; another "
         "text makes the stages that ask it run again.",
     )
+    vocabulary: str | None = Field(
+        None,
+        description="A YAML file with types of touch beside the paper's; other types make the stages that "
+        "speak of them run again.",
+    )
     roles: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Laid over the profile's settings of roles, such as roles.image_to_video.num_frames=49.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import yaml
 
 from manifests.screen import load_screen
+from prompts.vocabulary import load_vocabulary
 from tests.docs.checks import At, after
 from tests.docs.pages import blocks
 
@@ -77,6 +78,37 @@ def _(at: At) -> None:
         assert again.status == 0 and ("due, prompt caption changed: caption (" in again.said) is due, (
             again.said
         )
+
+
+@after("docs/own_folder.md", "text 2")
+def _(at: At) -> None:
+    """The reader saves it."""
+    (at.folder / "my_types.yaml").write_text(at.shown)
+    types = load_vocabulary(str(at.folder / "my_types.yaml"))
+    assert types.group_of("hugged") == "affectionate" and not types.needs_hand("licked")
+
+
+TOUCHED = "interavatar run real_interactions --input /your/videos --output touched --limit 2"
+
+
+@after("docs/own_folder.md", f"{TOUCHED} --set vocabulary=my_types.yaml")
+def _(at: At) -> None:
+    """Without the file two stages are due, and no other for a reason of its own."""
+    without = at.reader.type(TOUCHED.replace("run ", "plan ", 1))
+    due = [line for line in without.said.splitlines() if line.startswith("due, ")]
+    assert due[0].startswith("due, vocabulary changed: interaction, touch_point ("), due
+    assert all("something that it reads" in line for line in due[1:]), due
+
+
+HUGGED = "interavatar run portraits --input /your/portraits --output hugged --set vocabulary=my_types.yaml"
+
+
+@after("docs/own_folder.md", f"{HUGGED} --set reactions.types=[hugged]")
+def _(at: At) -> None:
+    (reactions,) = at.rows("hugged").reactions
+    assert {(r["interaction_type"], r["interaction_group"]) for r in reactions} == {
+        ("hugged", "affectionate")
+    }
 
 
 @after("docs/screens.md", "text 1")

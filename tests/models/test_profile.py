@@ -18,7 +18,7 @@ import yaml
 from backends.store.model_catalogue import known_models
 from backends.store.model_store import ModelStore
 from manifests.features import load_features
-from prompts.vocabulary import INTERACTION_TYPES, REGIONS
+from prompts.vocabulary import REGIONS, VOCABULARY
 from tests.models.tiny_store import SETTINGS, VLM
 from tests.support.helpers import linked
 
@@ -130,7 +130,7 @@ def test_real_interactions(tiny_store: ModelStore, samples: Path, tmp_path: Path
     record, rows = complete(tmp_path / "out")
     assert record["vlm"]["requests"] >= 3 and rows["caption_by"].str.startswith(RANDOM).all()
     found = rows[rows["interaction_found"].fillna(False).astype(bool)]
-    assert found["interaction_type"].isin(INTERACTION_TYPES).all()
+    assert found["interaction_type"].isin(VOCABULARY.types).all()
     assert found["interaction_region"].isin(REGIONS).all()
 
 

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.selection import choose
-from prompts.vocabulary import GROUP_OF, GROUPS, INTERACTION_TYPES, REGIONS
+from prompts.vocabulary import GROUPS, REGIONS, VOCABULARY
+
+TYPES = list(VOCABULARY.types)
 
 
 def portrait(name: str, regions: list[str], types: list[str]) -> dict[str, Any]:
     reactions = [
-        {"region": r, "interaction_type": t, "interaction_group": GROUP_OF[t]}  # type: ignore[index]
+        {"region": r, "interaction_type": t, "interaction_group": VOCABULARY.group_of(t)}
         for r in regions
         for t in types
     ]
@@ -24,7 +26,7 @@ def portrait(name: str, regions: list[str], types: list[str]) -> dict[str, Any]:
 PORTRAITS = st.lists(
     st.tuples(
         st.lists(st.sampled_from(REGIONS), unique=True, max_size=5),
-        st.lists(st.sampled_from(INTERACTION_TYPES), unique=True, max_size=5),
+        st.lists(st.sampled_from(TYPES), unique=True, max_size=5),
     ),
     max_size=5,
 ).map(lambda made: [portrait(f"p{i}", regions, types) for i, (regions, types) in enumerate(made)])
@@ -73,18 +75,18 @@ def test_groups_differ_by_one_while_none_is_used_up(portraits: list[dict[str, An
 
 
 def test_groups_types_regions_and_portraits_are_balanced() -> None:
-    portraits = [portrait(f"p{i}", list(REGIONS[:10]), list(INTERACTION_TYPES)) for i in range(8)]
+    portraits = [portrait(f"p{i}", list(REGIONS[:10]), TYPES) for i in range(8)]
     chosen = choose(portraits, 40, 0)
     assert counts(chosen, "interaction_group") == dict.fromkeys(GROUPS, 10)
     assert set(counts(chosen, "region").values()) == {4}
     assert set(Counter(c.portrait for c in chosen).values()) == {5}
     types = counts(chosen, "interaction_type")
     assert types["kissed"] == types["caressed"] == 5
-    assert sorted(types[t] for t in INTERACTION_TYPES if GROUP_OF[t] == "aggressive") == [2] * 5
+    assert sorted(types[t] for t in TYPES if VOCABULARY.group_of(t) == "aggressive") == [2] * 5
 
 
 def test_another_seed_chooses_others() -> None:
-    portraits = [portrait(f"p{i}", list(REGIONS[:10]), list(INTERACTION_TYPES)) for i in range(8)]
+    portraits = [portrait(f"p{i}", list(REGIONS[:10]), TYPES) for i in range(8)]
     assert triples(choose(portraits, 40, 0)) != triples(choose(portraits, 40, 1))
 
 

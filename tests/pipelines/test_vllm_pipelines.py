@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from pipelines.requests import Request, load_profile, prepare
-from prompts.vocabulary import INTERACTION_TYPES, REGIONS
+from prompts.vocabulary import REGIONS, VOCABULARY
 from tests.support.helpers import linked, quiet
 from tests.support.vllm_server import VllmServer
 
@@ -44,7 +44,7 @@ def test_real_interactions(vllm_server: VllmServer, samples: Path, tmp_path: Pat
     for error in rows["error"].dropna():  # a random model contradicts itself, and is not believed
         assert error["kind"] == "AnswerError"
     found = rows[rows["interaction_found"].fillna(False).astype(bool)]
-    assert found["interaction_type"].isin(INTERACTION_TYPES).all()
+    assert found["interaction_type"].isin(VOCABULARY.types).all()
     assert found["interaction_region"].isin(REGIONS).all()
 
     asked = vllm_server.requests()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backends.language.vision_language_model import AnswerError, Deferred, Question
-from prompts.vocabulary import GROUP_OF, INTERACTION_TYPES, REGIONS
+from prompts.vocabulary import REGIONS, VOCABULARY
 from stages.artifacts import Anatomy, Artifacts
 from stages.ask import MAX_FRAMES
 from stages.caption import Caption, composed
@@ -97,7 +97,7 @@ def test_geometry_answers_for_the_stand_in() -> None:
     known = {"contact_region": "nose", "contact_seconds": 0.3, "contact_motion": 0.0}
     row = stage.score(clip_of(stage, **known, contact_by_other=False))
     assert (row["interaction_region"], row["interaction_acting"]) == ("nose", "self")
-    assert row["interaction_group"] == GROUP_OF[row["interaction_type"]]
+    assert row["interaction_group"] == VOCABULARY.group_of(row["interaction_type"])
     assert row["interaction_description"] == "The person's own hand is at the nose."
 
 
@@ -184,8 +184,8 @@ def test_reactions_cover_every_visible_region_and_type() -> None:
     stage = Reactions(model)
     row = stage.score(clip_of(stage, frames=1, regions=regions("nose", "left_eye")))
     asked = {(r["region"], r["interaction_type"]) for r in row["reactions"]}
-    assert asked == {(r, t) for r in ("nose", "left_eye") for t in INTERACTION_TYPES}
-    assert len(model.questions) == len(INTERACTION_TYPES) and len(row["reactions"]) == 22
+    assert asked == {(r, t) for r in ("nose", "left_eye") for t in VOCABULARY.types}
+    assert len(model.questions) == len(VOCABULARY.types) and len(row["reactions"]) == 22
     flinch = next(
         r for r in row["reactions"] if (r["region"], r["interaction_type"]) == ("left_eye", "poked")
     )
@@ -219,7 +219,7 @@ def test_all_questions_of_a_portrait_are_queued_before_it_waits() -> None:
     stage = Reactions(model)
     with pytest.raises(Deferred):
         stage.score(clip_of(stage, frames=1, regions=regions("nose")))
-    assert len(model.questions) == len(INTERACTION_TYPES)
+    assert len(model.questions) == len(VOCABULARY.types)
 
 
 def test_artifacts_by_measurement_leave_open_what_was_not_measured() -> None:

@@ -26,7 +26,7 @@ from backends.language.vision_language_model import AnswerError, Question
 from media.decode import decode
 from media.requests import Frames
 from prompts.prompt import Answer, Prompt
-from prompts.vocabulary import InteractionType, Region
+from prompts.vocabulary import Region
 from tests.support.run_vllm import PIXELS as SMALL
 from tests.support.run_vllm import Seen
 from tests.support.tiny_vlm import PIXELS
@@ -48,7 +48,7 @@ class Everything(Answer):
     """What an answer of ours may be made of."""
 
     text: str = Field(min_length=5, max_length=80)
-    kind: InteractionType | Literal["none"]
+    kind: Literal["kissed", "blown on"] | Literal["none"]
     likely: bool | None
     grade: Annotated[int, Field(ge=1, le=5)] | None
     pixel: int = Field(ge=100, le=4095)

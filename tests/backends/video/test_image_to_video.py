@@ -17,7 +17,7 @@ from backends.video.image_to_video import AREA_480P, Animation, fit_size, resize
 from backends.video.image_warp import ImageWarp
 from backends.video.wan import WanImageToVideo, choose_offload
 from media.picture import read_picture
-from prompts.vocabulary import INTERACTION_TYPES
+from prompts.vocabulary import VOCABULARY
 from tests.support.tiny_wan import edit_index, save_tiny_wan
 
 GIB = 1024**3
@@ -132,7 +132,7 @@ def test_warp_is_seeded_and_has_no_borders(obama):
     one, same, other = (warp.animate(replace(obama, seed=seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one[1:].astype(int) - other[1:]).mean((1, 2, 3)).min() > 0
-    for kind in INTERACTION_TYPES:
+    for kind in VOCABULARY.types:
         assert warp.animate(replace(obama, interaction_type=kind)).shape[0] == 9
     assert warp.name == "stand_in_image_warp" and warp.fps == 16.0
     assert len({ImageWarp().id, warp.id, ImageWarp(fps=8).id, ImageWarp(num_frames=9).id}) == 4

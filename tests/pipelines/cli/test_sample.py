@@ -19,7 +19,7 @@ from media.sound import read_sound
 from pipelines.cli import sample as sample_cli
 from pipelines.generation import ROLES, Wish, batch_of, frames_of, portrait_of
 from pipelines.requests import load_profile, profile_roles, settings_of
-from prompts.vocabulary import INTERACTION_TYPES
+from prompts.vocabulary import VOCABULARY, load_vocabulary
 from tests.trainer.test_generate import probe
 from trainer import checkpoint as checkpoints
 from trainer.config import TrainConfig
@@ -36,13 +36,19 @@ BUCKETS = {"fps": 16, "min_frames": 9, "max_frames": 25, "area": 64 * 64}
 # The command's words
 
 
-def test_interactions_by_their_words() -> None:
-    assert sample_cli.interaction_of("poke") == "poked"
-    assert sample_cli.interaction_of("Blow-on") == "blown on" == sample_cli.interaction_of("blown_on")
-    assert sample_cli.interaction_of(None) is None
-    assert set(sample_cli.VERBS.values()) == set(INTERACTION_TYPES)
-    with pytest.raises(SettingsError, match="hug: choose one of kiss, caress"):
-        sample_cli.interaction_of("hug")
+def test_interactions_by_their_words(tmp_path: Path) -> None:
+    words = VOCABULARY
+    assert sample_cli.interaction_of("poke", words) == "poked"
+    for said in ("Blow-on", "blown_on"):
+        assert sample_cli.interaction_of(said, words) == "blown on"
+    assert sample_cli.interaction_of(None, words) is None
+    assert set(words.verbs) == set(words.types)
+    with pytest.raises(SettingsError, match=r"hug: choose one of kiss, caress, .*scratch, or .*vocabulary="):
+        sample_cli.interaction_of("hug", words)
+    (tmp_path / "mine.yaml").write_text("types: {hugged: affectionate}\nverbs: {hugged: hug}\n")
+    mine = load_vocabulary(str(tmp_path / "mine.yaml"))
+    assert {sample_cli.interaction_of(said, mine) for said in ("hug", "hugged")} == {"hugged"}
+    assert sample_cli.interaction_of("poke", mine) == "poked"
 
 
 def test_points() -> None:
