@@ -14,7 +14,6 @@ import pyarrow as pa
 from configs.reading import SettingsError
 from interavatar.settings import overrides
 from manifests import features
-from manifests.screen import Screen
 from manifests.storage import folder_of
 from media.files import MEDIA_SUFFIXES, PICTURE_SUFFIXES
 from pipelines.catalogue import PIPELINES
@@ -82,7 +81,7 @@ def score(
             raise SettingsError(f"{chosen.name} makes media: name a folder for it (folder=...)")
         program = _program(chosen, before, given, pipe, made, kind)
         row = dict.fromkeys(program.schema.names) | listing.rows[0] | given | {"stages": {}}
-        worker = Worker(program, program.steps, place, Screen(name="none", rules=[]), run_id="score")
+        worker = Worker(program, program.steps, place, run_id="score")
         ((after,), _) = worker.run([row])
         return _written(chosen, after, program, place, path)
 

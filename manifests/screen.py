@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import SettingsError, load_yaml, parse
-from manifests import store
+from manifests import storage, store
 from manifests.schema import ARROW_TYPES, OUTCOME_COLUMNS, is_outdated
 
 if TYPE_CHECKING:
@@ -227,6 +228,10 @@ class Screen(BaseModel):
         return store.with_values(store.with_values(table, "keep", keep), "drop_reasons", reasons)
 
 
+# Keeps every sample that ends without an error.
+EVERYTHING = Screen(name="everything", rules=[])
+
+
 def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     """Which values break the rule; nulls are False."""
     broken = np.zeros(len(column), bool)
@@ -373,6 +378,30 @@ def _screen(name: str, below: tuple[str, ...]) -> Screen:
     under = _screen(str(base), (*below, where))
     own = parse(Screen, values, where)
     return own.model_copy(update={"rules": overlaid(under.rules, own.rules)})
+
+
+def save_screen(screen: Screen, folder: Path) -> Path | None:
+    """Write the screen that was applied to a run as its `screen.yaml`, ready to be changed and used.
+
+    A different one that it replaces is kept as `screens/NNNN.yaml`, numbered from 0001.
+
+    Returns:
+        The file of the replaced screen; None where none was replaced.
+    """
+    text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+    current, data = folder / "screen.yaml", text.encode()
+    try:
+        replaced = storage.read_bytes(current)
+    except FileNotFoundError:
+        replaced = data
+    kept = None
+    if replaced != data:
+        names = [file.stem for file in storage.files(folder / "screens", ".yaml")]
+        numbers = [int(name) for name in names if name.isdigit()]
+        kept = folder / "screens" / f"{max(numbers, default=0) + 1:04d}.yaml"
+        storage.write_bytes(kept, replaced)
+    storage.write_bytes(current, data)
+    return kept
 
 
 def overlaid(below: Sequence[Rule], above: Sequence[Rule]) -> list[Rule]:

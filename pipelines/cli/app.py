@@ -198,10 +198,10 @@ def screen_command(
 
     with readable_errors():
         from configs.reading import SettingsError
-        from manifests.screen import Screen, compare, load_screen, rescreen
+        from manifests.screen import Screen, compare, load_screen, rescreen, save_screen
         from pipelines.cli.status import read_record
         from pipelines.engine.lock import lock
-        from pipelines.engine.record import write_run, write_screen
+        from pipelines.engine.record import write_run
         from pipelines.review.report import write_report
         from pipelines.review.verdicts import difference_lines
 
@@ -223,7 +223,7 @@ def screen_command(
             if "counts" in record:  # a run that did not finish has none
                 record["counts"] |= {"kept": counts["kept"], "dropped": counts["dropped"]}
             write_run(folder, record)
-            replaced = write_screen(folder, judge)
+            replaced = save_screen(judge, folder)
             write_report(folder)
         out().print(
             f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "

@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from manifests.schema import to_rows
-from manifests.screen import Screen
 from pipelines.engine.figures import Summary
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.program import Program
@@ -16,14 +15,14 @@ from pipelines.engine.worker import DeviceLost, Worker
 
 
 def run_inline(
-    program: Program, plan: Path, folder: Path, screen: Screen, run_id: str, rows_per_part: int
+    program: Program, plan: Path, folder: Path, run_id: str, rows_per_part: int
 ) -> Iterator[Summary]:
     """Compute every row of the plan; yields one summary for each committed part.
 
     Raises:
         RunError: the GPU was lost.
     """
-    worker = Worker(program, program.steps, folder, screen, run_id)
+    worker = Worker(program, program.steps, folder, run_id)
     with plan.open("rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=rows_per_part):
             try:

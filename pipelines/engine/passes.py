@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from manifests import storage, store
 from manifests.features import Leftovers
-from manifests.screen import Screen, rescreen
+from manifests.screen import rescreen
 from pipelines.engine.attempts import ATTEMPTS
 from pipelines.engine.figures import Summary, counts_of, stage_figures
 from pipelines.engine.inline_runner import run_inline
@@ -39,7 +39,6 @@ class Pass:
         groups: its steps as they share workers.
         listing: the input.
         folder: holds `manifest/`, and the arrays and media that its rows refer to.
-        screen: judges the rows.
         engine: where it is computed.
         settings: of the run.
         run_id: written into computed rows.
@@ -53,7 +52,6 @@ class Pass:
     groups: Sequence[Group]
     listing: Listing
     folder: Path
-    screen: Screen
     engine: Engine
     settings: Settings
     run_id: str
@@ -99,7 +97,7 @@ class Pass:
             )
         storage.remove([self._plan_file])
         storage.remove_tree(self.folder / ATTEMPTS)
-        rows = rescreen(self.manifest, self.screen)["rows"]
+        rows = rescreen(self.manifest, self.program.screen)["rows"]
         counts = counts_of(plan, total, self.manifest)
         return {
             "seconds": round(time.perf_counter() - started, 3),
@@ -143,7 +141,7 @@ class Pass:
     def _parts(self, rows: int, schema: pa.Schema) -> Iterator[Summary]:
         program, rows_per_part = replace(self.program, schema=schema), self.settings.rows_per_part
         if self.engine == "inline":
-            return run_inline(program, self._plan_file, self.folder, self.screen, self.run_id, rows_per_part)
+            return run_inline(program, self._plan_file, self.folder, self.run_id, rows_per_part)
         from pipelines.engine.ray_runner import run_ray
 
         return run_ray(
@@ -151,7 +149,6 @@ class Pass:
             self._plan_file,
             rows,
             self.folder,
-            self.screen,
             self.run_id,
             self.groups,
             rows_per_part,

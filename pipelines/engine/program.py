@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.schema import OUTCOME_COLUMNS, SOURCE_COLUMNS, manifest_schema
+from manifests.screen import EVERYTHING, Screen
 from media.decode import MEDIA_VERSION
 from pipelines.engine.pipeline import MEDIA, MediaKind, Resources
 from stages.contract import Array, Column, Stage
@@ -47,6 +48,7 @@ class Program:
         max_seconds: longest sample that is decoded, s.
         seed: of the run.
         media: what the input files are; a file that a stage made is always a video.
+        screen: judges the rows.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Program:
     max_seconds: float
     seed: int
     media: MediaKind = "video"
+    screen: Screen = EVERYTHING
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -143,11 +146,13 @@ def compile_pipeline(
     seed: int,
     input_fields: Sequence[pa.Field] = (),
     media: MediaKind = "video",
+    screen: Screen = EVERYTHING,
 ) -> Program:
-    """Check the stages' contract against their order and fingerprint each.
+    """Check the stages' contract against their order and the screen, and fingerprint each.
 
     Raises:
-        ValueError: a stage reads what no earlier stage and no input column gives, or two share a name.
+        ValueError: a stage reads what no earlier stage and no input column gives, two share a name, or the
+            screen reads a column that none writes.
     """
     columns = stage_columns(stages)
     schema = manifest_schema({k: v for k, v in columns.items() if k not in SOURCE_COLUMNS}, input_fields)
@@ -167,7 +172,8 @@ def compile_pipeline(
             written[output] = step.fingerprint
             if isinstance(what, Array):
                 owner[output] = stage.name
-    return Program(name, steps, schema, owner, max_seconds, seed, media)
+    screen.verdicts(schema.empty_table())
+    return Program(name, steps, schema, owner, max_seconds, seed, media, screen)
 
 
 def due(row: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Step], bool]:

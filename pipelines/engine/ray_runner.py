@@ -15,7 +15,6 @@ from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
 from manifests import storage
 from manifests.schema import to_rows, to_table
-from manifests.screen import Screen
 from pipelines.engine.figures import Summary
 from pipelines.engine.own_modules import send_by_value
 from pipelines.engine.pipeline import RunError
@@ -67,7 +66,6 @@ def run_ray(
     plan: Path,
     rows: int,
     folder: Path,
-    screen: Screen,
     run_id: str,
     groups: Sequence[Group],
     rows_per_part: int,
@@ -80,7 +78,6 @@ def run_ray(
         plan: Parquet file of the rows to compute.
         rows: how many rows it has.
         folder: the run's folder, on storage that all nodes share.
-        screen: judges finished rows.
         run_id: written into computed rows.
         groups: neighbouring steps that share an actor, and the resources of each actor.
         rows_per_part: largest number of rows that are committed together.
@@ -96,7 +93,7 @@ def run_ray(
         per_part = part_size(rows, sum(pool.size for pool in pools), rows_per_part)
         data = _read(plan).repartition(target_num_rows_per_block=per_part)
         for number, pool in enumerate(pools):
-            worker = Worker(program, pool.steps, folder, screen, run_id)
+            worker = Worker(program, pool.steps, folder, run_id)
             data = data.map_batches(
                 _Group,
                 fn_constructor_args=(worker, number == len(pools) - 1),

@@ -10,10 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from manifests import storage
-from manifests.screen import Screen
 from pipelines.engine.source import InputError
 
 PACKAGES = (
@@ -57,30 +54,6 @@ def write_run(folder: Path, record: Mapping[str, Any]) -> None:
     data = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "replace")
     storage.write_bytes(folder / "runs" / f"{record['run_id']}.json", data)
     storage.write_bytes(folder / "run.json", data)
-
-
-def write_screen(folder: Path, screen: Screen) -> Path | None:
-    """Write the screen that was applied, ready to be changed and given to `--screen`.
-
-    A different one that it replaces is kept as `screens/NNNN.yaml`, numbered from 0001.
-
-    Returns:
-        The file of the replaced screen; None where none was replaced.
-    """
-    text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
-    current, data = folder / "screen.yaml", text.encode()
-    try:
-        replaced = storage.read_bytes(current)
-    except FileNotFoundError:
-        replaced = data
-    kept = None
-    if replaced != data:
-        names = [file.stem for file in storage.files(folder / "screens", ".yaml")]
-        numbers = [int(name) for name in names if name.isdigit()]
-        kept = folder / "screens" / f"{max(numbers, default=0) + 1:04d}.yaml"
-        storage.write_bytes(kept, replaced)
-    storage.write_bytes(current, data)
-    return kept
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from backends.language.vision_language_model import AnswerError
 from backends.store.model_store import ModelStore, ModelStoreError
 from manifests import store
 from manifests.schema import SCHEMA_VERSION, to_rows
-from manifests.screen import Screen
+from manifests.screen import Screen, save_screen
 from pipelines.engine.figures import both
 from pipelines.engine.lock import lock
 from pipelines.engine.passes import Pass
@@ -27,7 +27,7 @@ from pipelines.engine.pipeline import Engine, Pipeline, Resources, RunError, Spl
 from pipelines.engine.plan import fan_out
 from pipelines.engine.program import Program, Step, compile_pipeline
 from pipelines.engine.progress import Progress
-from pipelines.engine.record import now, read_run, versions, write_run, write_screen
+from pipelines.engine.record import now, read_run, versions, write_run
 from pipelines.engine.settings import Profile, Settings, StageResources
 from pipelines.engine.source import InputError, Listing
 from stages.contract import Column
@@ -88,7 +88,7 @@ class Run:
                 check_lock()
                 record["vlm"] = self._spent_since(spent)
                 write_run(self.folder, record)
-            if (replaced := write_screen(self.folder, self.screen)) is not None:
+            if (replaced := save_screen(self.screen, self.folder)) is not None:
                 progress.say(f"judged by screen {self.screen.name}; the one of before is kept: {replaced}")
             return record
 
@@ -107,7 +107,7 @@ class Run:
         program = self.program()
         record["fingerprints"] = program.describe()  # of a run that is cut short, too
         write_run(self.folder, record)
-        one_pass = self._pass(program, listing, self.folder, self.screen, check_lock, listed, head_start)
+        one_pass = self._pass(program, listing, self.folder, check_lock, listed, head_start)
         figures = one_pass.execute(progress, self.retry_errors)
         while self._collect_batches(progress):
             figures = both(figures, one_pass.execute(progress))
@@ -136,11 +136,10 @@ class Run:
             ValueError: its stages do not fit together, or the screen reads a column they do not write.
         """
         p = self.pipeline
-        program = compile_pipeline(
-            p.name, p.stages, p.max_seconds, self.settings.seed, self.listing.input_fields, p.media
+        fields = self.listing.input_fields
+        return compile_pipeline(
+            p.name, p.stages, p.max_seconds, self.settings.seed, fields, p.media, self.screen
         )
-        self.screen.verdicts(program.schema.empty_table())
-        return program
 
     def cutting_program(self, split: Split) -> Program:
         """What is computed of whole videos before they are cut."""
@@ -188,9 +187,8 @@ class Run:
     ) -> tuple[Listing, dict[str, Any]]:
         """Probe whole videos and fan them out into clips; their own manifest lies in `videos/`."""
         program = self.cutting_program(split)
-        everything = Screen(name="everything", rules=[])
         folder = self.folder / "videos"
-        cutting = self._pass(program, listing, folder, everything, check_lock)
+        cutting = self._pass(program, listing, folder, check_lock)
         record["videos"] = cutting.execute(progress, self.retry_errors)
         carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
         ids = pa.array([row["sample_id"] for row in listing.rows], pa.string())
@@ -209,7 +207,6 @@ class Run:
         program: Program,
         listing: Listing,
         folder: Path,
-        screen: Screen,
         check_lock: Callable[[], None],
         listed: Collection[str] = (),
         head_start: Mapping[str, Mapping[str, Any]] | None = None,
@@ -219,7 +216,6 @@ class Run:
             groups=program.groups(self.resources_of),
             listing=listing,
             folder=folder,
-            screen=screen,
             engine=self.engine,
             settings=self.settings,
             run_id=self.run_id,

@@ -21,7 +21,6 @@ from backends.language.vision_language_model import Deferred
 from backends.running.batching import is_out_of_memory
 from manifests import features, storage, store
 from manifests.schema import ARROW_TYPES, SCHEMA_VERSION, to_table
-from manifests.screen import Screen
 from manifests.text import clean_text, without_secrets
 from media.decode import decode
 from media.files import local_copy
@@ -41,15 +40,11 @@ class Worker:
         program: the whole pipeline.
         steps: the group of it that runs here.
         folder: the run's folder.
-        screen: judges finished rows.
         run_id: written into rows that are computed.
     """
 
-    def __init__(
-        self, program: Program, steps: Sequence[Step], folder: Path, screen: Screen, run_id: str
-    ) -> None:
-        self.program, self.steps, self.folder = program, list(steps), folder
-        self.screen, self.run_id = screen, run_id
+    def __init__(self, program: Program, steps: Sequence[Step], folder: Path, run_id: str) -> None:
+        self.program, self.steps, self.folder, self.run_id = program, list(steps), folder, run_id
         self.is_ready = False
 
     def setup(self) -> None:
@@ -72,7 +67,7 @@ class Worker:
         """Judge finished rows and commit them as one part; `done`, what was computed, is completed."""
         for row in rows:
             clear_outdated(row, self.program)
-        table = self.screen.apply(to_table(list(rows), self.program.schema))
+        table = self.program.screen.apply(to_table(list(rows), self.program.schema))
         store.commit(self.folder / "manifest", table, self.run_id)
         done.rows = len(rows)
         done.kept = sum(table["keep"].to_pylist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ class Clip:
     sentence: str | None  # of an interaction clip
     caption: str | None
     arrays: Mapping[str, npt.NDArray[Any]]  # see `manifests.shards.read_arrays`
+
+    @property
+    def digest(self) -> str:
+        """Names what is encoded: the video, and the touched point, which moves the cut."""
+        return hashlib.sha256(self.video + json.dumps(self.point).encode()).hexdigest()
 
 
 @contextmanager

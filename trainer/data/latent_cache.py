@@ -82,7 +82,7 @@ class LatentCache:
 
         Args:
             path: the file.
-            made_of: `digest_of` the clip that they are wanted for.
+            made_of: the digest of the clip that they are wanted for.
 
         Raises:
             LatentError: the file is not there, damaged, or of other pictures.
@@ -125,8 +125,3 @@ class LatentCache:
 def _made_of(data: bytes) -> str:
     """From the header of a safetensors file: its length in 8 bytes, then JSON."""
     return str(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["made_of"])
-
-
-def digest_of(video: bytes, point: tuple[float, float] | None) -> str:
-    """Names what is encoded: the video, and the touched point, which moves the cut."""
-    return hashlib.sha256(video + json.dumps(point).encode()).hexdigest()

@@ -24,7 +24,7 @@ from trainer.data.batch import Batch
 from trainer.data.clip import Clip, features_at, naming, read_clip
 from trainer.data.decode import decode_clip
 from trainer.data.dropout import drop, prompt_of
-from trainer.data.latent_cache import LatentCache, digest_of
+from trainer.data.latent_cache import LatentCache
 from trainer.data.sampling_plan import SamplingPlan, clip_stream
 
 Groups = dict[tuple[str, Bucket], npt.NDArray[np.int64]]
@@ -228,9 +228,7 @@ class ClipSource:
             start = 0.0
         latents = first = None
         if self.latents is not None:
-            latents, first = self.latents.read(
-                self.latents.path(entry, bucket), digest_of(clip.video, clip.point)
-            )
+            latents, first = self.latents.read(self.latents.path(entry, bucket), clip.digest)
         frames = bucket.frames if latents is None else 1
         shown = decode_clip(clip.video, bucket, fps, start, clip.point, frames)
         times = start + np.arange(bucket.frames) / fps
@@ -256,7 +254,7 @@ class ClipSource:
         """What the latent cache encodes of a clip: its digest, and all frames of its bucket from 0 s on.
 
         Returns:
-            `digest_of` the clip, and [3, F, H, W] uint8; None where the digest is `known`.
+            the clip's digest, and [3, F, H, W] uint8; None where the digest is `known`.
 
         Raises:
             ClipError: the clip or its shard is damaged.
@@ -264,11 +262,10 @@ class ClipSource:
         """
         with naming(entry := self.entry(row)):
             clip = self._read(entry, row)
-            digest = digest_of(clip.video, clip.point)
-            if digest == known:
-                return digest, None
+            if clip.digest == known:
+                return clip.digest, None
             fps = self.config.data.buckets.fps
-            return digest, decode_clip(clip.video, self.bucket(row), fps, 0.0, clip.point).video
+            return clip.digest, decode_clip(clip.video, self.bucket(row), fps, 0.0, clip.point).video
 
     def _read(self, entry: Mapping[str, Any], row: int) -> Clip:
         return read_clip(self.folders[int(np.searchsorted(self._ends, row, side="right"))].read(entry))

@@ -172,7 +172,7 @@ def test_a_later_group_does_not_go_on_from_an_answer_that_waits(tmp_path: Path) 
     rows = to_rows(store.read(out / "manifest"))
     assert rows[0]["loud"] == "HELLO" and rows[0]["stopped"] == CLOSED
     for group in (program.steps[:2], program.steps[2:]):
-        rows, done = Worker(program, group, out, SCREEN, "a-run").run(rows)
+        rows, done = Worker(program, group, out, "a-run").run(rows)
         assert not done.computed
     assert rows[0]["stages"]["after"] != program.fingerprints["after"] and rows[0]["stopped"] == CLOSED
 

@@ -18,7 +18,8 @@ from tests.trainer.data.test_source import config, overwrite, picks_of, toys
 from trainer.config import TrainConfig
 from trainer.data import latent_cache
 from trainer.data.batch import Batch
-from trainer.data.latent_cache import LatentCache, LatentError, digest_of
+from trainer.data.clip import Clip
+from trainer.data.latent_cache import LatentCache, LatentError
 from trainer.data.loader import collate, loader
 from trainer.data.source import ClipSource, Pick
 from trainer.data.write_latents import write_latents
@@ -176,18 +177,14 @@ def test_missing_damaged_and_outdated_files_say_what_to_do(tmp_path: Path) -> No
     save_file(tensors, path)
     with pytest.raises(LatentError, match="is damaged"):
         source.load(pick)
-    save_file(tensors, path, {"made_of": digest_of(b"another video", None)})
+    save_file(tensors, path, {"made_of": Clip(b"another video", None, None, None, {}).digest})
     with pytest.raises(LatentError, match="earlier version of its clip: run"):
         source.load(pick)
 
 
 def test_a_clip_made_anew_or_touched_elsewhere_has_other_latents() -> None:
-    names = {
-        digest_of(b"v", None),
-        digest_of(b"w", None),
-        digest_of(b"v", (0.1, 0.2)),
-        digest_of(b"v", (0.2, 0.1)),
-    }
+    made_of = [(b"v", None), (b"w", None), (b"v", (0.1, 0.2)), (b"v", (0.2, 0.1))]
+    names = {Clip(video, point, None, None, {}).digest for video, point in made_of}
     assert len(names) == 4
     cache, bucket = LatentCache(Path("x"), "vae", 16.0), Bucket(9, 64, 64)
     rows = [
