@@ -112,7 +112,8 @@ def load_yaml(name: str, kind: str) -> tuple[dict[str, Any], str]:
     if Path(name).is_file():
         return load_file(name), name
     if stem not in known:
-        raise SettingsError(f"no {NOUNS[kind]} {name!r}: neither a file nor one of {', '.join(known)}")
+        what = "a folder, not a file;" if Path(name).is_dir() else "neither a file nor"
+        raise SettingsError(f"no {NOUNS[kind]} {name!r}: {what} one of {', '.join(known)}")
     where = f"configs/{kind}/{stem}.yaml"
     return _mapping((folder / f"{stem}.yaml").read_text(), where), where
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import signature
+from inspect import isfunction, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -48,9 +48,13 @@ def find_pipeline(name: str) -> Entry:
         module = _imported(Path(file))
         builder = getattr(module, inside, None)
         if builder is None:
-            own = [n for n, v in vars(module).items() if callable(v) and v.__module__ == module.__name__]
-            raise SettingsError(f"{file} has no {inside!r}{_nearest(inside, own)}")
+            raise SettingsError(f"{file} has no {inside!r}{_nearest(inside, _functions(module))}")
         return _entry(name, builder)
+    if name.endswith(".py") and Path(name).is_file():
+        inside = ", ".join(f"{name}:{function}" for function in _functions(_imported(Path(name))))
+        raise SettingsError(
+            f"{name}: name a function in it that gives a pipeline; there are: {inside or 'none'}"
+        )
     if name in PIPELINES:
         return PIPELINES[name]
     installed = entry_points(group=GROUP)
@@ -61,10 +65,18 @@ def find_pipeline(name: str) -> Entry:
             raise SettingsError(
                 f"pipeline {name}: {installed[name].value} cannot be loaded: {error}"
             ) from error
-    known = ", ".join([*PIPELINES, *sorted(installed.names)])
+    known = [*PIPELINES, *sorted(installed.names)]
+    close = get_close_matches(name, known, 1)
+    meant = f"did you mean {close[0]}? " if close else ""
     raise SettingsError(
-        f"there is no pipeline {name!r}; there are: {known}, and FILE.py:NAME for one of your own"
+        f"there is no pipeline {name!r}; {meant}there are: {', '.join(known)}, and FILE.py:NAME for one of "
+        "your own"
     )
+
+
+def _functions(module: ModuleType) -> list[str]:
+    """Names of the functions that a file defines."""
+    return [n for n, v in vars(module).items() if isfunction(v) and v.__module__ == module.__name__]
 
 
 def _imported(file: Path) -> ModuleType:

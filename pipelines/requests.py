@@ -74,14 +74,16 @@ def prepare(request: Request) -> list[Run]:
 
 
 def _check_output(request: Request) -> None:
-    """Made clips must not become input.
+    """The output is a folder, and the clips that are made in it do not become input.
 
     Raises:
-        SettingsError: the output lies inside the input.
+        SettingsError: it is a file, or lies inside the input.
     """
     output, input = request.output, request.input
     if output is None:
         return
+    if not is_remote(output) and output.is_file():
+        raise SettingsError(f"--output {output} is a file; name a folder, which need not be there yet")
     if is_remote(output):
         is_inside = f"{output}/".startswith(f"{input.rstrip('/')}/")
     else:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from inspect import isabstract
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stages.clip import Clip
 
 ColumnType = Literal["float", "int", "bool", "string", "strings", "floats", "regions", "reactions"]
+COLUMN_TYPES: Final[tuple[ColumnType, ...]] = get_args(ColumnType)
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,20 @@ class Column:
     """One column of the manifest: its type, its unit or range, and what it means.
 
     `regions` and `reactions` are lists of records; `manifests/schema.py` names their fields.
+
+    Raises:
+        ValueError: there is no such type.
     """
 
     type: ColumnType
     unit: str
     meaning: str
+
+    def __post_init__(self) -> None:
+        if self.type not in COLUMN_TYPES:
+            raise ValueError(
+                f"there is no column type {self.type!r}; choose one of {', '.join(COLUMN_TYPES)}"
+            )
 
 
 def Score(unit: str, meaning: str) -> Column:

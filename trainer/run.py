@@ -66,6 +66,7 @@ def begin(config: TrainConfig) -> Iterator[Run]:
     accelerator = accelerator_for(config)
     check_shares(config, accelerator.num_processes)
     output, main = output_folder(config), accelerator.is_main_process
+    source = ClipSource(config, config.seed)  # first, as it writes nothing and may have much to say
     with checkpoints.held(output) if main else nullcontext():
         newest = checkpoints.newest(output)
         if newest is not None:
@@ -77,7 +78,7 @@ def begin(config: TrainConfig) -> Iterator[Run]:
             folder = model_folder(config.model, output)
         half = torch.bfloat16 if config.precision == "bf16" else torch.float32
         encoders = Encoders.load(config.model, folder, accelerator.device, half)
-        source = ClipSource(config, config.seed, encoders.id if config.data.latents else None)
+        source.vae = encoders.id
         before = newest or (checkpoints.find(Path(config.init)) if config.init is not None else None)
         facts = {"embedders": known_embedders(source, before)}
         set_seed(config.seed)

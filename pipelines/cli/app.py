@@ -156,6 +156,7 @@ def run(
 def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> None:
     from pipelines.cli.console import out
     from pipelines.engine.progress import duration
+    from pipelines.review.failures import failure_lines, failures
 
     counts = record["counts"]
     lines = [
@@ -169,7 +170,8 @@ def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> 
         suffixes = ", ".join(f"{n} {suffix}" for suffix, n in sorted(record["ignored_files"].items()))
         lines.append(f"not media, passed over: {suffixes}")
     if counts["errors"]:
-        lines.append("errors are rows of the manifest (column `error`); --retry-errors computes them again")
+        lines += ["errors, rows of the manifest as all others; --retry-errors computes them again:"]
+        lines += failure_lines(failures(output / "manifest"))
     lines += [f"manifest  {output / 'manifest'}", f"report    {output / 'report.html'}"]
     for line in lines:
         out().print(line)
@@ -241,8 +243,8 @@ def status(
 
     With --json: {"runs": [...]}, one entry for each run in DIR (synthetic_interactions has two), with
     folder, pipeline, run_id, state (running, finished, failed, interrupted or killed), rows (of the
-    manifest), kept, dropped, errors, unmerged (rows committed and not merged yet) and stages: for each
-    stage computed, reused, errors and seconds.
+    manifest), kept, dropped, errors, unmerged (rows committed and not merged yet), stages (for each stage
+    computed, reused, errors and seconds) and failures (stage, message, count and first, one file of them).
     """
     from pipelines.cli.console import readable_errors
 

@@ -77,10 +77,19 @@ def readable_errors(
         _end(f"error: {error}; {packages}", 1)
     except Exception as error:
         if is_client_error(error):
-            _end(f"error: object store: {error}; run the same command again to go on", 1)
+            _end(f"error: object store: {error}; {_way_out(error)}", 1)
         if isinstance(error, (ValueError, ArithmeticError, OSError)) or _is_of_arrow(error):
             _end(f"error: {error}", 1)
         _end(traceback.format_exc().rstrip(), 1)
+
+
+def _way_out(error: Exception) -> str:
+    if "credentials" in str(error).lower():
+        return (
+            "give them in the environment, as the store's client reads them: for S3, AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
+    return "run the same command again to go on"
 
 
 def _is_of_arrow(error: Exception) -> bool:

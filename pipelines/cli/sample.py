@@ -78,7 +78,7 @@ def sample(
         settings = settings_of(chosen, overrides or ())
         kind = interaction_of(interaction, load_vocabulary(settings.vocabulary))
         wish = Wish(image, audio, point_of(at), kind, prompt, seconds)
-        _check(wish, output)
+        _check(wish, output, checkpoint)
         with tempfile.TemporaryDirectory(prefix="interavatar-") as answers:
             roles = profile_roles(chosen, settings, Path(answers))
         _make(wish, output, checkpoint, model, roles, profile, steps, guidance, seed)
@@ -125,7 +125,7 @@ def point_of(text: str | None) -> tuple[float, float] | None:
     return x, y
 
 
-def _check(wish: Wish, output: Path) -> None:
+def _check(wish: Wish, output: Path, checkpoint: Path) -> None:
     import math
 
     from configs.reading import SettingsError
@@ -136,9 +136,12 @@ def _check(wish: Wish, output: Path) -> None:
         raise SettingsError(f"--seconds {wish.seconds:g}: more than 0")
     if output.suffix.lower() != ".mp4":
         raise SettingsError(f"--output {output}: the clip is an .mp4")
-    for name, path in (("image", wish.image), ("audio", wish.audio)):
-        if path is not None and not path.is_file():
-            raise SettingsError(f"--{name} {path}: no such file")
+    given = (("--image", wish.image), ("--audio", wish.audio))
+    missing = [f"{name} {path}: no such file" for name, path in given if path and not path.is_file()]
+    if not checkpoint.exists():
+        missing.append(f"--checkpoint {checkpoint}: nothing there")
+    if missing:
+        raise SettingsError("; ".join(missing))
 
 
 def _make(

@@ -16,6 +16,7 @@ from pipelines.cli.console import out
 from pipelines.engine.lock import is_locked
 from pipelines.engine.record import read_run
 from pipelines.engine.source import InputError
+from pipelines.review.failures import Failure, failure_lines, failures
 
 FIGURES = ("computed", "reused", "errors", "seconds")  # of a stage
 
@@ -33,6 +34,7 @@ class Status:
         kept, dropped, errors: of those.
         unmerged: rows that are committed and not merged into the manifest yet.
         stages: by name how many samples were computed, reused and ended in errors, and seconds.
+        failures: why samples ended in errors, the most frequent message first.
     """
 
     folder: str
@@ -45,6 +47,7 @@ class Status:
     errors: int
     unmerged: int
     stages: Mapping[str, Mapping[str, float]]
+    failures: Sequence[Failure]
 
 
 def statuses(folder: Path) -> list[Status]:
@@ -75,10 +78,12 @@ def _status(folder: Path) -> Status:
     record = read_record(folder)
     manifest = folder / "manifest"
     rows = kept = errors = 0
+    failed: list[Failure] = []
     if store.manifest_files(manifest):  # none while videos are still being cut
         table = store.read(manifest, ["keep", "error"])
         rows, errors = table.num_rows, table.num_rows - table["error"].null_count
         kept = sum(bool(keep) for keep in table["keep"].to_pylist())
+        failed = failures(manifest) if errors else []
     state = "running" if is_locked(folder) else record["status"]
     if state == "running" and not is_locked(folder):
         state = "killed"
@@ -96,6 +101,7 @@ def _status(folder: Path) -> Status:
             name: {key: figures[key] for key in FIGURES}
             for name, figures in (record.get("stages") or {}).items()
         },
+        failures=failed,
     )
 
 
@@ -113,6 +119,8 @@ def print_text(runs: Sequence[Status]) -> None:
             f"in the manifest: {run.rows} (kept {run.kept}, dropped {run.dropped}, errors {run.errors}); "
             f"committed and not merged yet: {run.unmerged}"
         )
+        for line in failure_lines(run.failures):
+            out().print(line)
         if run.stages:
             view = Table("stage", *FIGURES)
             for name, figures in run.stages.items():

@@ -78,6 +78,7 @@ class Program:
                 "config": step.stage.config.model_dump(mode="json"),
                 "models": [m.id for m in step.stage.models],
                 "prompts": {p.name: p.hash for p in step.stage.prompts},
+                "writes": sorted(step.stage.writes),
                 **own_vocabulary(step.stage),
             }
             for step in self.steps

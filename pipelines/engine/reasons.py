@@ -84,6 +84,8 @@ def changed(now: Mapping[str, Any], before: Mapping[str, Any] | None, stage: str
     if before["prompts"] != now["prompts"]:
         names = {n for n, _ in before["prompts"].items() ^ now["prompts"].items()}
         said.append(f"prompt {', '.join(sorted(names))} changed")
+    if "writes" in before and before["writes"] != now["writes"]:  # records of before do not have it
+        said.append(f"{stage} writes {_differing(before['writes'], now['writes'])}")
     if before.get("vocabulary") != now.get("vocabulary"):
         said.append("vocabulary changed")
     return ", ".join(said) or UPSTREAM

@@ -177,6 +177,11 @@ def _walk_local(
         raise InputError(f"no such file or folder: {path}")
     root = Path(os.path.normpath(root.absolute()))  # without resolving links
     if not is_dir:
+        if root.suffix.lower() not in suffixes:
+            raise InputError(
+                f"{path} is not media of this pipeline, whose files end in {' '.join(sorted(suffixes))}, nor "
+                f"a list ({' '.join(sorted(LIST_SUFFIXES))}), which may name files of any ending"
+            )
         yield root.parent.resolve().name, root.name, local_uri(root), _size(root)
         return
     seen = set()

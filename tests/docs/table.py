@@ -144,6 +144,6 @@ ENDS = {
     ),
     "interavatar sample --checkpoint training/wan_stage2 --image face.png --audio voice.wav --at 0.5,0.4 "
     "--interaction poke --output clip.mp4": Ends(
-        "nothing was trained", 2, ("error: training/wan_stage2: no complete checkpoint here",)
+        "nothing was trained", 2, ("error: --checkpoint training/wan_stage2: nothing there",)
     ),
 }

@@ -148,7 +148,12 @@ def test_the_command_line_takes_it_too(mine: Path, tmp_path: Path) -> None:
         ("{folder}/yours.py:names", r"there is no file .*yours\.py"),
         ("{folder}/broken.py:names", r"broken\.py:2: ModuleNotFoundError: No module named 'nowhere'"),
         ("{folder}/two.py:names", r"two\.py:1: mine\.py lies beside it, .* entry point"),
-        ("talking_heads", r"no pipeline 'talking_heads'; there are: talking_head, .*, and FILE\.py:NAME"),
+        ("{folder}/mine.py", r"mine\.py: name a function in it .*; there are: .*/mine\.py:names, "),
+        (
+            "talking_heads",
+            r"no pipeline 'talking_heads'; did you mean talking_head\? there are: ",
+        ),
+        ("xyzzy", r"no pipeline 'xyzzy'; there are: talking_head, .*, and FILE\.py:NAME"),
     ],
 )
 def test_a_wrong_name_is_refused_with_the_way_out(mine: Path, name: str, message: str) -> None:

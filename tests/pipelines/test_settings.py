@@ -170,6 +170,12 @@ def test_an_unknown_name_lists_the_known_ones(load: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize("load", [load_profile, load_screen])
+def test_a_folder_is_no_file(load: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"': a folder, not a file; one of "):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("load", [load_profile, load_screen])
 @pytest.mark.parametrize(
     ("content", "said"),
     [("a: [1", "is not valid YAML"), ("- 1\n", "must be a mapping"), ("", "must be a mapping")],

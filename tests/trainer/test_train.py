@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from configs.reading import SettingsError
+from manifests.shards import MissingShards
 from pipelines.cli import train as train_cli
 from tests.support.shard_toys import EMBEDDERS, toy_shards
 from trainer import run as loop
@@ -314,6 +315,14 @@ def test_folders_that_cannot_be(configure: Configure, changes: dict[str, Any]) -
 def test_an_absent_init(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere: no complete checkpoint here"):
         train(configure(init=str(tmp_path / "nowhere")))
+
+
+def test_missing_shards_are_said_before_anything_is_written(configure: Configure, tmp_path: Path) -> None:
+    data = DATA | {"shards": [str(tmp_path / "nowhere")]}
+    config = configure(data=data, output=str(tmp_path / "anew"))
+    with pytest.raises(MissingShards, match="nowhere is no finished folder of shards"):
+        train(config)
+    assert not (tmp_path / "anew").exists()
 
 
 def test_learning_rate(configure: Configure) -> None:

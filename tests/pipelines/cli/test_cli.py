@@ -141,7 +141,7 @@ def test_a_missing_input_is_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pipeline", "options", "said"),
     [
-        ("taking_head", [], r"no pipeline 'taking_head'; there are: talking_head, real_inter.*, toy"),
+        ("taking_head", [], r"no pipeline 'taking_head'; did you mean talking_head\?.*, toy, and FILE"),
         ("toy", ["--profile", "lapptop"], r"no profile 'lapptop': neither a file nor one of gpu, laptop"),
         (
             "toy",
@@ -206,7 +206,7 @@ def test_a_damaged_record_is_refused_by_name(files: Path, command: str, damage: 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, files: Path) -> None:
     (tmp_path / "file").write_text("")
     command = ("run", "toy", "--engine", "inline", "--input", files, "--output")
-    assert "cannot write to" in refused(2, *command, tmp_path / "file")
+    assert f"--output {tmp_path / 'file'} is a file; name a folder" in refused(2, *command, tmp_path / "file")
     assert "cannot write to" in refused(2, *command, tmp_path / "file" / "deeper")
 
 
@@ -223,7 +223,8 @@ def test_a_run_counts_errors_and_says_where_things_are(tmp_path: Path, files: Pa
     done = run_toy(files, out, "--set", "square.raise_on=clip0001.mp4")
     assert done.exit_code == 0
     assert "5 samples in, 5 out: kept 4, dropped 0, errors 1 (computed 5, reused 0" in done.stdout
-    assert "passed over: 1 .txt" in done.stdout and "--retry-errors computes them again" in done.stdout
+    assert "passed over: 1 .txt" in done.stdout and "--retry-errors computes them again:\n" in done.stdout
+    assert f"\n  1 in square: cannot square clip0001.mp4 ({files / 'clip0001.mp4'})\n" in done.stdout
     assert (
         f"manifest  {out / 'manifest'}" in done.stdout and f"report    {out / 'report.html'}" in done.stdout
     )
@@ -335,6 +336,7 @@ def test_status_counts_what_is_merged_and_what_waits(tmp_path: Path, files: Path
     done = invoke("status", out)
     assert done.exit_code == 0 and ": finished" in done.stdout
     assert "in the manifest: 5 (kept 4, dropped 0, errors 1); committed and not merged yet: 2" in done.stdout
+    assert f"\n  1 in square: cannot square clip0001.mp4 ({files / 'clip0001.mp4'})\n" in done.stdout
     assert re.search(r"square\W+4\W+0\W+1\b", done.stdout)
     (out / "run.json").write_text(json.dumps(record(out) | {"status": "running"}))
     assert "killed; run the same command again to go on" in invoke("status", out).stdout
@@ -452,6 +454,14 @@ def test_status_as_json_has_the_same_figures(tmp_path: Path, files: Path) -> Non
         "dropped": 0,
         "errors": 1,
         "unmerged": 0,
+        "failures": [
+            {
+                "stage": "square",
+                "message": "cannot square clip0001.mp4",
+                "count": 1,
+                "first": str(files / "clip0001.mp4"),
+            }
+        ],
     }
     assert all(key in invoke("status", "--help").stdout for key in (*run, "stages", "computed", "seconds"))
     assert "is not the folder of a run" in refused(2, "status", files, "--json")

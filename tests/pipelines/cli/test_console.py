@@ -159,6 +159,23 @@ def test_ctrl_c_and_a_missing_package_say_the_way_out(capsys: pytest.CaptureFixt
     assert said == "error: No module named 'accelerate'; pip install 'interavatar[train]'\n"
 
 
+@pytest.mark.parametrize(
+    ("message", "way_out"),
+    [
+        ("Unable to locate credentials", "give them in the environment"),
+        ("Could not connect to the endpoint URL", "run the same command again to go on"),
+    ],
+)
+def test_what_an_object_stores_client_says_has_a_way_out(
+    message: str, way_out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})
+    with pytest.raises(typer.Exit) as ended, readable_errors():
+        raise kind(message)
+    assert ended.value.exit_code == 1
+    assert f"error: object store: {message}; {way_out}" in capsys.readouterr().err
+
+
 def test_an_exit_passes() -> None:
     with pytest.raises(typer.Exit) as ended, readable_errors():
         raise typer.Exit(3)

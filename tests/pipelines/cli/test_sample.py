@@ -242,6 +242,8 @@ def test_wrong_use(trained: Path, samples: Path, tmp_path: Path) -> None:
     assert "write X,Y" in said(2, at="5,5", interaction="poke")
     assert "no such file" in said(2, image=tmp_path / "none.jpg")
     assert "no such file" in said(2, audio=tmp_path / "none.wav")
+    both = said(2, image=tmp_path / "none.jpg", audio=tmp_path / "none.wav", checkpoint=tmp_path / "no")
+    assert all(name in both for name in ("none.jpg: no such", "none.wav: no such", "no: nothing there"))
     assert "the clip is an .mp4" in said(2, output=tmp_path / "clip.avi")
     assert "more than 0" in said(2, seconds="-1")
     assert "trained on clips of 0.56 to 1.56 s" in said(2, seconds="9")

@@ -204,6 +204,12 @@ def test_stages_that_do_not_fit_together_are_refused() -> None:
         compile_pipeline("p", [Length(), Length()], 30, 0)
 
 
+def test_an_unknown_type_of_a_column_is_refused_where_it_is_written() -> None:
+    kind: Any = "str"
+    with pytest.raises(ValueError, match=r"no column type 'str'; choose one of float, int, bool, string, "):
+        Column(kind, "", "A name.")
+
+
 def test_a_screen_on_an_unknown_column_is_refused(tmp_path: Path) -> None:
     screen = Screen(name="s", rules=[Rule(reason="r", column="nowhere", min=1, source="none")])
     run = make_run(toy_stages(), make_files(tmp_path / "in", 1), tmp_path / "out", screen=screen)

@@ -99,4 +99,7 @@ def test_what_differs_between_two_fingerprints() -> None:
     assert changed(now, before, "s") == (
         "s.fps 2.0 -> 4.0, s's version 1 -> 2, model a@1 -> a@2, prompt p changed"
     )
+    written = {"writes": ["a", "b"]}
+    assert changed(before | written, before | {"writes": ["a"]}, "s") == "s writes none -> b"
+    assert changed(before | written, before, "s") == "something that it reads is computed anew"
     assert changed(before, before, "s") == "something that it reads is computed anew"

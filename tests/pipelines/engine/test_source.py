@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from media.files import PICTURE_SUFFIXES
 from pipelines.engine.source import InputError, Listing, list_input, sample_id
 
 NAMES = ["a.mp4", "b.MOV", "sub/c.mkv", "sub/deep/d d.webm"]
@@ -211,6 +212,16 @@ def test_an_input_without_media_is_refused_and_says_what_it_holds(tmp_path: Path
     for path in (root, root / "*.jpg"):
         with pytest.raises(InputError, match=rf"no media in {re.escape(str(path))} .*other files"):
             list_input(str(path))
+
+
+def test_a_single_file_of_another_kind_is_refused_and_a_list_may_name_it(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "c", ["n.txt", "m.jpg", "clip"])
+    for name in ("n.txt", "m.jpg", "clip"):
+        with pytest.raises(InputError, match=rf"{name} is not media of this pipeline.* a list .*\.jsonl"):
+            list_input(str(root / name))
+    assert len(list_input(str(root / "m.jpg"), suffixes=PICTURE_SUFFIXES).rows) == 1
+    (root / "l.csv").write_text("uri\nclip\n")
+    assert [row["source_uri"] for row in list_input(str(root / "l.csv")).rows] == [str(root / "clip")]
 
 
 def test_names_with_glob_characters_are_names_where_they_exist(tmp_path: Path) -> None:

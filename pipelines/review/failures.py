@@ -1,0 +1,58 @@
+"""Why samples of a run ended in errors: what `run` and `status` say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from manifests import store
+
+NAMED = 5  # kinds of failure that are shown
+LONGEST = 200  # characters of a message that are shown
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Samples that ended in the same error.
+
+    Attributes:
+        stage: where.
+        message: of the error.
+        count: of samples.
+        first: address of one of them, the first in the manifest's order.
+    """
+
+    stage: str
+    message: str
+    count: int
+    first: str
+
+
+def failures(manifest: Path) -> list[Failure]:
+    """The errors of a manifest, the most frequent first."""
+    table = store.read(manifest, ["error", "source_uri"])
+    table = table.filter(pc.is_valid(table["error"]))
+    found: dict[tuple[str, str], list[str]] = {}
+    for error, uri in zip(table["error"].to_pylist(), table["source_uri"].to_pylist(), strict=True):
+        found.setdefault((error["stage"], error["message"]), []).append(uri)
+    listed = (Failure(stage, message, len(uris), uris[0]) for (stage, message), uris in found.items())
+    return sorted(listed, key=lambda failure: (-failure.count, failure.stage, failure.message))
+
+
+def failure_lines(found: Sequence[Failure]) -> Iterator[str]:
+    """A line for each of the most frequent errors: how many samples, the stage, the message, one file."""
+    for failure in found[:NAMED]:
+        message = " ".join(failure.message.split())
+        if len(message) > LONGEST:
+            message = f"{message[:LONGEST]}..."
+        yield f"  {failure.count} in {failure.stage}: {message} ({_such_as(failure)})"
+    if len(found) > NAMED:
+        rest = sum(failure.count for failure in found[NAMED:])
+        yield f"  {rest} with {len(found) - NAMED} other messages"
+
+
+def _such_as(failure: Failure) -> str:
+    return failure.first if failure.count == 1 else f"such as {failure.first}"
