@@ -12,7 +12,7 @@ setup: .venv/.done
 .venv/.done: pyproject.toml deploy/locks/laptop.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps \
 		-r deploy/locks/laptop.txt -e .
 	touch $@
 
@@ -23,7 +23,7 @@ setup-models: .venv/models/.done
 MODELS := .venv/models/bin
 .venv/models/.done: pyproject.toml deploy/locks/models.txt | .venv/.done
 	$(PYTHON) -m venv --clear .venv/models
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(MODELS)/python --no-deps \
+	$(BIN)/uv pip install --quiet --python $(MODELS)/python --no-deps \
 		-r deploy/locks/models.txt -e .
 	$(MODELS)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python napari-cotrack==0.1.7
 	touch $@
@@ -44,7 +44,11 @@ check: setup
 # Processes that run tests at once.
 WORKERS ?= 2
 
-test: check test-laptop test-models
+# One line after the other, but that the second environment is installed beside the checks.
+test: setup
+	$(MAKE) -j2 check setup-models
+	$(MAKE) test-laptop
+	$(MAKE) test-models
 
 test-laptop: setup setup-models .venv/demo-media
 	$(BIN)/python -m pytest -n $(WORKERS)
