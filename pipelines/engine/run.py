@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Run:
             KeyboardInterrupt: after what was finished has been made safe.
         """
         self._check_weights(progress)
-        listing = self.samples()
+        listing = self.samples
         with lock(self.folder) as check_lock:
             before = read_run(self.folder)
             if before is not None and before["pipeline"] != self.pipeline.name:
@@ -113,6 +114,7 @@ class Run:
             figures = both(figures, one_pass.execute(progress))
         return figures
 
+    @cached_property
     def samples(self) -> Listing:
         """The run's input; of a second step what is chosen from the manifest that the first has written."""
         return self.listing if self.choose is None else self.choose()

@@ -102,7 +102,7 @@ NOT_RUN = {
     "ray up ray_cluster.yaml": NotRun("starts machines in a cloud", describes_a_cluster),
     "ray dashboard ray_cluster.yaml &": NotRun("there is no such cluster", describes_a_cluster),
     "interavatar train --config configs/train/wan_stage2.yaml": NotRun(
-        "no weights of Wan; stage 1's run says so", is_a_configuration
+        "no weights of Wan", is_a_configuration
     ),
     "uv pip install 'cotracker @ git+https://github.com/facebookresearch/co-tracker.git'": NotRun(
         "comes over the network", installed_on_every_worker
@@ -140,7 +140,9 @@ ENDS = {
         ("submitted", NO_GPU_PACKAGES, "failed"),
     ),
     "interavatar train --config configs/train/wan_stage1.yaml": Ends(
-        "no weights of Wan", 1, ("error: models/Wan2.1-1.3B/image_encoder: no CLIP image encoder there",)
+        "the shards are of toys, whose features are narrower than a face embedder's",
+        2,
+        ("error: identity of toy face is 4 wide, model.identity_dim is 512: set it to",),
     ),
     "interavatar sample --checkpoint training/wan_stage2 --image face.png --audio voice.wav --at 0.5,0.4 "
     "--interaction poke --output clip.mp4": Ends(
