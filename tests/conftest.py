@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,43 +26,22 @@ collect_ignore = [] if find_spec("cotracker") else ["models"]
 
 
 class Groups(LoadScopeScheduling):
-    """Tests of a scope run in one process."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return scope_of(nodeid)
-
-
-def scope_of(nodeid: str) -> str:
     """Which tests run in one process: those of a module, as they share its fixtures.
 
     So do all that start Ray, and all that ask the one vLLM server.
     """
-    return _scope_of_module(nodeid.partition("::")[0])
 
-
-@cache
-def _scope_of_module(module: str) -> str:
-    text = (ROOT / module).read_text()
-    if "pytest.mark.ray" in text:
-        return "ray"
-    return "vllm" if "vllm_server" in text else module
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        text = (ROOT / module).read_text()
+        if "pytest.mark.ray" in text:
+            return "ray"
+        return "vllm" if "vllm_server" in text else module
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Where tests run in several processes."""
-    config.option.loadscopereorder = False
     return Groups(config, log)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Scopes that take long come first, so that at the end no process works alone."""
-    slow = {scope_of(item.nodeid) for item in items if item.get_closest_marker("slow")} - {"ray", "vllm"}
-    quick = {scope_of(item.nodeid) for item in items} - slow - {"ray", "vllm"}
-    # Each process is handed two at once: what waits behind Ray's is a quick one.
-    order = ["ray", "vllm", *sorted(quick)[:1], *sorted(slow)]
-    places = {scope: place for place, scope in enumerate(order)}
-    items.sort(key=lambda item: places.get(scope_of(item.nodeid), len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,12 @@
-"""The gpu profile from the command line on a CPU: all pipelines with tiny random weights."""
+"""The gpu profile from the command line on a CPU: doctor, and all pipelines with tiny random weights."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,31 @@ import pandas as pd
 import pytest
 import yaml
 
+from backends.store.model_catalogue import known_models
 from backends.store.model_store import ModelStore
 from manifests.features import load_features
 from prompts.vocabulary import REGIONS, VOCABULARY
-from tests.models.gpu_profile import RANDOM, given, interavatar
-from tests.models.tiny_store import VLM
+from tests.models.tiny_store import SETTINGS, VLM
 from tests.support.helpers import linked
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 # CoTracker has no smaller network, and its time goes with frames and points.
 QUICK = ("motion.fps=2", "motion.grid_size=4", "motion.short_side=64")
+RANDOM = "stand_in_random_"
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+def interavatar(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, on the gpu profile."""
+    command = [sys.executable, "-m", "pipelines", *arguments, "--profile", "gpu"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "VLLM_LOGGING_LEVEL": "ERROR", "COLUMNS": "400"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1100)
+
+
+def given(store: ModelStore, *more: str) -> list[str]:
+    overrides = (*SETTINGS, f"models={store.location}", *more)
+    return [word for override in overrides for word in ("--set", override)]
 
 
 def run(pipeline: str, source: Path, output: Path, store: ModelStore, *settings: str) -> None:
@@ -39,6 +56,21 @@ def complete(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     for error in rows["error"].dropna():
         assert error["kind"] == "AnswerError", error
     return record, rows
+
+
+def test_doctor_lists_every_missing_file(tmp_path: Path) -> None:
+    done = interavatar("doctor", "--set", f"models={tmp_path / 'nothing'}", "--set", "device=cpu")
+    assert done.returncode == 1, done.stderr
+    for name, entry in known_models().items():
+        for file in entry.files:
+            assert str(tmp_path / "nothing" / name / file) in done.stdout, file
+
+
+def test_doctor_is_green_with_a_store(tiny_store: ModelStore) -> None:
+    done = interavatar("doctor", *given(tiny_store, *VLM))
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    assert RANDOM + "qwen2.5-vl-7b-instruct@" in done.stdout  # it was loaded, and says what it is
+    assert RANDOM + "wan2.2-i2v-a14b@" in done.stdout
 
 
 def test_a_wrong_weight_stops_a_run_before_the_first_sample(
