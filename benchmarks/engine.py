@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.media import copies, real_clips, to_720p
-from manifests.screen import Screen
+from manifests.screen import EVERYTHING
 from media.decode import decode
 from media.requests import Frames
 from pipelines.engine.pipeline import Pipeline
@@ -86,7 +86,7 @@ def by_engine(engine: Engine) -> Callable[[Path, Path], None]:
 
     def run(folder: Path, output: Path) -> None:
         pipeline = Pipeline("benchmark", [Work()], "none", max_seconds=60)
-        profile, screen = Profile(name="benchmark", roles={}), Screen(name="none", rules=[])
+        profile, screen = Profile(name="benchmark", roles={}), EVERYTHING
         this = Run(pipeline, list_input(str(folder)), output, profile, Settings(), screen, engine)
         record = this.execute(Progress(Console(file=io.StringIO())))
         assert record["counts"]["errors"] == 0 and record["counts"]["ids_out"] == len(list(folder.iterdir()))

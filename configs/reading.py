@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -91,6 +91,13 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if both else value
     return result
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """For the end of a message: the known name that a wrong one is like, or else all of them."""
+    known = list(dict.fromkeys(known))
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(known) or 'none'}"
 
 
 def load_yaml(name: str, kind: str) -> tuple[dict[str, Any], str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from configs.reading import SettingsError
+from configs.reading import SettingsError, nearest
 from interavatar.settings import overrides
 from manifests import features
 from manifests.storage import folder_of
@@ -112,7 +111,7 @@ def _pipeline_with(stage: str | type[Stage] | Stage, kind: MediaKind, profile: s
             return name
         known += stages
     if isinstance(stage, str):
-        raise SettingsError(f"no pipeline has a stage {stage!r}{_nearest(stage, known)}")
+        raise SettingsError(f"no pipeline has a stage {stage!r}{nearest(stage, known)}")
     return _FIRST[kind]
 
 
@@ -131,7 +130,7 @@ def _chosen(stage: str | type[Stage] | Stage, pipe: Pipeline) -> tuple[Stage, Se
         if is_own:
             return own, before
     elif isinstance(stage, str):
-        raise SettingsError(f"{pipe.name} has no stage {stage!r}{_nearest(stage, names)}")
+        raise SettingsError(f"{pipe.name} has no stage {stage!r}{nearest(stage, names)}")
     else:
         before = pipe.stages
     if isinstance(stage, Stage):
@@ -202,8 +201,3 @@ def _written(
         fingerprint = program.fingerprints[stage.name]
         written |= features.load(features.feature_path(folder, row["sample_id"], stage.name, fingerprint))
     return {name: written[name] for name in stage.writes}
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(dict.fromkeys(known))}"

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from configs.reading import SettingsError
+from configs.reading import SettingsError, nearest
 from pipelines.catalogue import PIPELINES
 from pipelines.engine.own_modules import OWN_MODULE
 from pipelines.engine.pipeline import Pipeline
@@ -48,7 +48,7 @@ def find_pipeline(name: str) -> Entry:
         module = _imported(Path(file))
         builder = getattr(module, inside, None)
         if builder is None:
-            raise SettingsError(f"{file} has no {inside!r}{_nearest(inside, _functions(module))}")
+            raise SettingsError(f"{file} has no {inside!r}{nearest(inside, _functions(module))}")
         return _entry(name, builder)
     if name.endswith(".py") and Path(name).is_file():
         inside = ", ".join(f"{name}:{function}" for function in _functions(_imported(Path(name))))
@@ -129,8 +129,3 @@ def _entry(name: str, builder: Any) -> Entry:
             "`def mine(models: Roles, settings: MySettings) -> Pipeline`; MySettings derives from Settings"
         )
     return settings, builder
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(known) or 'none'}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from backends.language.openai_endpoint import served_model
 from backends.language.vision_language_model import AnswerError
 from backends.roles import Roles, build_roles, weights_of
 from backends.store.model_store import ModelStore
-from configs.reading import SettingsError, load_yaml, merged, parse, parse_overrides
+from configs.reading import SettingsError, load_yaml, merged, nearest, parse, parse_overrides
 from manifests.screen import Screen, load_screen
 from manifests.storage import is_remote
 from manifests.text import public_url
@@ -82,10 +81,10 @@ def _check_output(request: Request) -> None:
     output, input = request.output, request.input
     if output is None:
         return
-    if not is_remote(output) and output.is_file():
-        raise SettingsError(f"--output {output} is a file; name a folder, which need not be there yet")
     if is_remote(output):
         is_inside = f"{output}/".startswith(f"{input.rstrip('/')}/")
+    elif output.is_file():
+        raise SettingsError(f"--output {output} is a file; name a folder, which need not be there yet")
     else:
         is_inside = Path(input).is_dir() and output.resolve().is_relative_to(Path(input).resolve())
     if is_inside:
@@ -207,9 +206,9 @@ def _check_resources(profile: Profile) -> None:
     known = ["default", *stage_names()]
     for name in profile.resources:
         if name not in known:
-            close = get_close_matches(name, known, 1)
-            nearest = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
-            raise SettingsError(f"profile {profile.name}: resources: there is no stage {name}; {nearest}")
+            raise SettingsError(
+                f"profile {profile.name}: resources: there is no stage {name}{nearest(name, known)}"
+            )
 
 
 def _screen(named: str | None, profile: Profile, pipe: Pipeline) -> Screen:

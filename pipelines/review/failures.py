@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,12 @@ def failures(manifest: Path) -> list[Failure]:
     """The errors of a manifest, the most frequent first."""
     table = store.read(manifest, ["error", "source_uri"])
     table = table.filter(pc.is_valid(table["error"]))
-    found: dict[tuple[str, str], list[str]] = {}
-    for error, uri in zip(table["error"].to_pylist(), table["source_uri"].to_pylist(), strict=True):
-        found.setdefault((error["stage"], error["message"]), []).append(uri)
-    listed = (Failure(stage, message, len(uris), uris[0]) for (stage, message), uris in found.items())
+    what = (pc.struct_field(table["error"], name).to_pylist() for name in ("stage", "message"))
+    counts, first = Counter[tuple[str, str]](), dict[tuple[str, str], str]()
+    for stage, message, uri in zip(*what, table["source_uri"].to_pylist(), strict=True):
+        counts[stage, message] += 1
+        first.setdefault((stage, message), uri)
+    listed = (Failure(*error, count, first[error]) for error, count in counts.items())
     return sorted(listed, key=lambda failure: (-failure.count, failure.stage, failure.message))
 
 

@@ -262,10 +262,11 @@ class ClipSource:
         """
         with naming(entry := self.entry(row)):
             clip = self._read(entry, row)
-            if clip.digest == known:
-                return clip.digest, None
+            digest = clip.digest
+            if digest == known:
+                return digest, None
             fps = self.config.data.buckets.fps
-            return clip.digest, decode_clip(clip.video, self.bucket(row), fps, 0.0, clip.point).video
+            return digest, decode_clip(clip.video, self.bucket(row), fps, 0.0, clip.point).video
 
     def _read(self, entry: Mapping[str, Any], row: int) -> Clip:
         return read_clip(self.folders[int(np.searchsorted(self._ends, row, side="right"))].read(entry))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import fsspec
 import pytest
 
-from manifests.screen import Screen
+from manifests.screen import EVERYTHING
 from pipelines.engine import other_folder
 from pipelines.engine.other_folder import LOOKS, refuse_other_folder
 from pipelines.engine.source import InputError, list_input
@@ -34,9 +34,6 @@ class Size(Stage):
 
     def score(self, clip: Clip) -> dict[str, Any]:
         return {"bytes": clip["source_size"]}
-
-
-EVERYTHING = Screen(name="everything", rules=[])
 
 
 def put(folder: str, files: dict[str, bytes]) -> str:
