@@ -40,8 +40,8 @@ from backends.pictures.openclip import OpenClipEmbedder
 from backends.running.batching import is_out_of_memory
 from backends.store.weights import Weights
 from benchmarks import random_weights
+from benchmarks.media import run_ffmpeg
 from media.decode import decode
-from media.ffmpeg import run_ffmpeg
 from media.requests import Frames
 
 Images = Sequence[npt.NDArray[np.uint8]]

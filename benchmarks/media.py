@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-from media.ffmpeg import local_input, run_ffmpeg
-from media.files import VIDEO_SUFFIXES, MediaError
+import imageio_ffmpeg
+
+from media.files import VIDEO_SUFFIXES
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_ffmpeg(*arguments: str | float | Path) -> None:
+    """Run FFmpeg's command; a file it would write to is replaced.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-y", "-v", "error", *map(str, arguments)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
 
 
 def real_clips() -> list[Path]:
@@ -31,9 +43,9 @@ def to_720p(clips: list[Path], folder: Path, seconds: float) -> list[Path]:
     for clip in clips:
         target = folder / f"{clip.stem}.mp4"
         try:
-            run_ffmpeg("-t", seconds, *local_input(clip), "-vf", scale, *h264, target)
+            run_ffmpeg("-t", seconds, "-i", clip, "-vf", scale, *h264, target)
             smaller.append(target)
-        except MediaError:
+        except subprocess.CalledProcessError:
             target.unlink(missing_ok=True)
     return smaller
 

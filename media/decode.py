@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,25 +12,37 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
 
 from media.files import MediaError
-from media.orientation import UPRIGHT, Orientation, orientation_of
+from media.orientation import UPRIGHT, Orientation
 from media.reader import SAME_TIME, Pass, Reader, open_media, start_of
-from media.requests import Audio, Frames
+from media.requests import Audio, Frames, Request
+from media.shown import Image, Shower, Size, common_size, fitted, short_side_size
 from media.sound import Mono
+from media.spool import Spool
 
 # Raised by hand when a change here alters frames or samples: every stage that sees them is computed again.
-MEDIA_VERSION = 2
+MEDIA_VERSION = 3
+PEAK_RATE = 16_000  # Hz
+# Pictures of a clip are kept in memory; those of a longer video, which is only cut, on disk from here on, s.
+LONG_S = 120.0
 
 
 @dataclass
 class Decoded:
     """What one pass over a file gave. Times are seconds on the clip's clock.
 
-    header_fps and header_seconds are the container's claims, null where it makes none; frame_times are
-    measured. content_hash is the SHA-256 of the compressed packets that were read, so the same media in
-    another file has the same hash.
+    width and height are those of the clip as shown. Where pictures change theirs (`size_changes`), it is the
+    size that most of them have, and the others are fitted in with black beside.
+
+    header_fps, header_seconds (of the pictures) and file_seconds (of the longest stream) are the container's
+    claims, null where it makes none; frame_times are measured. read_s: where the last packet of any stream
+    that was read ends. goes_on: there are pictures behind the range. content_hash is the SHA-256 of the
+    compressed packets that were decoded, so the same media in another file has the same hash.
+
+    parts: how many recordings follow each other in the file, each with time stamps of its own.
+    interlaced_share: of the frames. sound_changes: how often rate or channels of the sound change.
+    audio_peak: the largest absolute sample at `PEAK_RATE`; None without sound, or where it was not read.
     """
 
     format: str = ""
@@ -42,6 +55,13 @@ class Decoded:
     orientation: Orientation = UPRIGHT
     header_fps: float | None = None
     header_seconds: float | None = None
+    file_seconds: float | None = None
+    read_s: float = 0.0
+    goes_on: bool = False
+    parts: int = 1
+    size_changes: int = 0
+    interlaced_share: float = 0.0
+    sound_changes: int = 0
     frame_times: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     video_bytes: int = 0
     content_hash: str = ""
@@ -52,27 +72,9 @@ class Decoded:
     audio_codec: str | None = None
     audio_rate: int | None = None
     audio_channels: int | None = None
-    frames: dict[Frames, tuple[list[float], list[npt.NDArray[np.uint8]]]] = field(default_factory=dict)
+    frames: dict[Frames, tuple[list[float], Sequence[npt.NDArray[np.uint8]]]] = field(default_factory=dict)
     audio: dict[Audio, npt.NDArray[np.float32] | None] = field(default_factory=dict)
-
-
-def short_side_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height scaled so that the shorter is `short_side`; never enlarged."""
-    scale = min(1.0, short_side / min(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _upright_size(frame: VideoFrame, aspect: float, orientation: Orientation) -> tuple[int, int]:
-    return orientation.size(max(1, round(frame.width * aspect)), frame.height)
-
-
-def _to_rgb(frame: VideoFrame, size: tuple[int, int], orientation: Orientation) -> npt.NDArray[np.uint8]:
-    """The frame as upright RGB of `size` (width, height)."""
-    width, height = orientation.size(*size)
-    # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
-    small = frame.reformat(width, height, format="yuv420p", interpolation=Interpolation.AREA)
-    image = np.asarray(small.reformat(format="rgb24").to_ndarray(), np.uint8)
-    return np.ascontiguousarray(orientation.upright(image))
+    audio_peak: float | None = None
 
 
 class _Sampler:
@@ -82,7 +84,7 @@ class _Sampler:
         self.request = request
         self.next_tick = -math.inf
         self.times: list[float] = []
-        self.images: list[npt.NDArray[np.uint8]] = []
+        self.images: list[Image] | Spool = []
 
     def wants(self, time: float) -> bool:
         if self.request.fps is None:
@@ -95,17 +97,33 @@ class _Sampler:
             self.next_tick = time + step
         return True
 
+    def take(self, image: Image, time: float) -> None:
+        """Keep a picture."""
+        if time > LONG_S and isinstance(self.images, list):
+            self.images = Spool(self.images)
+        self.times.append(time)
+        self.images.append(image)
+
+    def taken(self, size: Size) -> tuple[list[float], Sequence[Image]]:
+        """Times and pictures, all of the size that those of a clip of `size` have."""
+        size = short_side_size(*size, self.request.short_side)
+        for index, image in enumerate(self.images):
+            if image.shape[1::-1] != size:
+                self.images[index] = fitted(image, size)
+        return self.times, self.images
+
 
 def decode(
     path: Path,
-    requests: Iterable[Frames | Audio],
+    requests: Iterable[Request],
     start_s: float | None = None,
     end_s: float | None = None,
     max_seconds: float = math.inf,
 ) -> Decoded:
     """Read `path` once, from `start_s` to `end_s`, and keep what `requests` ask for.
 
-    The clip's clock starts at `start_s` after the earliest of the file's video and audio.
+    The clip's clock starts at `start_s` after the earliest of the file's video and audio. What is right is
+    said in `media.reader`.
 
     Raises:
         MediaError: not a media file, no video stream, no decodable frame, an empty range, or longer than
@@ -115,16 +133,15 @@ def decode(
     requests = list(dict.fromkeys(requests))
     start = start_s or 0.0
     with open_media(path) as reader:
-        claimed = (reader.header_seconds or 0.0) - start
-        if end_s is not None:
-            claimed = min(claimed, end_s - start)
-        if claimed > max_seconds:
-            raise _too_long(f"{claimed:.0f} s", max_seconds)
-        for one in reader.passes(start, end_s, any(isinstance(request, Audio) for request in requests)):
+        if not reader.is_measured:
+            claimed = min((reader.header_seconds or 0.0), math.inf if end_s is None else end_s) - start
+            if claimed > max_seconds:
+                raise _too_long(f"{claimed:.0f} s", max_seconds)
+        for one in reader.passes(start, end_s, not all(isinstance(r, Frames) for r in requests)):
             taken = _Taken(reader, requests, max_seconds)
             for frame, time in one:
                 taken.take(frame, time)
-        return taken.decoded(one, math.inf if end_s is None else end_s - start)
+        return taken.decoded(one, start, max_seconds if end_s is None else min(end_s - start, max_seconds))
 
 
 def _too_long(seconds: str, limit: float) -> MediaError:
@@ -145,7 +162,6 @@ def _described(reader: Reader) -> Decoded:
         coded_width=context.width,
         coded_height=context.height,
         header_fps=None if reader.rate is None else float(reader.rate),
-        header_seconds=reader.header_seconds,
         video_start_s=start_of(reader.picture),
     )
     if reader.sound is not None:
@@ -159,59 +175,77 @@ def _described(reader: Reader) -> Decoded:
 class _Taken:
     """What the requests get of one pass over a file."""
 
-    def __init__(self, reader: Reader, requests: list[Frames | Audio], max_seconds: float) -> None:
+    def __init__(self, reader: Reader, requests: list[Request], max_seconds: float) -> None:
         self.reader, self.max_seconds = reader, max_seconds
         self.out = _described(reader)
+        self.shower = Shower(reader.aspect)
         self.samplers = [_Sampler(r) for r in requests if isinstance(r, Frames)]
-        heard = [r for r in requests if isinstance(r, Audio)]
-        self.out.audio = dict.fromkeys(heard)
-        self.tracks = [Mono(r, self.out.audio_channels or 1) for r in heard if reader.sound is not None]
+        self.out.audio = dict.fromkeys(r for r in requests if isinstance(r, Audio))
+        self.tracks: dict[Audio, Mono] = {}
+        if reader.sound is not None and not all(isinstance(r, Frames) for r in requests):
+            kept = self.out.audio
+            self.tracks = {r: Mono(r, keeps=r in kept) for r in (*kept, Audio(PEAK_RATE))}
         self.times: list[float] = []
+        self.interlaced = 0
+        self.sizes: Counter[Size] = Counter()  # frames of each size
 
     def take(self, frame: VideoFrame | AudioFrame, time: float) -> None:
         """The next frame of picture or sound."""
         if isinstance(frame, VideoFrame):
             self._see(frame, time)
-        else:
-            for track in self.tracks:
+        elif time <= self.max_seconds:
+            for track in self.tracks.values():
                 track.hear(frame, time)
 
     def _see(self, frame: VideoFrame, time: float) -> None:
         if time > self.max_seconds:
             raise _too_long(f"over {self.max_seconds:.0f} s", self.max_seconds)
-        out = self.out
+        self.out.size_changes += self.shower.see(frame)
         if not self.times:
-            out.orientation = orientation_of(frame)
-            out.width, out.height = _upright_size(frame, self.reader.aspect, out.orientation)
+            self.out.orientation = self.shower.orientation
         self.times.append(time)
-        images: dict[tuple[int, int], npt.NDArray[np.uint8]] = {}
+        self.sizes[self.shower.size] += 1
+        self.interlaced += frame.interlaced_frame
+        images: dict[Size, Image] = {}
         for sampler in self.samplers:
             if not sampler.wants(time):
                 continue
-            target = short_side_size(out.width, out.height, sampler.request.short_side)
+            target = short_side_size(*self.shower.size, sampler.request.short_side)
             if target not in images:
-                images[target] = _to_rgb(frame, target, out.orientation)
-            sampler.times.append(time)
-            sampler.images.append(images[target])
+                images[target] = self.shower.rgb(frame, target)
+            sampler.take(images[target], time)
 
-    def decoded(self, one: Pass, length: float) -> Decoded:
-        """All of it, after the pass over at most `length` s."""
-        out = self.out
-        out.decode_errors = self.reader.damaged
+    def decoded(self, one: Pass, start: float, length: float) -> Decoded:
+        """All of it, after the pass over at most `length` s from `start` on."""
+        out, reader = self.out, self.reader
+        out.decode_errors = reader.damaged
         if not self.times:
-            corrupt = f"{out.decode_errors} packets are corrupt"
-            why = corrupt if out.decode_errors else "the stream holds no frames"
-            raise MediaError(f"no video frame can be decoded: {why}")
+            raise MediaError(self._no_frame(one, start))
+        out.header_seconds, out.file_seconds = reader.header_seconds, reader.file_seconds
+        out.read_s, out.goes_on, out.parts = reader.end_s, one.goes_on, reader.parts
         out.content_hash, out.video_bytes = one.hash.hexdigest(), one.video_bytes
         out.frame_times = np.asarray(self.times)
+        out.width, out.height = size = common_size(self.sizes)
+        out.interlaced_share = self.interlaced / len(self.times)
         for sampler in self.samplers:
-            out.frames[sampler.request] = (sampler.times, sampler.images)
-        for track in self.tracks:
-            out.audio[track.request] = track.finish(length)
+            out.frames[sampler.request] = sampler.taken(size)
+        for request, track in self.tracks.items():
+            samples = track.finish(length)
+            if request in out.audio:
+                out.audio[request] = samples
+            if request.rate == PEAK_RATE:
+                out.audio_peak, out.sound_changes = min(track.peak, 1.0), track.changes
         return out
 
+    def _no_frame(self, one: Pass, start: float) -> str:
+        if one.last_s is not None and one.last_s < 0:
+            return f"the range starts at {start:.2f} s, the pictures end at {start + one.last_s:.2f} s"
+        corrupt = f"{self.out.decode_errors} packets are corrupt"
+        why = corrupt if self.out.decode_errors else "the stream holds no frames"
+        return f"no video frame can be decoded: {why}"
 
-def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
+
+def still(path: Path, at_s: float, short_side: int) -> Image:
     """One upright RGB frame near `at_s` of the file's pictures, found by seeking; for previews only.
 
     Raises:
@@ -225,11 +259,10 @@ def still(path: Path, at_s: float, short_side: int) -> npt.NDArray[np.uint8]:
                 found = frame
                 if time >= at_s - SAME_TIME:
                     break
-            aspect = reader.aspect
+            if found is None:
+                raise MediaError("the stream holds no frames")
+            shower = Shower(reader.aspect)
+            shower.see(found)
+            return shower.rgb(found, short_side_size(*shower.size, short_side))
     except MediaError as error:
         raise MediaError(f"no frame at {at_s:.2f} s: {error}") from error
-    if found is None:
-        raise MediaError(f"no frame at {at_s:.2f} s")
-    orientation = orientation_of(found)
-    size = _upright_size(found, aspect, orientation)
-    return _to_rgb(found, short_side_size(*size, short_side), orientation)

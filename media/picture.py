@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from media.decode import Decoded, short_side_size
+from media.decode import Decoded
 from media.files import MediaError, open_regular
-from media.requests import Audio, Frames
+from media.requests import Audio, AudioPeak, Request
+from media.shown import short_side_size
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 # Pillow's own limit against decompression bombs: 256 MiB of RGB.
@@ -38,7 +39,8 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uin
                 if image.width * image.height > max_pixels:  # nothing is decoded yet
                     raise _too_large(f"{image.width}x{image.height} pixels", max_pixels)
                 image.load()
-                return np.array(_to_rgb(ImageOps.exif_transpose(image)), np.uint8)
+                ImageOps.exif_transpose(image, in_place=True)
+                return np.array(_to_rgb(image), np.uint8)
         except MediaError:
             raise
         except UnidentifiedImageError as error:
@@ -55,20 +57,23 @@ def _too_large(what: str, limit: int) -> MediaError:
 
 def _to_rgb(image: Any) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its values go beyond 16 bits")
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        table = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
+        image = Image.fromarray(table[values.astype(np.uint16)])
     if image.mode == "F":
         raise ValueError("its values are fractions of an unknown range")
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    rgb: Image.Image = image.convert("RGB")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        shown = Image.new("RGB", image.size, "white")
+        shown.paste(image, mask=image.getchannel("A"))
+        return shown
+    rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
     return rgb
 
 
-def decode_picture(path: Path, requests: Iterable[Frames | Audio]) -> Decoded:
+def decode_picture(path: Path, requests: Iterable[Request]) -> Decoded:
     """A picture as a clip of one frame at time 0, without sound.
 
     Raises:
@@ -78,13 +83,15 @@ def decode_picture(path: Path, requests: Iterable[Frames | Audio]) -> Decoded:
     image = read_picture(path)
     height, width = image.shape[:2]
     digest = hashlib.sha256(f"{width}x{height}|".encode())
-    digest.update(image.tobytes())
+    digest.update(np.ascontiguousarray(image).data)
     out = Decoded(format=_format(path), width=width, height=height, content_hash=digest.hexdigest())
     out.frame_times = np.zeros(1)
     made: dict[int, npt.NDArray[np.uint8]] = {}
     for request in requests:
         if isinstance(request, Audio):
             out.audio[request] = None
+            continue
+        if isinstance(request, AudioPeak):
             continue
         if request.short_side not in made:
             made[request.short_side] = smaller(image, request.short_side)

@@ -1,4 +1,18 @@
-"""An open media file: its streams on one clock, and the frames of a range of it (PyAV)."""
+"""An open media file: its streams on one clock, and the frames of a range of it (PyAV).
+
+What is right is what a player shows, and what FFmpeg's own command gives:
+
+- Pictures come in the order of presentation, at their times of presentation; where a file stores none (AVI,
+  raw streams), the n-th picture is shown at the n-th time of decoding. Edit lists are obeyed.
+- Zero of the clock is the beginning of picture or sound, whichever comes first.
+- A range is frame for frame the same as a decode of the whole file, wherever it begins.
+- Times that begin again (joined recordings) go on where all streams had ended before (`media.clock`).
+- Of several streams FFmpeg's choice is taken, which heeds their dispositions (default, commentary, cover);
+  one that cannot be decoded makes room for the next.
+
+How a stored frame is shown (display matrix, aspect, interlacing, high dynamic range, sizes that change) is
+`media.shown`, how sound lies on the clock (holes, overlaps, changed rates and channels) is `media.sound`.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +20,34 @@ import contextlib
 import hashlib
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.audio.frame import AudioFrame
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
+from media.clock import JUMPING, NO_TIMES, Clock, Stamps
 from media.files import NO_OTHER_FILES, MediaError, ffmpeg_reason, open_regular
+from media.seeking import is_indexed
 
 BUFFER = 1 << 20  # bytes that are read at once
 SAME_TIME = 1e-6  # times closer than this are one, s
-# Some formats land behind the place that was asked for: then from further back, at last from the start; s.
-BACK = (0.0, 2.0, math.inf)
-# MPEG-TS is sought by times of decoding, which lie before those of presentation: so far at the beginning, s.
-LEAD = 10.0
+# Where a jump lands behind its place: from so much further back, at last from the start; s.
+BACK = (0.0, 10.0, math.inf)
+# Sound is decoded from so long before a range, s: Opus needs 80 ms until it is exact, MP3 borrows bits
+# from up to nine frames before.
+LEAD = 0.25
+# Of a picture, beyond which memory and the encoder of shards are at their end.
+MAX_PIXELS = 64 << 20
+MAX_SIDE = 16_384
+ASPECT = 10.0  # the widest or highest pixel that is believed
+# Packets of pictures that may wait for their key frame to be known, bytes; beyond, all are decoded.
+HELD = 64 << 20
 
 
 @contextlib.contextmanager
@@ -40,36 +64,71 @@ def open_media(source: Path | bytes, picture: bool = True, sound: bool = True) -
         OSError: the file cannot be opened.
     """
     with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file:
+        reader = Reader(file, picture, sound)
         try:
-            container = av.open(file, "r", container_options=NO_OTHER_FILES, buffer_size=BUFFER)
-        except (av.FFmpegError, ValueError) as error:
-            raise MediaError(f"not a readable media file: {ffmpeg_reason(error)}") from error
-        with container:
-            yield Reader(container, picture, sound)
+            yield reader
+        finally:
+            reader.close()
 
 
 class Reader:
-    """The picture and the sound of an open file, on the file's clock.
+    """The picture and the sound of an open file, on the file's clock; see the module for what is right.
 
-    Frames come in the order of presentation, each at its own time of presentation. Zero of the clock is the
-    beginning of picture or sound, whichever comes first, of those that were taken. Frames are as they are
-    stored: `media.orientation` says how they are shown, `aspect` how wide a pixel is.
-
-    Of the reader and its streams nothing may be used once the file is closed; frames may.
+    Frames are as they are stored. Of the reader and its streams nothing may be used once the file is closed;
+    frames may.
 
     video, sound: PyAV's streams; None where there is none or it is not wanted.
     origin: zero of the clock in the time stamps of the file, s.
     damaged: packets that could not be read or decoded since the last jump.
+    end_s: where the last packet of any stream ends that was read since the last jump, s on the clock.
     """
 
-    def __init__(self, container: Any, picture: bool, sound: bool) -> None:
-        self.container = container
-        self.video: Any = _video_stream(container) if picture else None
-        self.sound: Any = _sound_stream(container) if sound else None
+    def __init__(self, file: BinaryIO, picture: bool, sound: bool) -> None:
+        self._file, self._wants = file, (picture, sound)
+        self._open()
+        self._is_indexed = self._has_moved = False
+        place = file.tell()
+        try:
+            self._is_indexed = is_indexed(file, self.container.format.name)
+        finally:
+            file.seek(place)
+        self._begin()
+
+    def close(self) -> None:
+        """Close the container; the file is left open."""
+        self.container.close()
+
+    def _open(self) -> None:
+        picture, sound = self._wants
+        self._file.seek(0)
+        try:
+            self.container: Any = av.open(
+                self._file, "r", container_options=NO_OTHER_FILES, buffer_size=BUFFER
+            )
+        except (av.FFmpegError, ValueError, OverflowError) as error:
+            raise MediaError(f"not a readable media file: {ffmpeg_reason(error)}") from error
+        try:
+            self.video: Any = _video_stream(self.container) if picture else None
+            self.sound: Any = _sound_stream(self.container) if sound else None
+        except MediaError:
+            self.close()
+            raise
         if self.video is not None:
-            self.video.codec_context.thread_count = 1  # one process a core: the work is parallel over clips
+            context = self.video.codec_context
+            context.thread_count = 1  # one process a core: the work is parallel over clips
+            context.options = {"max_pixels": str(MAX_PIXELS)}
+            if context.width * context.height > MAX_PIXELS or max(context.width, context.height) > MAX_SIDE:
+                self.close()
+                raise MediaError(f"its pictures are too large: {context.width}x{context.height} pixels")
         self.origin = min((start_of(stream) for stream in self.streams), default=0.0)
+
+    def _begin(self) -> None:
+        """Nothing has been read since the last jump."""
         self.damaged = 0
+        self.end_s = 0.0
+        self._clock = Clock(self.container, self.streams, self._is_indexed)
+        self._stamps = None if self.video is None else Stamps(self.container, self.video)
+        self._next_sound: float | None = None  # time stamp of the next frame of sound, s
 
     @property
     def streams(self) -> list[Any]:
@@ -78,8 +137,9 @@ class Reader:
 
     @property
     def aspect(self) -> float:
-        """Width of a stored pixel, in heights of it."""
-        return float(self.picture.sample_aspect_ratio or 1)
+        """Width of a stored pixel, in heights of it; a claim beyond all cameras counts as square."""
+        aspect = float(self.picture.sample_aspect_ratio or 1)
+        return aspect if 1 / ASPECT <= aspect <= ASPECT else 1.0
 
     @property
     def rate(self) -> Fraction | None:
@@ -87,11 +147,38 @@ class Reader:
         return self.picture.average_rate or None
 
     @property
+    def parts(self) -> int:
+        """How many recordings follow each other in what was read since the last jump."""
+        return self._clock.parts
+
+    @property
     def header_seconds(self) -> float | None:
-        """How long the pictures last, as the container claims for them or for all of it; None: no claim."""
+        """How long the pictures last, as the container claims of them; None: it makes no claim.
+
+        FFmpeg measures it in MPEG-TS, from the first and last time stamp, and guesses it in raw streams.
+        """
+        if self._has_no_times or self.parts > 1:
+            return None
         if self.picture.duration is not None:
             return float(self.picture.duration * self.picture.time_base)
-        return None if self.container.duration is None else self.container.duration / av.time_base
+        return _matroska_duration(self.picture)
+
+    @property
+    def file_seconds(self) -> float | None:
+        """How long the longest stream lasts, as the container claims; None: it makes no claim."""
+        container = self.container
+        if container.duration is None or self._has_no_times or self.parts > 1:
+            return None
+        return _after(container.duration / av.time_base, (container.start_time or 0) / av.time_base)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether durations come from time stamps, which joined recordings lead astray, not from a header."""
+        return self.container.format.name in JUMPING
+
+    @property
+    def _has_no_times(self) -> bool:
+        return bool(self.container.format.flags & NO_TIMES)
 
     @property
     def picture(self) -> Any:
@@ -108,29 +195,55 @@ class Reader:
 
         A file that breaks off ends there.
         """
-        packets = self.container.demux(*streams)
+        self._has_moved = True
+        wanted = {stream.index for stream in streams}
+        packets = self.container.demux()
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
                 return
-            except av.FFmpegError:
+            except (av.FFmpegError, ValueError, OverflowError, IndexError):
+                # IndexError: PyAV where a stream appears in the middle of a file.
                 self.damaged += 1
                 return
-            yield packet
+            self._clock.place(packet)
+            if packet.pts is not None:
+                end = self.time_of(packet) + float((packet.duration or 0) * packet.time_base)
+                self.end_s = max(self.end_s, end)
+            if packet.stream.index in wanted:
+                yield packet
 
     def frames(self, packet: Any) -> list[Any] | None:
-        """Frames with a time that a packet completes; None: it is damaged."""
+        """Frames that a packet completes, each with its time stamp; None: it is damaged."""
+        stamps = self._stamps if self.video is not None and packet.stream.index == self.video.index else None
+        if stamps is not None:
+            stamps.sent(packet)
         try:
-            return [frame for frame in packet.decode() if frame.pts is not None]
-        except av.FFmpegError:
+            frames = packet.decode()
+        except (av.FFmpegError, ValueError, OverflowError):
             self.damaged += 1
+            if stamps is not None:
+                stamps.lost()
             return None
+        for frame in frames:
+            if stamps is not None:
+                frame.pts = stamps.time_of(frame)
+            else:
+                self._stamp_sound(frame)
+        return list(frames)
+
+    def _stamp_sound(self, frame: Any) -> None:
+        """Sound without a stamp follows what came before."""
+        if frame.pts is None:
+            time = self._next_sound
+            frame.pts = round((self.origin if time is None else time) / float(frame.time_base))
+        self._next_sound = float(frame.pts * frame.time_base) + frame.samples / frame.sample_rate
 
     def passes(self, start_s: float = 0.0, end_s: float | None = None, sound: bool = True) -> Iterator[Pass]:
         """Passes over a range, each to be read before the next is asked for; the last one counts.
 
-        There is more than one where jumping lands behind the beginning of the range.
+        There is more than one where decoding could not begin before the beginning of the range.
 
         Args:
             start_s: where the range begins on the clock, s.
@@ -145,12 +258,10 @@ class Reader:
         return self._passes(start_s, math.inf if end_s is None else end_s - start_s, sound)
 
     def _passes(self, start_s: float, length: float, sound: bool) -> Iterator[Pass]:
-        late = 1.5 / float(self.rate or 10)
-        streams = self.streams if sound else [self.picture]
-        for is_beginning in self._jumps(start_s):
-            one = Pass(self, streams, start_s, length, math.inf if is_beginning else late)
+        for lead in self._leads(start_s):
+            one = Pass(self, self.streams if sound else [self.picture], start_s, length, lead)
             yield one
-            if one.first_s is not None and not one.is_late:
+            if not one.is_late:
                 return
 
     def pictures_near(self, time: float, exact_s: float = math.inf) -> Iterator[tuple[VideoFrame, float]]:
@@ -160,10 +271,10 @@ class Reader:
             time: on the clock, s.
             exact_s: earlier than so long before `time` only those come that others are made from.
         """
-        for is_beginning in self._jumps(time):
+        for lead in self._leads(time):
             last = -math.inf
-            for frame, at in self._pictures(time - exact_s):
-                if last == -math.inf and at > time and not is_beginning:
+            for frame, at in self._pictures(lead, time - exact_s):
+                if last == -math.inf and at > time + SAME_TIME and lead.may_miss:
                     break
                 if at > last:
                     yield frame, at
@@ -171,31 +282,76 @@ class Reader:
             if last > -math.inf:
                 return
 
-    def _pictures(self, exact_from: float) -> Iterator[tuple[VideoFrame, float]]:
-        """Pictures from where the file stands; before `exact_from` only those that others are made from."""
-        for packet in self.packets([self.picture]):
-            is_early = packet.pts is not None and self.time_of(packet) < exact_from
-            self.picture.codec_context.skip_frame = "NONREF" if is_early else "DEFAULT"
-            for frame in self.frames(packet) or ():
-                yield frame, self.time_of(frame)
+    def _pictures(self, lead: Lead, exact_from: float) -> Iterator[tuple[VideoFrame, float]]:
+        """Pictures of a lead and what follows; before `exact_from` only those that others are made from."""
+        for read in self.packets([self.picture]):
+            for packet in lead.release(read):
+                # Where times are counted, every picture counts.
+                is_early = self._is_indexed and packet.pts is not None and self.time_of(packet) < exact_from
+                self.picture.codec_context.skip_frame = "NONREF" if is_early else "DEFAULT"
+                for frame in self.frames(packet) or ():
+                    yield frame, self.time_of(frame)
 
-    def _jumps(self, time: float) -> Iterator[bool]:
-        """Jump to a time on the clock, each time further back; whether it is the beginning, which must do."""
-        if time <= 0:
-            yield True
-            return
-        for back in BACK:
-            self._jump(max(0.0, time - back))
-            yield back == math.inf
-        self._jump(-LEAD)
-        yield True
+    def _leads(self, time: float) -> Iterator[Lead]:
+        """Ways to come to a time on the clock, each surer than the one before; the file stands at each."""
+        if time > 0:
+            for back in BACK if self._is_indexed else (math.inf,):
+                at = time - LEAD - back
+                if at > 0:
+                    self._jump(at)
+                else:
+                    self._rewind()
+                yield Lead(self, time, at > 0)
+                if at <= 0:
+                    break
+        self._rewind()
+        yield Lead(self, -math.inf, False)
 
     def _jump(self, time: float) -> None:
-        self.damaged = 0
         try:
             self.container.seek(int((self.origin + time) * av.time_base), backward=True)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OverflowError) as error:
             raise MediaError(f"cannot go to {time:g} s: {ffmpeg_reason(error)}") from error
+        self._begin()
+        self._has_moved = True
+
+    def _rewind(self) -> None:
+        """To the beginning, by opening the file anew: seeking to 0 s lands behind it in MPEG-TS."""
+        if self._has_moved:
+            self.close()
+            self._open()
+            self._begin()
+
+
+class Lead:
+    """Packets of pictures on the way to a time: only those from the last key frame before it are decoded.
+
+    may_miss: packets were left out, so a picture at the time may be missing.
+    """
+
+    def __init__(self, reader: Reader, time: float, has_jumped: bool) -> None:
+        self._reader, self._time = reader, time
+        self.may_miss = has_jumped
+        self._is_open = time == -math.inf
+        self._held: list[Any] = []
+        self._bytes = 0
+
+    def release(self, packet: Any) -> list[Any]:
+        """Packets to decode now that this one has been read."""
+        if self._is_open:
+            return [packet]
+        stamp = packet.dts if packet.pts is None else packet.pts
+        at = math.inf if stamp is None else float(stamp * packet.time_base) - self._reader.origin
+        if packet.is_keyframe and at <= self._time + SAME_TIME:
+            self.may_miss |= bool(self._held)
+            self._held, self._bytes = [], 0
+        self._held.append(packet)
+        self._bytes += packet.size
+        if at <= self._time + SAME_TIME and self._bytes < HELD:
+            return []
+        self._is_open = True
+        held, self._held = self._held, []
+        return held
 
 
 class Pass:
@@ -205,48 +361,63 @@ class Pass:
     below 0. Sound and picture each go on until a frame lies behind the end, and stop there alone.
 
     first_s: time of the first picture, s; None: there was none yet.
+    last_s: time of the latest picture that was decoded, be it before or behind the range, s.
+    goes_on: there is a picture behind the range.
     video_bytes: size of the packets of pictures from the first one on.
-    hash: of all packets that were read, those on the way to the beginning included.
+    hash: of all packets that were decoded, those on the way to the beginning included.
+    is_late: pictures at the beginning may be missing; it then ends there.
     """
 
-    def __init__(
-        self, reader: Reader, streams: list[Any], start_s: float, length: float, patience: float
-    ) -> None:
-        self._reader, self._streams = reader, streams
-        self._start_s, self._length, self._patience = start_s, length, patience
+    def __init__(self, reader: Reader, streams: list[Any], start_s: float, length: float, lead: Lead) -> None:
+        self._reader, self._streams, self._lead = reader, streams, lead
+        self._start_s, self._length = start_s, length
         self.first_s: float | None = None
+        self.last_s: float | None = None
+        self.goes_on = False
         self.video_bytes = 0
+        self.is_late = False
         self.hash = PacketHash(streams)
 
-    @property
-    def is_late(self) -> bool:
-        """Whether the first picture came so late that some before it may be missing: it then ends there."""
-        return self.first_s is not None and self.first_s >= self._patience
-
     def __iter__(self) -> Iterator[tuple[VideoFrame | AudioFrame, float]]:
-        waiting = {stream.index for stream in self._streams}
-        for packet in self._reader.packets(self._streams):
-            index = packet.stream.index
-            is_picture = packet.stream.type == "video"
-            frames = self._reader.frames(packet)
-            if frames is None:
-                continue
-            if packet.size and index in waiting:
-                self.hash.update(packet)
-            for frame in frames:
-                time = self._reader.time_of(frame, self._start_s)
-                if time >= self._length - SAME_TIME:
-                    waiting.discard(index)
-                elif not is_picture or time >= -SAME_TIME:
-                    if is_picture and self.first_s is None:
-                        self.first_s = time
-                        if self.is_late:
+        reader, waiting = self._reader, {stream.index for stream in self._streams}
+        is_certain = False  # a picture from before the beginning, or at it, has been decoded
+        for read in reader.packets(self._streams):
+            is_picture = read.stream.type == "video"
+            index = read.stream.index
+            for packet in self._lead.release(read) if is_picture else self._near(read):
+                frames = reader.frames(packet)
+                if frames is None:
+                    continue
+                if packet.size and index in waiting:
+                    self.hash.update(packet)
+                for frame in frames:
+                    time = reader.time_of(frame, self._start_s)
+                    if is_picture:
+                        if self.last_s is not None and time < self.last_s:
+                            reader.damaged += 1  # no order of presentation
+                            continue
+                        self.last_s = time
+                        is_certain |= time <= SAME_TIME
+                        if not is_certain and self._lead.may_miss:
+                            self.is_late = True
                             return
-                    yield frame, time
-            if is_picture and self.first_s is not None and index in waiting:
-                self.video_bytes += packet.size
+                    if time >= self._length - SAME_TIME:
+                        waiting.discard(index)
+                        self.goes_on |= is_picture
+                    elif not is_picture or time >= -SAME_TIME:
+                        if is_picture and self.first_s is None:
+                            self.first_s = time
+                        yield frame, time
+                if is_picture and self.first_s is not None and index in waiting:
+                    self.video_bytes += packet.size
             if not waiting:
                 return
+        self.is_late = not is_certain and self._lead.may_miss
+
+    def _near(self, packet: Any) -> list[Any]:
+        """The packet of sound, unless it lies too far before the range to matter."""
+        is_far = packet.pts is not None and self._reader.time_of(packet, self._start_s) < -LEAD
+        return [] if is_far and self._start_s > 0 else [packet]
 
 
 class PacketHash:
@@ -274,14 +445,35 @@ def _video_stream(container: Any) -> Any:
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         raise MediaError("no video stream" + (" (audio only)" if container.streams.audio else ""))
-    best = container.streams.best("video")
-    stream = best if best in moving else moving[0]
-    if stream.codec_context is None:
+    chosen = _best(moving, container.streams.best("video"))
+    if chosen is None:
         raise MediaError("no decoder for the video stream")
-    return stream
+    return chosen
 
 
 def _sound_stream(container: Any) -> Any:
-    """The stream that FFmpeg deems best, or None; also where there is no decoder for it."""
-    stream = container.streams.best("audio")
-    return None if stream is None or stream.codec_context is None else stream
+    """The stream that FFmpeg deems best of those that can be decoded, or None."""
+    return _best(list(container.streams.audio), container.streams.best("audio"))
+
+
+def _best(streams: list[Any], best: Any) -> Any:
+    """FFmpeg's choice if it can be decoded, or else the default one, or the first."""
+    usable = [stream for stream in streams if stream.codec_context is not None]
+    if best in usable:
+        return best
+    return next((s for s in usable if s.disposition & Disposition.default), next(iter(usable), None))
+
+
+def _matroska_duration(stream: Any) -> float | None:
+    """What a track's tag says, s: FFmpeg writes where it ends, mkvmerge how long it lasts."""
+    for name, text in stream.metadata.items():
+        found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text) if name.startswith("DURATION") else None
+        if found is not None:
+            hours, minutes, seconds = found.groups()
+            return _after(3600 * int(hours) + 60 * int(minutes) + float(seconds), start_of(stream))
+    return None
+
+
+def _after(end: float, start: float) -> float:
+    """A duration, of an end that counts from zero or from the start."""
+    return end - start if end > start > 0 else end

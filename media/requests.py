@@ -21,3 +21,11 @@ class Audio:
     """The sound track a stage wants: mono float32 in [-1, 1] at `rate` samples a second."""
 
     rate: int = 16000
+
+
+@dataclass(frozen=True)
+class AudioPeak:
+    """That the sound is read, so that its peak is known and the hash covers it; nothing of it is kept."""
+
+
+Request = Frames | Audio | AudioPeak

@@ -82,21 +82,28 @@ def write_video(
         stream = add_h264(container, (width, height), _fraction(fps), crf, "medium")
         codec = stream.codec_context
         codec.color_primaries = codec.color_trc = codec.colorspace = BT709
-        track = None if sound is None else container.add_stream("aac", rate=sound_rate, layout="mono")
+        track = None if sound is None else add_aac(container, sound_rate)
         for image in frames:
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame = frame.reformat(format=PIXELS, dst_colorspace="ITU709", dst_color_range=LIMITED_RANGE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if track is not None and sound is not None:
-            _write_sound(container, track, sound[: round(len(frames) / fps * sound_rate)], sound_rate)
+            write_sound(container, track, sound[: round(len(frames) / fps * sound_rate)])
 
 
-def _write_sound(container: Any, track: Any, sound: npt.NDArray[np.float32], rate: int) -> None:
-    frame = AudioFrame.from_ndarray(np.ascontiguousarray(sound)[None], format="fltp", layout="mono")
-    frame.sample_rate = rate
-    frame.pts = 0
-    container.mux(track.encode(frame))
+def add_aac(container: Any, rate: int) -> Any:
+    """A stream of mono AAC of a rate, Hz."""
+    return container.add_stream("aac", rate=rate, layout="mono")
+
+
+def write_sound(container: Any, track: Any, sound: npt.NDArray[np.float32]) -> None:
+    """Encode all of a sound, mono float32 [N] in [-1, 1] at the track's rate, from 0 s on."""
+    if len(sound):
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(sound)[None], format="fltp", layout="mono")
+        frame.sample_rate = track.codec_context.sample_rate
+        frame.pts = 0
+        container.mux(track.encode(frame))
     container.mux(track.encode())
 
 

@@ -99,7 +99,7 @@ def talking_head(models: Roles, settings: TalkingHeadSettings) -> Pipeline:
 
 def clip_ranges(video: Mapping[str, Any], clip_seconds: Span) -> list[Span]:
     """Shot-pure ranges of a probed video, s; empty for one that is short enough or could not be read."""
-    duration, cuts = video["duration_s"], video["cut_times"]
-    if duration is None or cuts is None or duration <= clip_seconds[1]:
+    duration, starts, ends = (video[name] for name in ("duration_s", "shot_starts", "shot_ends"))
+    if duration is None or starts is None or duration <= clip_seconds[1]:
         return []
-    return split(cuts, duration, *clip_seconds)
+    return split(zip(starts, ends, strict=True), *clip_seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ class FrameSequence:
     """Frames of one clip at one rate and size.
 
     times: float64 [T], seconds on the clip's clock (0 is the start of the sample, sound and picture alike).
-    images: T arrays, uint8 [H, W, 3], RGB, upright (rotation and pixel aspect applied).
+    images: T arrays of one size, uint8 [H, W, 3], RGB, upright (rotation and pixel aspect applied). Those of
+        a video of minutes lie on disk: each access reads one.
     """
 
     times: npt.NDArray[np.float64]
-    images: list[npt.NDArray[np.uint8]]
+    images: Sequence[npt.NDArray[np.uint8]]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,4 +1,4 @@
-"""Clips of variable frame rate, re-encoded at a constant one for stages that need it (ffmpeg)."""
+"""Clips of variable frame rate, re-encoded at a constant one for stages that need it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from manifests.storage import making
-from media.ffmpeg import write_constant_rate
+from media.constant_rate import write_constant_rate
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
 
@@ -17,11 +17,10 @@ STANDARD_RATES = (10.0, 12.0, 12.5, 15.0, 20.0, 24.0, 25.0, 30.0, 48.0, 50.0, 60
 class ConstantRate(Stage):
     """Writes a constant-rate copy of a clip whose frame intervals vary; others pass untouched.
 
-    Sound is resampled to follow the picture's clock. The copy is written under a name made of sample
-    and fingerprint, in one step, so that it is made once.
+    The copy is written under a name made of sample and fingerprint, in one step, so that it is made once.
 
     Raises (as the sample's error):
-        MediaError: ffmpeg could not convert the clip.
+        MediaError: no picture can be decoded any more.
     """
 
     class Config(StageConfig):
@@ -29,7 +28,8 @@ class ConstantRate(Stage):
 
         crf: int = Field(16, ge=0, le=51, description="x264 quality of the copy; lower is better.")
 
-    reads = ("variable_frame_rate", "fps", "content_hash", "has_audio", "start_s", "end_s")
+    version: ClassVar[int] = 2
+    reads = ("variable_frame_rate", "fps", "content_hash", "width", "height", "start_s", "end_s")
     writes: ClassVar = {
         "media_uri": Column("string", "path or URL", "The file that holds the sample's media now."),
         "constant_rate_fps": Score("frames/s", "Rate of the copy; null where none was needed."),
@@ -37,7 +37,7 @@ class ConstantRate(Stage):
 
     @property
     def sees(self) -> tuple[()]:
-        """Nothing: ffmpeg reads the file."""
+        """Nothing: the file is read once more, as a whole."""
         return ()
 
     def score(self, clip: Clip) -> dict[str, Any]:
@@ -58,6 +58,6 @@ class ConstantRate(Stage):
                     self.config.crf,
                     clip["start_s"],
                     clip["end_s"],
-                    bool(clip["has_audio"]),
+                    (clip["width"], clip["height"]),
                 )
         return {"media_uri": str(target), "constant_rate_fps": fps}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self,
 
 from pydantic import BaseModel, ConfigDict
 
-from media.requests import Audio, Frames
+from media.requests import Request
 from prompts.prompt import Prompt
 from prompts.vocabulary import VOCABULARY, Vocabulary
 
@@ -113,7 +113,7 @@ class Stage(ABC):
         self.config: Any = config if config is not None else self.Config()
 
     @property
-    def sees(self) -> tuple[Frames | Audio, ...]:
+    def sees(self) -> tuple[Request, ...]:
         """What must be decoded before `score`; empty for a stage that only reads columns."""
         return ()
 

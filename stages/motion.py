@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -99,7 +100,7 @@ class Motion(Stage):
                 result[name] = sum(v * s for v, s in known) / sum(s for _, s in known)
         return result
 
-    def _chunk(self, times: npt.NDArray[np.float64], images: list[npt.NDArray[np.uint8]]) -> _Chunk:
+    def _chunk(self, times: npt.NDArray[np.float64], images: Sequence[npt.NDArray[np.uint8]]) -> _Chunk:
         tracks, visible = self.tracker.track(images, self.config.grid_size)
         mask = self.person_mask.mask(images[0])
         height, width = mask.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,7 +136,7 @@ class People(Stage):
         ]
         return sorted([tracks[0], *others[:1]], key=lambda t: float(t[np.isfinite(t[:, 0]), 0][0]))
 
-    def _pose(self, images: list[npt.NDArray[np.uint8]], boxes: Floats, *, alone: bool) -> Floats:
+    def _pose(self, images: Sequence[npt.NDArray[np.uint8]], boxes: Floats, *, alone: bool) -> Floats:
         if alone:
             return self.pose.estimate(images)
         height, width = images[0].shape[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,11 +10,10 @@ from pydantic import Field
 
 from media.decode import Decoded
 from media.files import MediaError
-from media.requests import Audio
+from media.hdr import TRANSFERS
+from media.requests import AudioPeak
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
-
-HDR_TRANSFERS = frozenset({16, 18})  # SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), ITU-T H.273
 
 
 class Probe(Stage):
@@ -43,14 +43,14 @@ class Probe(Stage):
             description="More odd intervals than this share: variable frame rate, not a lost frame.",
         )
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     writes: ClassVar = {
         "duration_s": Score("s", "Duration of the decoded picture."),
         "fps": Score("frames/s", "Mean frame rate, measured on the decoded frames."),
         "header_fps": Score("frames/s", "Frame rate that the header claims; null if none."),
         "variable_frame_rate": Column("bool", "", "Many frame intervals differ from the median one."),
         "num_frames": Column("int", "frames", "Frames that decode."),
-        "decoded_share": Score("0-1", "Decoded duration over the header's; null without a claim."),
+        "decoded_share": Score("0-1", "Decoded duration over the header's, at most 1; null without a claim."),
         "decode_errors": Column("int", "packets", "Packets that could not be decoded."),
         "width": Column("int", "px", "Width as displayed."),
         "height": Column("int", "px", "Height as displayed."),
@@ -60,20 +60,24 @@ class Probe(Stage):
         "container": Column("string", "", "Container format."),
         "video_codec": Column("string", "", "Video decoder."),
         "pixel_format": Column("string", "", "Pixel format of the stored frames."),
-        "is_hdr": Column("bool", "", "PQ or HLG transfer function."),
+        "is_hdr": Column("bool", "", "PQ or HLG transfer function; pictures are mapped to BT.709."),
+        "interlaced": Column("bool", "", "Most frames are interlaced; pictures show their first field."),
+        "size_changes": Column("int", "count", "How often the pictures change their size."),
+        "num_parts": Column("int", "count", "Recordings joined in it: 1 + how often its times begin again."),
         "has_audio": Column("bool", "", "The file has an audio track."),
         "audio_codec": Column("string", "", "Audio decoder; null without audio."),
         "audio_rate": Column("int", "Hz", "Stored sample rate; null without audio."),
         "audio_channels": Column("int", "channels", "Stored channels; null without audio."),
         "audio_peak": Score("0-1", "Largest absolute sample; 0 is digital silence; null without audio."),
+        "audio_changes": Column("int", "count", "How often the sound changes rate or channels; 0 without."),
         "audio_start_offset_s": Score("s", "First audio minus first video time stamp; null without audio."),
         "content_hash": Column("string", "SHA-256", "Hash of the compressed packets: same media, same hash."),
     }
 
     @property
-    def sees(self) -> tuple[Audio, ...]:
+    def sees(self) -> tuple[AudioPeak, ...]:
         """The sound track, so that silence is noticed and the hash covers it."""
-        return (Audio(),)
+        return (AudioPeak(),)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Measure; see the class."""
@@ -87,7 +91,6 @@ class Probe(Stage):
         fps = (len(times) - 1) / float(times[-1] - times[0])
         duration = float(times[-1] - times[0]) + 1 / fps
         share = self._decoded_share(media, duration, clip["start_s"] or 0.0, clip["end_s"])
-        sound = clip.audio(Audio())
         has_audio = media.audio_start_s is not None
         return {
             "duration_s": duration,
@@ -105,12 +108,16 @@ class Probe(Stage):
             "container": media.format,
             "video_codec": media.video_codec,
             "pixel_format": media.pixel_format,
-            "is_hdr": media.color_transfer in HDR_TRANSFERS,
+            "is_hdr": media.color_transfer in TRANSFERS,
+            "interlaced": media.interlaced_share > 0.5,
+            "size_changes": media.size_changes,
+            "num_parts": media.parts,
             "has_audio": has_audio,
             "audio_codec": media.audio_codec,
             "audio_rate": media.audio_rate,
             "audio_channels": media.audio_channels,
-            "audio_peak": None if sound is None else float(np.abs(sound).max(initial=0.0)),
+            "audio_peak": media.audio_peak,
+            "audio_changes": media.sound_changes,
             "audio_start_offset_s": (
                 media.audio_start_s - media.video_start_s if media.audio_start_s is not None else None
             ),
@@ -122,21 +129,26 @@ class Probe(Stage):
     ) -> float | None:
         """Decoded duration over the expected one.
 
+        A claim for the pictures is held against them, one for the whole file against what ends last.
+
         Raises:
             MediaError: too little of it decodes.
         """
-        if media.header_seconds is None:
+        if media.goes_on:  # nothing is missing before a picture behind the range
+            return 1.0
+        claim, found = media.header_seconds, duration
+        if claim is None:
+            claim, found = media.file_seconds, max(duration, media.read_s - start_s)
+        if claim is None:
             return None
-        expected = min(end_s if end_s is not None else media.header_seconds, media.header_seconds) - start_s
+        expected = min(claim, math.inf if end_s is None else end_s) - start_s
         if expected <= 0:
-            raise MediaError(
-                f"the range starts at {start_s:.2f} s, the file ends at {media.header_seconds:.2f} s"
-            )
-        share = duration / expected
+            raise MediaError(f"the range starts at {start_s:.2f} s, the file ends at {claim:.2f} s")
+        share = found / expected
         # Half a second of slack: short clips lose a frame or two at their ends without being damaged.
-        if share < self.config.shortest_share and expected - duration > 0.5:
+        if share < self.config.shortest_share and expected - found > 0.5:
             raise MediaError(
-                f"truncated or corrupt: {duration:.2f} s of {expected:.2f} s decode "
+                f"truncated or corrupt: {found:.2f} s of {expected:.2f} s decode "
                 f"({len(media.frame_times)} frames, {media.decode_errors} corrupt packets)"
             )
-        return share
+        return min(1.0, share)

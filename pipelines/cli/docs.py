@@ -18,7 +18,7 @@ from backends.roles import IMPLEMENTATIONS
 from backends.store.model_catalogue import known_models
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
 from manifests.screen import Screen, load_screen
-from media.requests import Frames
+from media.requests import Audio, Frames, Request
 from pipelines.catalogue import PIPELINES
 from pipelines.engine.settings import ClusterSettings, Settings, VlmSettings
 from pipelines.requests import load_profile, profile_roles
@@ -211,13 +211,18 @@ def _screen_chapters(screens: Sequence[Screen]) -> list[str]:
 
 def _sees(stage: Stage) -> str:
     models = ", ".join(f"`{m.id}`" for m in stage.models)
-    seen = [
-        f"frames at {'every frame' if s.fps is None else f'{s.fps:g}/s'}, short side {s.short_side} px"
-        if isinstance(s, Frames)
-        else f"mono sound at {s.rate} Hz"
-        for s in stage.sees
-    ]
+    seen = [_seen(request) for request in stage.sees]
     return f"Sees {'; '.join(seen) or 'columns only'}." + (f" Laptop models: {models}." if models else "")
+
+
+def _seen(request: Request) -> str:
+    match request:
+        case Frames(fps, side):
+            return f"frames at {'every frame' if fps is None else f'{fps:g}/s'}, short side {side} px"
+        case Audio(rate):
+            return f"mono sound at {rate} Hz"
+        case _:
+            return "how loud the sound is"
 
 
 def _settings_table(model: type[BaseModel], prefix: str, without: Collection[str] = ()) -> str:

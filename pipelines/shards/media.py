@@ -21,11 +21,12 @@ from media.files import MediaError
 from media.orientation import orientation_of
 from media.reader import PacketHash, Reader, open_media
 from media.requests import Audio
+from media.shown import Size, is_hdr
 from media.sound import Mono
 from media.write import PIXELS, copy_packets
 
 # Raised by hand when a change alters the media of a sample: shards are then written again.
-VERSION = 2
+VERSION = 3
 RATE = 16_000  # Hz of the sound
 CODEC = "h264"
 CRF = 18
@@ -41,6 +42,7 @@ class Wanted:
     rate: frames a second to bring pictures of variable rate to; None: they keep their times.
     frames: how many pictures the run saw; None: unknown.
     content_hash: of the packets the run read (see `media.decode.Decoded`); None: unknown.
+    size: width and height of the clip as shown; None: those of its first picture.
     """
 
     start_s: float | None = None
@@ -48,6 +50,7 @@ class Wanted:
     rate: float | None = None
     frames: int | None = None
     content_hash: str | None = None
+    size: Size | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -116,7 +119,9 @@ def _copied(path: Path, wanted: Wanted) -> Packed | None:
             elif sound is not None:
                 for frame in frames:
                     sound.hear(frame, reader.time_of(frame))
-        if reader.damaged or shown is None or not _can_be_copied(packets, shown, wanted):
+        if reader.damaged or reader.parts > 1 or shown is None:
+            return None
+        if not _can_be_copied(packets, shown, wanted):
             return None
         if wanted.content_hash not in (None, packet_hash.hexdigest()):
             return None
@@ -124,8 +129,8 @@ def _copied(path: Path, wanted: Wanted) -> Packed | None:
             mp4 = copy_packets(reader.picture, packets)
         except ValueError:
             return None
-        samples = None if sound is None else sound.finish()
-        return _packed(mp4, samples, reader.time_of(shown), (shown.width, shown.height), copied=True)
+        first_s = reader.time_of(shown)
+        return _packed(mp4, sound, first_s, (shown.width, shown.height), math.inf, copied=True)
 
 
 def _is_of_the_form(reader: Reader) -> bool:
@@ -144,10 +149,12 @@ def _can_be_copied(packets: list[Any], shown: Any, wanted: Wanted) -> bool:
         return False
     if any(p.is_discard or p.is_corrupt for p in packets) or not packets[0].is_keyframe:
         return False
-    if wanted.frames not in (None, len(packets)):
+    if wanted.frames not in (None, len(packets)) or wanted.size not in (None, (shown.width, shown.height)):
         return False
     return (
         shown.format.name == PIXELS
+        and not shown.interlaced_frame
+        and not is_hdr(shown)
         and orientation_of(shown).is_upright
         and shown.width % 2 == 0 == shown.height % 2
     )
@@ -162,7 +169,9 @@ def _encoded(path: Path, wanted: Wanted) -> Packed:
             sound, encoder = _track(reader), None
             for frame, time in one:
                 if isinstance(frame, VideoFrame):
-                    encoder = encoder or Encoder(frame, reader.aspect, reader.rate, wanted.rate, CRF, PRESET)
+                    encoder = encoder or Encoder(
+                        frame, reader.aspect, reader.rate, wanted.rate, CRF, PRESET, wanted.size
+                    )
                     encoder.add(frame, max(time, 0.0))
                 elif sound is not None:
                     sound.hear(frame, time)
@@ -170,8 +179,7 @@ def _encoded(path: Path, wanted: Wanted) -> Packed:
             raise MediaError("no video frame can be decoded")
         _check(encoder.seen, one.hash, wanted)
         mp4 = encoder.finish()
-        samples = None if sound is None else sound.finish(length)
-    packed = _packed(mp4, samples, max(one.first_s, 0.0), encoder.size, copied=False)
+    packed = _packed(mp4, sound, max(one.first_s, 0.0), encoder.size, length, copied=False)
     if packed is None:
         raise MediaError(f"{encoder.seen} frame(s) are no clip")
     return packed
@@ -193,23 +201,25 @@ def _check(seen: int, packet_hash: PacketHash, wanted: Wanted) -> None:
 
 
 def _track(reader: Reader) -> Mono | None:
-    return None if reader.sound is None else Mono(Audio(RATE), reader.sound.codec_context.channels)
+    return None if reader.sound is None else Mono(Audio(RATE))
 
 
 def _packed(
     mp4: bytes,
-    samples: npt.NDArray[np.float32] | None,
+    sound: Mono | None,
     first_s: float,
-    size: tuple[int, int],
+    size: Size,
+    length: float,
     copied: bool,
 ) -> Packed | None:
     """With what readers will see in the file; None if that does not begin at 0 with a picture.
 
     Args:
         mp4: the file.
-        samples: the clip's sound from its beginning; None: there is none.
+        sound: the clip's; None: there is none.
         first_s: time of the first picture, s.
         size: width and height of the pictures.
+        length: of the clip, s.
         copied: see `Packed`.
     """
     with open_media(mp4, sound=False) as reader:
@@ -221,6 +231,7 @@ def _packed(
         return None
     fps = (len(times) - 1) / times[-1]
     seconds = times[-1] + 1 / fps
+    samples = None if sound is None else sound.finish(min(length, first_s + seconds))
     return Packed(
         mp4=mp4,
         wav=_wav(samples, first_s, seconds),

@@ -22,15 +22,17 @@ def texture(seed: int, height: int = 27, width: int = 48, grain: float = 3.0) ->
     return np.clip(120 + 50 * smooth, 0, 255).astype(np.uint8)
 
 
-def clip_of(images: list[np.ndarray], fps: float = 25.0) -> tuple[Shots, Clip]:
+def clip_of(
+    images: list[np.ndarray], fps: float = 25.0, times: np.ndarray | None = None
+) -> tuple[Shots, Clip]:
     stage = Shots()
-    times = [i / fps for i in range(len(images))]
+    times = [i / fps for i in range(len(images))] if times is None else list(times)
     decoded = Decoded(frames={stage.sees[0]: (times, list(images))}, frame_times=np.array(times))
     return stage, Clip(row={}, decoded=decoded)
 
 
-def score(images: list[np.ndarray], fps: float = 25.0) -> dict:
-    stage, clip = clip_of(images, fps)
+def score(images: list[np.ndarray], fps: float = 25.0, times: np.ndarray | None = None) -> dict:
+    stage, clip = clip_of(images, fps, times)
     return stage.score(clip)
 
 
@@ -116,22 +118,34 @@ times = st.floats(min_value=0, max_value=200, allow_nan=False)
 
 @given(st.lists(times, max_size=30), st.floats(min_value=0, max_value=200))
 def test_split_properties(cuts, duration):
-    ranges = split(cuts, duration)
-    assert ranges == split(list(reversed(cuts)), duration)
+    cuts = sorted({c for c in cuts if 0 < c < duration})
+    ranges = split(pairwise([0.0, *cuts, duration]))
     for start, end in ranges:
         assert 0 <= start < end <= duration
         assert 2 - 1e-6 <= end - start <= 20 + 1e-6
         assert not any(start < cut < end for cut in cuts)
     for (_, end), (start, _) in pairwise(ranges):
         assert end <= start
-    edges = [0.0, *sorted({c for c in cuts if 0 < c < duration}), duration]
-    usable = sum(b - a for a, b in pairwise(edges) if b - a >= 2)
+    usable = sum(b - a for a, b in pairwise([0.0, *cuts, duration]) if b - a >= 2)
     assert sum(b - a for a, b in ranges) == pytest.approx(usable)
 
 
 def test_split_example():
-    assert np.array(split([1.0, 5.0], 55.0)) == pytest.approx(
+    assert np.array(split([(0.0, 1.0), (1.0, 5.0), (5.0, 55.0)])) == pytest.approx(
         np.array([(1, 5), (5, 65 / 3), (65 / 3, 115 / 3), (115 / 3, 55)])
     )
     with pytest.raises(ValueError, match="twice"):
-        split([], 30.0, shortest=15, longest=20)
+        split([], shortest=15, longest=20)
+
+
+def test_a_shot_ends_with_its_last_frame():
+    """A picture that freezes before a cut: no frame is due there, so none can be missing."""
+    first, second = texture(1), texture(2)
+    images = [noisy(first, i) for i in range(50)] + [noisy(second, i) for i in range(50)]
+    times = np.concatenate([np.arange(50) / 25, 2.9 + np.arange(50) / 25])  # 0.9 s without a frame
+    found = score(images, times=times)
+    assert found["cut_times"] == pytest.approx([2.9]) and found["longest_shot_s"] == pytest.approx(2.0)
+    assert found["shot_starts"] == pytest.approx([0.0, 2.9])
+    assert found["shot_ends"] == pytest.approx([2.0, 4.9])
+    ranges = split(zip(found["shot_starts"], found["shot_ends"], strict=True), shortest=1.5)
+    assert np.array(ranges) == pytest.approx(np.array([(0, 2.0), (2.9, 4.9)]))

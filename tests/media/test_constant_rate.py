@@ -1,4 +1,4 @@
-"""FFmpeg's command: what it says is the error, and a file leads it nowhere else."""
+"""Copies at a constant rate."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from media.constant_rate import write_constant_rate
 from media.decode import decode
-from media.ffmpeg import local_input, run_ffmpeg, write_constant_rate
 from media.files import MediaError
 from tests.support.clips import make_clip
 
 
-def test_the_end_of_what_it_says_is_the_error(tmp_path: Path) -> None:
+def test_what_is_no_video_is_the_error(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(MediaError, match=r"cannot convert to 12\.5 fps: .*Invalid data") as caught:
+    with pytest.raises(MediaError, match="not a readable media file: Invalid data"):
         write_constant_rate(tmp_path / "text.mp4", tmp_path / "made.mp4", 12.5, 20)
-    assert str(caught.value).count(" / ") <= 2 and not (tmp_path / "made.mp4").exists()
+    assert not (tmp_path / "made.mp4").exists()
 
 
 def test_names_are_no_options_addresses_or_words_of_a_shell(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "-i http:; $(touch x) %d.mp4", seconds=1, size="64x48", sound=False)
     made = tmp_path / "made $HOME: a.mp4"
-    write_constant_rate(clip, made, 20.0, 20, sound=False)
+    write_constant_rate(clip, made, 20.0, 20)
     assert len(decode(made, []).frame_times) == 20
     assert {path.name for path in tmp_path.iterdir()} == {clip.name, made.name}
 
@@ -34,7 +34,7 @@ def test_a_playlist_opens_no_address(tmp_path: Path) -> None:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
         playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n")
         with pytest.raises(MediaError, match="Invalid data"):
-            run_ffmpeg("-f", "hls", *local_input(playlist), tmp_path / "made.mp4")
+            write_constant_rate(playlist, tmp_path / "made.mp4", 20.0, 20)
         server.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody came
             server.accept()

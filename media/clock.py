@@ -1,0 +1,138 @@
+"""One continuous clock for the packets of a file, whatever their time stamps do."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+# FFmpeg's flag of formats that store no times: raw streams.
+NO_TIMES = 0x0080
+# Formats whose times may jump because streams were joined or cut; FFmpeg's own list of those we meet.
+JUMPING = frozenset({"mpegts", "mpeg"})
+# Times that go back by more than this begin again, s. FFmpeg allows for as much.
+BACK = 0.1
+# Where times of decoding are derived from those of presentation (Matroska) they go back by a few pictures
+# after times began again, which is no second beginning, s.
+BACK_DERIVED = 2.0
+# Times that leap ahead by more than this in a jumping format are those of another recording, s (FFmpeg).
+AHEAD = 10.0
+# Pictures that wait in a decoder for those that are shown before them; H.264 allows 16.
+REORDERED = 24
+
+
+class Clock:
+    """Moves time stamps of packets, so that each part of a joined file follows the one before.
+
+    A part begins where the time stamps of a stream go back, or leap far ahead in MPEG-TS and MPEG-PS. It
+    follows when all streams of the part before have ended, and all its streams are moved by as much: picture
+    and sound stay together. In an indexed file (MP4) nothing is moved. Streams that are not taken are moved
+    like the latest part.
+
+    parts: how many parts there were up to now.
+    """
+
+    def __init__(self, container: Any, streams: Sequence[Any], is_indexed: bool) -> None:
+        name = container.format.name
+        self._moves_nothing = is_indexed
+        self._can_leap = name in JUMPING
+        self._back = BACK_DERIVED if "matroska" in name else BACK
+        self._offsets = [0.0]  # of each part, s
+        self._part = dict.fromkeys((stream.index for stream in streams), 0)
+        self._last: dict[int, float] = {}  # time of decoding of the last packet as stored, s
+        self._highest: dict[int, float] = {}  # time of presentation of the latest picture as stored, s
+        self._end = 0.0  # of everything up to now, s
+
+    @property
+    def parts(self) -> int:
+        """How many recordings follow each other."""
+        return len(self._offsets)
+
+    def place(self, packet: Any) -> None:
+        """Move the packet's time stamps to the clock, in place."""
+        if self._moves_nothing or (packet.dts is None and packet.pts is None):
+            return
+        index, base = packet.stream.index, packet.time_base
+        if index not in self._part:
+            self._move(packet, self._offsets[-1])
+            return
+        decoded = float((packet.pts if packet.dts is None else packet.dts) * base)
+        shown = float((packet.dts if packet.pts is None else packet.pts) * base)
+        if index in self._last and self._begins_again(packet, index, decoded, shown):
+            self._part[index] += 1
+            if self._part[index] == len(self._offsets):
+                self._offsets.append(self._end - shown)
+            self._part[index] = len(self._offsets) - 1
+            self._highest.pop(index, None)
+        elif index not in self._last:
+            self._part[index] = len(self._offsets) - 1
+        self._last[index] = decoded
+        self._highest[index] = max(shown, self._highest.get(index, shown))
+        offset = self._offsets[self._part[index]]
+        self._move(packet, offset)
+        self._end = max(self._end, shown + float((packet.duration or 0) * base) + offset)
+
+    @staticmethod
+    def _move(packet: Any, offset: float) -> None:
+        if offset:
+            ticks = round(offset / float(packet.time_base))
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+
+    def _begins_again(self, packet: Any, index: int, decoded: float, shown: float) -> bool:
+        if decoded < self._last[index] - self._back:
+            return True
+        if self._can_leap and decoded > self._last[index] + AHEAD:
+            return True
+        # Every picture that is decoded before a key frame is shown before it.
+        is_first = packet.stream.type == "video" and packet.is_keyframe
+        return is_first and shown < self._highest.get(index, shown) - BACK
+
+
+class Stamps:
+    """Times of presentation of a stream's pictures, also where the file stores none.
+
+    Pictures leave a decoder in the order in which they are shown, and the n-th one is shown at the n-th time
+    of decoding: so times come into AVI and raw streams, which store none of presentation. FFmpeg derives them
+    there from the times of decoding as if no picture was shown later than decoded, which lets H.264 judder.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._stores_none = container.format.name == "avi" or bool(container.format.flags & NO_TIMES)
+        self._step = max(1, round(1 / float(stream.time_base * (stream.average_rate or 25))))
+        self._waiting: list[int] = []  # times of decoding, a heap
+        # Times of decoding of packets without one of presentation, the newest last.
+        self._unstamped: dict[int, None] = {}
+        self._next = stream.start_time or 0
+        self._shift = 0  # of presentation after the n-th time of decoding
+
+    def sent(self, packet: Any) -> None:
+        """A packet goes to the decoder."""
+        if not packet.size:
+            return
+        if packet.dts is not None:
+            self._next = packet.dts
+        heapq.heappush(self._waiting, self._next)
+        if packet.pts is None:
+            self._unstamped[self._next] = None
+            if len(self._unstamped) > 2 * REORDERED:
+                del self._unstamped[next(iter(self._unstamped))]
+        self._next += packet.duration or self._step
+        if len(self._waiting) > REORDERED:
+            heapq.heappop(self._waiting)
+
+    def lost(self) -> None:
+        """The last packet could not be decoded: no picture takes its time."""
+        if self._waiting:
+            latest = max(self._waiting)
+            self._waiting.remove(latest)
+            heapq.heapify(self._waiting)
+
+    def time_of(self, frame: Any) -> int:
+        """The time stamp of the next picture that is shown, in ticks of its stream."""
+        slot = heapq.heappop(self._waiting) if self._waiting else self._next
+        is_guess = frame.pts == frame.dts and frame.dts in self._unstamped  # PyAV's, where there is none
+        if self._stores_none or frame.pts is None or is_guess:
+            return slot + self._shift
+        self._shift = frame.pts - slot
+        return int(frame.pts)

@@ -1,0 +1,187 @@
+"""How stored frames are shown: upright, whole, square pixels, progressive, in BT.709's range of light."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from media.files import MediaError
+from media.hdr import TRANSFERS, UNREADABLE, ToneMap
+from media.orientation import UPRIGHT, orientation_of
+from media.write import BT709, LIMITED_RANGE, PIXELS
+
+MANY = 16  # kinds of scaling that are kept ready
+
+Image = npt.NDArray[np.uint8]
+Size = tuple[int, int]  # width, height
+
+
+def short_side_size(width: int, height: int, short_side: int) -> Size:
+    """Width and height scaled so that the shorter is `short_side`; never enlarged."""
+    scale = min(1.0, short_side / min(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+class Shower:
+    """Shows the frames of one clip.
+
+    Args:
+        aspect: width of a stored pixel, in heights of it.
+
+    orientation: of the frame seen last.
+    size: width and height of the frame seen last, as shown.
+    """
+
+    def __init__(self, aspect: float) -> None:
+        self._aspect = aspect
+        self._stored: Size | None = None
+        self._tone_map = ToneMap()
+        self._scalers: dict[object, VideoReformatter] = {}  # each keeps its tables for one kind of work
+        self.orientation = UPRIGHT
+        self.size: Size = (0, 0)
+
+    def see(self, frame: VideoFrame) -> bool:
+        """Look at the next frame; whether its size is another than that of the one before.
+
+        Raises:
+            MediaError: its colours mean nothing without what only Dolby Vision's own decoders know.
+        """
+        if (frame.width, frame.height) == self._stored:
+            return False
+        if int(frame.colorspace) in UNREADABLE:
+            raise MediaError("its colours are those of Dolby Vision without a base for other players")
+        is_first = self._stored is None
+        self._stored = (frame.width, frame.height)
+        self.orientation = orientation_of(frame)
+        before = self.size
+        self.size = self.orientation.size(max(1, round(frame.width * self._aspect)), frame.height)
+        return not is_first and self.size != before
+
+    def rgb(self, frame: VideoFrame, size: Size) -> Image:
+        """The frame seen last as upright RGB of a size (width, height), uint8 [height, width, 3]."""
+        width, height = self.orientation.size(*size)
+        frame = progressive(frame)
+        # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
+        if is_hdr(frame):
+            wide = self._scaled(frame, (width, height), "yuv420p10le", Interpolation.AREA)
+            image = self._tone_map(wide).to_ndarray()
+        else:
+            small = self._scaled(frame, (width, height), "yuv420p", Interpolation.AREA)
+            image = self._scaled(small, (width, height), "rgb24", Interpolation.BILINEAR).to_ndarray()
+        return np.ascontiguousarray(self.orientation.upright(np.asarray(image, np.uint8)))
+
+    def yuv(self, frame: VideoFrame, size: Size) -> VideoFrame:
+        """The frame seen last as upright yuv420p in limited range, of a clip's size with its sides made even.
+
+        A frame of another shape keeps it, with black beside. Colours keep their meaning, but that high
+        dynamic range becomes BT.709.
+        """
+        outer = even(size)
+        inner = outer if self.size == size else even(fit(self.size, outer))
+        width, height = self.orientation.size(*inner)
+        frame = progressive(frame)
+        how = Interpolation.BICUBIC
+        if is_hdr(frame):
+            wide = self._scaled(frame, (width, height), "yuv420p10le", how)
+            scaled = self._tone_map(wide).reformat(
+                format=PIXELS, dst_colorspace="ITU709", dst_color_range=LIMITED_RANGE
+            )
+        else:
+            scaled = self._scaled(frame, (width, height), PIXELS, how, dst_color_range=LIMITED_RANGE)
+        planes = scaled.to_ndarray()
+        luma, chroma = planes[:height], planes[height:].reshape(2, height // 2, width // 2)
+        turned = [self.orientation.upright(plane) for plane in (luma, *chroma)]
+        padded = [
+            _padded(plane, (outer[0] // part, outer[1] // part), black, 2 // part)
+            for plane, part, black in zip(turned, (1, 2, 2), (16, 128, 128), strict=True)
+        ]
+        flat = np.concatenate([plane.ravel() for plane in padded]).reshape(outer[1] * 3 // 2, outer[0])
+        return VideoFrame.from_ndarray(flat, format=PIXELS)  # without the source's side data
+
+    def _scaled(
+        self, frame: VideoFrame, size: Size, format: str, how: Interpolation, **options: int
+    ) -> VideoFrame:
+        if len(self._scalers) > MANY:
+            self._scalers.clear()
+        scaler = self._scalers.setdefault((size, format), VideoReformatter())
+        return scaler.reformat(frame, *size, format=format, interpolation=how, threads=1, **options)
+
+
+def is_hdr(frame: VideoFrame) -> bool:
+    """Whether a frame is in PQ or HLG."""
+    return int(frame.color_trc) in TRANSFERS
+
+
+def colours_of(frame: VideoFrame) -> tuple[Any, Any, Any]:
+    """Primaries, transfer function and matrix of a frame as `Shower.yuv` gives it, as H.273 numbers them."""
+    if is_hdr(frame):
+        return BT709, BT709, BT709
+    return frame.color_primaries, frame.color_trc, frame.colorspace
+
+
+def progressive(frame: VideoFrame) -> VideoFrame:
+    """The frame without combs: of an interlaced one the first field, the lines between estimated along edges.
+
+    By FFmpeg's estdif, which looks at this frame alone.
+    """
+    if not frame.interlaced_frame:
+        return frame
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    graph.link_nodes(
+        source, graph.add("estdif", mode="frame", deint="all"), graph.add("buffersink")
+    ).configure()
+    graph.push(frame)
+    graph.push(None)
+    shown = graph.pull()
+    assert isinstance(shown, VideoFrame)
+    shown.colorspace, shown.color_range = frame.colorspace, frame.color_range
+    return shown
+
+
+def even(size: Size) -> Size:
+    """The size with even sides, as H.264 in yuv420p wants them."""
+    return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
+
+
+def fit(inner: Size, outer: Size) -> Size:
+    """The largest size of the shape of `inner` that lies in `outer`."""
+    scale = min(outer[0] / inner[0], outer[1] / inner[1])
+    return max(1, min(outer[0], round(inner[0] * scale))), max(1, min(outer[1], round(inner[1] * scale)))
+
+
+def fitted(image: Image, size: Size) -> Image:
+    """An RGB picture brought to a size (width, height); one of another shape keeps it, with black beside."""
+    if image.shape[:2] == (size[1], size[0]):
+        return image
+    inner = fit((image.shape[1], image.shape[0]), size)
+    how = cv2.INTER_AREA if inner[0] < image.shape[1] else cv2.INTER_CUBIC
+    return _padded(np.asarray(cv2.resize(image, inner, interpolation=how), np.uint8), size, 0)
+
+
+def _padded(plane: Image, size: Size, black: int, unit: int = 1) -> Image:
+    """Black on all sides, in whole units before."""
+    wide, high = size[0] - plane.shape[1], size[1] - plane.shape[0]
+    if wide == high == 0:
+        return plane
+    above, left = (space // (2 * unit) * unit for space in (high, wide))
+    edges = [(above, high - above), (left, wide - left)] + [(0, 0)] * (plane.ndim - 2)
+    return np.pad(plane, edges, constant_values=black)
+
+
+def common_size(sizes: Mapping[Size, int]) -> Size:
+    """The size of a clip whose pictures change theirs: that which most of them have, or else the largest.
+
+    Args:
+        sizes: how many have each.
+    """
+    return max(sizes, key=lambda size: (sizes[size], size[0] * size[1]))
