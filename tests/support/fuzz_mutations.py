@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -30,26 +31,27 @@ BYTES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 WIDTHS = (1, 2, 4, 8)
 LONGEST = 1 << 20  # bytes of a mutant
 
-# Where the containers and codecs keep sizes, times, rates and counts: what lies behind these bytes is hit more often.
+# Behind these bytes containers and codecs keep sizes, times, rates and counts, which are hit more often.
 _MP4 = (
-    b"moov mvhd trak tkhd edts elst mdia mdhd hdlr minf stbl stsd stts ctts stsc stsz stco co64 stss sdtp sgpd "
-    b"sbgp avc1 avcC mp4a esds av01 av1C mp4v pasp colr moof mfhd traf tfhd tfdt trun mvex trex sidx mfra tfra "
-    b"mdat ftyp udta meta"
+    b"moov mvhd trak tkhd edts elst mdia mdhd hdlr minf stbl stsd stts ctts stsc stsz stco co64 stss sdtp "
+    b"sgpd sbgp avc1 avcC mp4a esds av01 av1C mp4v pasp colr moof mfhd traf tfhd tfdt trun mvex trex sidx "
+    b"mfra tfra mdat ftyp udta meta "
 ).split()
 _EBML = (
-    b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x11\x4d\x9b\x74", b"\x15\x49\xa9\x66", b"\x2a\xd7\xb1", b"\x44\x89",
-    b"\x16\x54\xae\x6b", b"\xae", b"\x23\xe3\x83", b"\x23\x31\x4f", b"\x63\xa2", b"\xe0", b"\xb0", b"\xba", b"\x54\xb0",
-    b"\x54\xba", b"\xe1", b"\xb5", b"\x78\xb5", b"\x9f", b"\x62\x64", b"\x56\xaa", b"\x56\xbb", b"\x1f\x43\xb6\x75",
-    b"\xe7", b"\xa3", b"\xa0", b"\xa1", b"\x9b", b"\x75\xa2", b"\x1c\x53\xbb\x6b", b"\xb3", b"\xb7", b"\xf1",
+    b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x11\x4d\x9b\x74", b"\x15\x49\xa9\x66", b"\x2a\xd7\xb1",
+    b"\x44\x89", b"\x16\x54\xae\x6b", b"\xae", b"\x23\xe3\x83", b"#1O", b"\x63\xa2", b"\xe0", b"\xb0",
+    b"\xba", b"\x54\xb0", b"\x54\xba", b"\xe1", b"\xb5", b"\x78\xb5", b"\x9f", b"bd", b"\x56\xaa",
+    b"\x56\xbb", b"\x1f\x43\xb6\x75", b"\xe7", b"\xa3", b"\xa0", b"\xa1", b"\x9b", b"\x75\xa2",
+    b"\x1c\x53\xbb\x6b", b"\xb3", b"\xb7", b"\xf1",
 )  # fmt: skip
 _RIFF = b"RIFF AVI hdrl avih strl strh strf vids auds movi idx1 00dc 01wb fmt data WEBP VP8 VP8X odml".split()
 _OTHER = (
     b"\x00\x00\x01\xb3", b"\x00\x00\x01\xb5", b"\x00\x00\x01\xba", b"\x00\x00\x01\xbb", b"\x00\x00\x01\xe0",
     b"\x00\x00\x01\xc0", b"\x00\x00\x01\x67", b"\x00\x00\x01\x68", b"\x00\x00\x01\x65", b"\x00\x00\x01\x20",
     b"\x00\x00\x01\xb6", b"OggS", b"vorbis", b"theora", b"OpusHead", b"FLV", b"onMetaData", b"duration",
-    b"framerate", b"fLaC", b"FFV1", b"\xff\xfb", b"Xing", b"Info", b"IHDR", b"IDAT", b"\xff\xc0", b"\xff\xc4",
-    b"\xff\xdb", b"\xff\xda", b"Exif", b"II*\x00", b"BM", b"\xa1\xdc\xab\x8c", b"\x91\x07\xdc\xb7", b"\xb5\x03\xbf\x5f",
-    b"\x36\x26\xb2\x75", b"\x30\x26\xb2\x75", b"\x40\x52\xd1\x86",
+    b"framerate", b"fLaC", b"FFV1", b"\xff\xfb", b"Xing", b"Info", b"IHDR", b"IDAT", b"\xff\xc0",
+    b"\xff\xc4", b"\xff\xdb", b"\xff\xda", b"Exif", b"\x49\x49\x2a\x00", b"BM", b"\xa1\xdc\xab\x8c",
+    b"\x91\x07\xdc\xb7", b"\xb5\x03\xbf\x5f", b"\x36\x26\xb2\x75", b"\x30\x26\xb2\x75", b"\x40\x52\xd1\x86",
 )  # fmt: skip
 MARKERS = (*_MP4, *_EBML, *_RIFF, *_OTHER)
 _TS_PACKET = 188
@@ -113,8 +115,7 @@ def _field(rng: random.Random, data: bytearray) -> None:
     if not found:
         return _number(rng, data)
     mark = rng.choice(found)
-    places = [place for place in range(len(data)) if data.startswith(mark, place)][:64]
-    place = rng.choice(places)
+    place = rng.choice(_places(data, mark)[:64])
     offset = rng.choice((-4, 0, 0, rng.randrange(4), rng.randrange(0, 32), 4 * rng.randrange(24)))
     return _put(data, max(0, place + (offset if offset < 0 else len(mark) + offset)), number(rng))
 
@@ -181,7 +182,7 @@ def _stamp(rng: random.Random, data: bytearray) -> None:
 
 
 def _places(data: bytearray, mark: bytes) -> list[int]:
-    return [place for place in range(len(data)) if data.startswith(mark, place)]
+    return [found.start() for found in re.finditer(re.escape(mark), data)]
 
 
 def mpeg_stamp(ticks: int, mark: int = 2) -> bytes:
