@@ -76,7 +76,8 @@ def test_the_same_numbers_break_files_alike(seeds: dict[str, bytes]) -> None:
 
 def misbehaving(path: Path) -> dict[str, Callable[[], Any]]:
     """A reader that does what its file says."""
-    return {"open": lambda: None, "read": MISDEEDS[path.read_text()], "close": lambda: None}
+    deed = path.read_text() if path.is_file() else "read"
+    return {"open": lambda: None, "read": MISDEEDS[deed], "close": lambda: None}
 
 
 def _raise(error: Exception) -> None:
@@ -110,14 +111,17 @@ def test_what_a_reader_must_not_do_is_found(tmp_path: Path) -> None:
         assert of("read").found == []  # by a new process
     finally:
         watched.close()
-    kinds = {deed: [kind_of(one).partition(":")[0] for one in texts] for deed, texts in found.items()}
+    kinds = {
+        deed: [kind_of(one).partition(":")[0].partition(" @")[0] for one in texts]
+        for deed, texts in found.items()
+    }
     assert kinds == {
         "leak": ["KeyError in read"],
-        "crash": ["Died of SIGSEGV in read @ ctypes/__init__.py"],
+        "crash": ["Died of SIGSEGV in read"],
         "take": ["Memory"],
         "take all": ["MemoryError in read"],
         "shout": ["AssertionError in read"],
         "hang": ["Late"],
     }
-    assert "in misbehaving" in found["crash"][0] or "test_fuzz.py" in found["crash"][0]
-    assert "test_fuzz.py" in found["hang"][0]
+    for deed in ("crash", "hang"):  # where the process was is part of what is said
+        assert "test_fuzz.py" in found[deed][0]
