@@ -147,10 +147,8 @@ def serve(pipe: Connection, crash_file: str, uses: Uses) -> None:
     with Path(crash_file).open("w") as crash:
         faulthandler.enable(crash)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries write what they please
-        import torch
-
-        torch.set_num_threads(1)
-        uses(Path())
+        uses(Path())  # imports all that is needed
+        check(None)
         idle, addresses = _memory("VmHWM"), _memory("VmSize") + ROOM
         resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
