@@ -168,6 +168,15 @@ def _two_sizes(folder: Path, seeds: Seeds) -> bytes:
     return first + made(folder, ".ts", *TESTSRC, "-vf", "scale=640:90", *options, "yuv444p")
 
 
+def _late_streams(folder: Path, seeds: Seeds) -> bytes:
+    """An FLV whose codecs change so late that opening it does not show the streams that are then made."""
+    later = [
+        copied(folder, seeds[name], ".flv", "-output_ts_offset", str(seconds))[13:]
+        for name, seconds in (("h264.flv", 100), ("plain.flv", 200))
+    ]
+    return seeds["h264.flv"] + b"".join(later)
+
+
 def _jpeg_claim(width: int, height: int, name: str) -> Callable[[Path, Seeds], bytes]:
     size = (5, u16(height) + u16(width))
     return lambda folder, seeds: patched(seeds[name], b"\xff\xc0\x00\x11", size, every=True)
@@ -272,6 +281,7 @@ BY_HAND: dict[str, Callable[[Path, Seeds], bytes]] = {
     "sound-channels-65535.mp4": _mp4(b"mp4a", (20, u16(65_535))),
     "sound-changes.ts": _two_sounds,
     "pictures-change.ts": _two_sizes,
+    "streams-appear.flv": _late_streams,
     # Tables:
     "2-27-samples.mp4": _index,
     "2-31-samples-in-pieces.mp4": _fragment,
