@@ -156,7 +156,7 @@ def serve(pipe: Connection, crash_file: str, uses: Uses) -> None:
         while path := pipe.recv():
             with contextlib.suppress(
                 OSError
-            ):  # where a process may not, one file's memory counts for the next
+            ):  # where that is forbidden, one file's memory counts for the next
                 Path("/proc/self/clear_refs").write_text("5")
             out = read(Path(path), uses, pipe.send)
             grown = _memory("VmHWM") - idle

@@ -168,8 +168,8 @@ def _two_sizes(folder: Path, seeds: Seeds) -> bytes:
     return first + made(folder, ".ts", *TESTSRC, "-vf", "scale=640:90", *options, "yuv444p")
 
 
-def _late_streams(folder: Path, seeds: Seeds) -> bytes:
-    """An FLV whose codecs change so late that opening it does not show the streams that are then made."""
+def _codecs_change(folder: Path, seeds: Seeds) -> bytes:
+    """An FLV whose codecs change in the middle, where time jumps too: more streams than it begins with."""
     later = [
         copied(folder, seeds[name], ".flv", "-output_ts_offset", str(seconds))[13:]
         for name, seconds in (("h264.flv", 100), ("plain.flv", 200))
@@ -281,7 +281,7 @@ BY_HAND: dict[str, Callable[[Path, Seeds], bytes]] = {
     "sound-channels-65535.mp4": _mp4(b"mp4a", (20, u16(65_535))),
     "sound-changes.ts": _two_sounds,
     "pictures-change.ts": _two_sizes,
-    "streams-appear.flv": _late_streams,
+    "codecs-change.flv": _codecs_change,
     # Tables:
     "2-27-samples.mp4": _index,
     "2-31-samples-in-pieces.mp4": _fragment,
