@@ -4,7 +4,7 @@ BIN := .venv/bin
 INPUT ?=
 OUTPUT ?= demo
 
-.PHONY: setup setup-models demo test test-laptop test-models test-fast check lock docs bench bench-gpu clean
+.PHONY: setup setup-models demo test test-laptop test-models test-fast fuzz check lock docs bench bench-gpu clean
 
 setup: .venv/.done
 
@@ -60,6 +60,11 @@ test-models: setup setup-models
 
 test-fast: check
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+
+# Thousands of broken files for the reader of media; what is found lies in build/fuzz.
+FUZZ ?= --seed 1 --count 5000
+fuzz: setup
+	$(BIN)/python -m tests.support.fuzz $(FUZZ)
 
 # After a change of dependencies; LOCK=--upgrade takes the newest versions that fit.
 lock:
