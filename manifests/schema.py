@@ -211,6 +211,17 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """The column cast to a type; list views through Python: pyarrow 26 loses the list of the last row.
+
+    Raises:
+        ArrowException: it cannot be cast, or not without a loss.
+    """
+    if column.type != kind and "list_view<" in str(column.type):
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)], kind)
+    return column.cast(kind)
+
+
 def upgraded(table: pa.Table) -> pa.Table:
     """What an earlier version of this schema wrote, as this version writes it; the same table if it did."""
     if not is_outdated(table.schema):

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from manifests import storage
-from manifests.schema import is_outdated, plain_type, to_rows, upgraded
+from manifests.schema import as_type, is_outdated, plain_type, to_rows, upgraded
 
 ROWS_PER_FILE = 50_000
 PARTS = "_parts"
@@ -183,8 +183,8 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             continue
         before = table.column(field.name)
         try:
-            after = before.cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            after = as_type(before, field.type)
+        except pa.ArrowException as error:
             raise ColumnError(f"column {field.name} cannot become {field.type}: {error}") from error
         if _is_text(before.type) and _is_number(field.type) and not after.cast(before.type).equals(before):
             raise ColumnError(

@@ -78,7 +78,9 @@ def _copy(uri: str, target: Path) -> None:
         if size is not None and copied != size:
             raise ConnectionError(f"{copied} of {size} bytes are in the cache of the address: empty it")
     except Exception as error:
-        raise (_without_address(error) if timeouts else error) from None
+        if timeouts:
+            raise _without_address(error) from None
+        raise
 
 
 def _timeouts(uri: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.schema import plain_type
+from manifests.schema import as_type, plain_type
 
 # The separators that are looked for in the header of a list, the one that its ending promises first.
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t,;|"}
@@ -65,7 +65,7 @@ def read_list(file: Path, suffix: str) -> pa.Table:
     """
     if suffix == ".parquet":
         try:
-            table = pq.read_table(file)
+            table = pq.read_table(file, partitioning=None)  # folders named a=b above it are no columns
         except pa.ArrowException as error:
             raise ListError(str(error)) from error
     elif suffix == ".jsonl":
@@ -323,7 +323,9 @@ def _plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     kind = plain_type(column.type)
     try:
         pq.write_table(pa.schema([(name, kind)]).empty_table(), pa.BufferOutputStream())
-        return column.cast(kind)
+        plain = as_type(column, kind)
+        plain.validate(full=True)  # text that is no UTF-8 would fail when it is taken out
+        return plain
     except pa.ArrowException as error:
         raise ListError(
             f"column {name} of type {column.type} cannot be kept, leave it out: {error}"

@@ -427,13 +427,14 @@ def test_a_folder_with_parts_that_could_not_be_merged_heals(tmp_path: Path) -> N
         "note": pa.string_view(),
         "deep": pa.struct([("a", pa.list_(pa.string_view()))]),
         "raw": pa.binary_view(),
+        "seen": pa.list_view(pa.int64()),
     }
     given = [pa.field(name, kind, metadata={"from": "input list"}) for name, kind in kinds.items()]
     schema = pa.schema([*SCHEMA, *given])
     manifest = tmp_path / "manifest"
     storage.make_folder(manifest / store.PARTS)
     store.write_table(manifest / "manifest-00000.parquet", schema.empty_table())
-    values = {"note": "text of more than twelve bytes", "deep": {"a": ["x"]}, "raw": b"y"}
+    values = {"note": "text of more than twelve bytes", "deep": {"a": ["x"]}, "raw": b"y", "seen": [1, 2]}
     arrays = [pa.array([value], pa.string()) for value in ("a", None, None)]
     columns = [arrays[0], pa.array([1]), arrays[1], pa.array([[("s", "f")]], STAGES)]
     columns += [pa.array([value], kind) for value, kind in zip(values.values(), kinds.values(), strict=True)]

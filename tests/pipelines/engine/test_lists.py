@@ -303,7 +303,8 @@ KINDS: dict[str, tuple[pa.DataType, list[Any], pa.DataType]] = {
     "words": (WORDS, ["x", None], pa.string()),
     "list_of_views": (pa.list_(VIEW), [["x"], None], pa.list_(pa.string())),
     "large_list": (pa.large_list(VIEW), [["x", None], None], pa.large_list(pa.string())),
-    "list_view": (pa.list_view(pa.int64()), [[1], None], pa.list_(pa.int64())),
+    "list_view": (pa.list_view(pa.int64()), [[1], [2, 3]], pa.list_(pa.int64())),
+    "views_in_views": (pa.large_list_view(VIEW), [None, ["x", "y"]], pa.large_list(pa.string())),
     "fixed_list": (pa.list_(pa.float32(), 2), [[0.5, 1.0], None], pa.list_(pa.float32(), 2)),
     "list_of_words": (pa.list_(WORDS), [["x"], None], pa.list_(pa.string())),
     "struct": (
@@ -382,6 +383,19 @@ def test_times_of_day_that_python_would_round_are_refused(tmp_path: Path) -> Non
     pq.write_table(pa.table({"uri": ["a.mp4"], "at": time}), tmp_path / "l.parquet")
     with pytest.raises(InputError, match=r"column at of type time64.ns. cannot be kept"):
         list_input(str(tmp_path / "l.parquet"))
+
+
+def test_text_of_parquet_that_is_no_utf_8_is_refused_by_column(tmp_path: Path) -> None:
+    text = pa.array([b"a", b"\xe9"]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"uri": ["a.mp4", "b.mp4"], "note": text}), tmp_path / "l.parquet")
+    with pytest.raises(InputError, match=r"column note of type string cannot be kept.*UTF8"):
+        list_input(str(tmp_path / "l.parquet"))
+
+
+def test_folders_above_a_list_are_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "day=1").mkdir()
+    pq.write_table(pa.table({"uri": ["a.mp4"]}), tmp_path / "day=1" / "l.parquet")
+    assert read_list(tmp_path / "day=1" / "l.parquet", ".parquet").column_names == ["uri"]
 
 
 # Lists elsewhere.
