@@ -38,8 +38,8 @@ def run(
 
     Args:
         pipeline: a pipeline's name.
-        input: a folder, a glob, a media file, or a .parquet/.csv/.jsonl list with a `uri` column; local or
-            any fsspec URL.
+        input: a folder, a glob, a media file, or a .parquet/.csv/.tsv/.jsonl list with a `uri` column; local
+            or any fsspec URL.
         output: folder of the run.
         profile: a profile's name, or a YAML file.
         screen: a screen's name, or a YAML file; None: the pipeline's.

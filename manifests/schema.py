@@ -177,6 +177,51 @@ def input_column_name(name: str, taken: Iterable[str]) -> str:
     return f"input_{name}" if name in owned else name
 
 
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type by which a manifest carries a column of an input list: the same values in a plainer layout.
+
+    Views become plain text, bytes and lists (rows of views can be neither sorted nor taken), dictionaries
+    and extension types what they stand for, nothing but nulls becomes text; in nested types, too.
+    """
+    types = pa.types
+
+    def inner(field: pa.Field) -> pa.Field:
+        return field.with_type(plain_type(field.type))
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if types.is_string_view(kind) or types.is_null(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_time64(kind):  # rows pass through Python, whose times of day end at the microsecond
+        return pa.time64("us")
+    if types.is_struct(kind):
+        return pa.struct([inner(field) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(inner(kind.key_field), inner(kind.item_field), kind.keys_sorted)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(inner(kind.value_field), kind.list_size)
+    if types.is_large_list(kind) or types.is_large_list_view(kind):
+        return pa.large_list(inner(kind.value_field))
+    if types.is_list(kind) or types.is_list_view(kind):
+        return pa.list_(inner(kind.value_field))
+    return kind
+
+
+def as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """The column cast to a type; list views through Python: pyarrow 26 loses the list of the last row.
+
+    Raises:
+        ArrowException: it cannot be cast, or not without a loss.
+    """
+    if column.type != kind and "list_view<" in str(column.type):
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)], kind)
+    return column.cast(kind)
+
+
 def upgraded(table: pa.Table) -> pa.Table:
     """What an earlier version of this schema wrote, as this version writes it; the same table if it did."""
     if not is_outdated(table.schema):

@@ -26,12 +26,17 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from configs.errors import UserError
 from manifests import storage
-from manifests.schema import is_outdated, to_rows, upgraded
+from manifests.schema import as_type, is_outdated, plain_type, to_rows, upgraded
 
 ROWS_PER_FILE = 50_000
 PARTS = "_parts"
 _NUMBERED = re.compile(r"manifest-(\d+)\.parquet")
+
+
+class ColumnError(UserError, ValueError):
+    """A column cannot take the type that this run gives it; the message says which and why."""
 
 
 def write_table(path: Path, table: pa.Table, row_group_size: int | None = None) -> None:
@@ -165,7 +170,10 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the columns of `schema`, missing ones null.
 
     What an earlier version of the schema wrote becomes what this one writes. A column of another type is
-    cast, and refused with its name where it cannot.
+    cast, and refused with its name where it cannot, or not without a loss.
+
+    Raises:
+        ColumnError: a column cannot be of the type that the schema gives it.
     """
     table = upgraded(table)
     columns = []
@@ -173,11 +181,26 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         if field.name not in table.column_names:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
+        before = table.column(field.name)
         try:
-            columns.append(table.column(field.name).cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"column {field.name} cannot become {field.type}: {error}") from error
+            after = as_type(before, field.type)
+        except pa.ArrowException as error:
+            raise ColumnError(f"column {field.name} cannot become {field.type}: {error}") from error
+        if _is_text(before.type) and _is_number(field.type) and not after.cast(before.type).equals(before):
+            raise ColumnError(
+                f"column {field.name} cannot become {field.type}: it holds texts such as 007, which "
+                "would change; give the column of the input list another name, or take another output folder"
+            )
+        columns.append(after)
     return pa.table(columns, schema=schema)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def with_values(table: pa.Table, name: str, values: Sequence[Any] | npt.NDArray[Any]) -> pa.Table:
@@ -235,7 +258,7 @@ def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
         for field in read_schema(file):
             if field.name not in known and (field.metadata or {}).get(b"from") == b"input list":
                 known.add(field.name)
-                schema = schema.insert(len(schema), field)
+                schema = schema.insert(len(schema), field.with_type(plain_type(field.type)))
     return schema
 
 

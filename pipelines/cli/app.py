@@ -36,7 +36,7 @@ Input = Annotated[
     str,
     typer.Option(
         "--input",
-        help="A folder, a glob, a media file, or a .parquet/.csv/.jsonl list with a `uri` column; "
+        help="A folder, a glob, a media file, or a .parquet/.csv/.tsv/.jsonl list with a `uri` column; "
         "local or any fsspec URL (s3://...).",
     ),
 ]

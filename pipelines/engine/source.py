@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from configs.errors import UsageError
+from manifests import storage
 from manifests.schema import input_column_name
-from manifests.text import clean_text, public_url, without_secrets
-from media.files import VIDEO_SUFFIXES
-
-LIST_SUFFIXES = frozenset({".parquet", ".csv", ".jsonl"})
+from manifests.text import clean_text, public_message, public_text, public_url, without_secrets
+from media.files import VIDEO_SUFFIXES, local_copy
+from pipelines.engine.lists import LIST_SUFFIXES, OWN, URI, read_list
 
 
 class InputError(UsageError):
@@ -70,7 +66,7 @@ def list_input(
     suffixes: frozenset[str] = VIDEO_SUFFIXES,
     owned: frozenset[str] = frozenset(),
 ) -> Listing:
-    """List a folder, a glob, a single media file, or a Parquet/CSV/JSONL list with a `uri` column.
+    """List a folder, a glob, a single media file, or a Parquet/CSV/TSV/JSONL list with a `uri` column.
 
     Args:
         path: local path or any fsspec URL.
@@ -79,9 +75,9 @@ def list_input(
         owned: names of columns that the pipeline writes; a list's column of that name becomes `input_<name>`.
 
     Raises:
-        InputError: nothing is there, the list has no `uri` column, or no media is found.
+        InputError: nothing is there, the list cannot be read or has no `uri` column, or no media is found.
     """
-    if Path(path).suffix.lower() in LIST_SUFFIXES and not _is_glob(path):
+    if _list_suffix(path) in LIST_SUFFIXES and not _is_glob(path):
         listing = _from_list(path, source, owned)
     else:
         ignored: Counter[str] = Counter()
@@ -138,10 +134,10 @@ def local_uri(path: Path) -> str:
     return text
 
 
-def _size(path: Path) -> int | None:
+def _size(path: str | Path) -> int | None:
     try:
-        return path.stat().st_size
-    except OSError:
+        return os.stat(path).st_size  # noqa: PTH116 - a list has a million of them
+    except (OSError, ValueError):
         return None  # unreadable: said by the stage that opens it
 
 
@@ -234,72 +230,71 @@ def _walk_url(
 
 
 def _read_list(path: str) -> pa.Table:
-    suffix = Path(path).suffix.lower()
+    """The table of a list anywhere.
+
+    Raises:
+        InputError: it cannot be had or read.
+    """
     try:
-        with fsspec.open(path, "rb") as file:
-            if suffix == ".parquet":
-                return pyarrow.parquet.read_table(file)
-            if suffix == ".csv":
-                options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
-                return pyarrow.csv.read_csv(file, convert_options=options)
-            return pyarrow.json.read_json(file)
+        with local_copy(path) as file:
+            return read_list(file, _list_suffix(path))
     except FileNotFoundError:
-        raise InputError(f"no such file: {path}") from None
-    except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise InputError(without_secrets(f"cannot read the list {path}: {error}")) from error
+        raise InputError(f"no such file: {public_text(path)}") from None
+    except Exception as error:
+        if isinstance(error, OSError | ValueError | ImportError) or storage.is_client_error(error):
+            reason = public_message(str(error))
+            raise InputError(f"cannot read the list {public_text(path)}: {reason}") from error
+        raise
 
 
 def _from_list(path: str, source: str | None, owned: frozenset[str]) -> Listing:
     table = _read_list(path)
-    if "uri" not in table.column_names:
-        names = ", ".join(table.column_names)
-        raise InputError(f"{path} has no column `uri`, which names the media of each row; it has: {names}")
-    if not table.num_rows:
-        raise InputError(f"the list {path} is empty")
-    own = {"uri", "source", "start_s", "end_s", "licence"}
     fields: list[pa.Field] = []
     for f in table.schema:
-        if f.name not in own:
+        if f.name not in OWN:
             name = input_column_name(f.name, owned)
             meaning = {"unit": "", "meaning": f"Column `{f.name}` of the input list.", "from": "input list"}
             if name in {other.name for other in fields}:
-                raise InputError(f"{path}: two columns would both be {name} in the manifest; rename one")
-            kind = pa.string() if pa.types.is_null(f.type) else f.type
-            fields.append(pa.field(name, kind, metadata=meaning))
+                shown = public_text(path)
+                raise InputError(f"{shown}: two columns would both be {name} in the manifest; rename one")
+            fields.append(pa.field(name, f.type, metadata=meaning))
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    further = [(input_column_name(name, owned), columns[name]) for name in columns if name not in OWN]
+    missing = [None] * table.num_rows
+    sources, licences, starts, ends = (
+        columns.get(name, missing) for name in ("source", "licence", "start_s", "end_s")
+    )
     rows = []
-    default = source or PurePosixPath(path).stem
-    for number, given in enumerate(table.to_pylist(), 1):
-        uri, inside = _resolve(given["uri"], path, number)
-        size = None if "://" in uri else _size(Path(uri))
-        row = _row(str(given.get("source") or default), inside, uri, size)
-        row |= {
-            "start_s": _number(given, "start_s", path, number),
-            "end_s": _number(given, "end_s", path, number),
-        }
-        row["licence"] = None if given.get("licence") is None else str(given["licence"])
-        row |= {input_column_name(k, owned): v for k, v in given.items() if k not in own}
+    default = source or PurePosixPath(_without_query(path)).stem
+    folder = str(Path(path).absolute().parent)
+    for at, given in enumerate(columns[URI]):
+        uri, inside = _resolve(given, path, folder, at + 1)
+        row = _row(sources[at] or default, inside, uri, None if "://" in uri else _size(uri))
+        row |= {"start_s": starts[at], "end_s": ends[at], "licence": licences[at]}
+        row |= {name: values[at] for name, values in further}
         rows.append(row)
     return Listing(rows, fields)
 
 
-def _resolve(uri: Any, path: str, number: int) -> tuple[str, str]:
+def _without_query(path: str) -> str:
+    """The path; of an address without what follows a question mark, such as a signature."""
+    return path.partition("?")[0] if path.startswith(("http://", "https://")) else path
+
+
+def _list_suffix(path: str) -> str:
+    """The ending of the path, lower case with the dot."""
+    return PurePosixPath(_without_query(path)).suffix.lower()
+
+
+def _resolve(uri: str | None, path: str, folder: str, number: int) -> tuple[str, str]:
     """The address to open and what identifies the file: as written, or relative to the list's folder."""
-    if not isinstance(uri, str) or not uri.strip():
+    if uri is None or not uri.strip():
         return "", f"row {number}"  # ends as an error of that row
     if "://" in uri:
         return uri, public_url(uri)
     if "://" in path:
-        return (uri, uri) if uri.startswith("/") else (f"{path.rpartition('/')[0]}/{uri}", uri)
-    folder = Path(path).absolute().parent
-    full = Path(os.path.normpath(folder / uri))
-    return str(full), full.relative_to(folder).as_posix() if full.is_relative_to(folder) else uri
-
-
-def _number(given: Mapping[str, Any], name: str, path: str, number: int) -> float | None:
-    value = given.get(name)
-    if value is None:
-        return None
-    try:
-        return None if math.isnan(float(value)) else float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{path}, row {number}: {name} is {value!r}, not a number of seconds") from None
+        beside = _without_query(path).rpartition("/")[0]
+        return (uri, uri) if uri.startswith("/") else (f"{beside}/{uri}", uri)
+    full = os.path.normpath(os.path.join(folder, uri))  # noqa: PTH118 - pathlib takes ten times as long
+    below = folder.rstrip("/") + "/"
+    return full, full.removeprefix(below) if full.startswith(below) else uri

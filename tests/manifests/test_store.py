@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import storage, store
-from manifests.schema import STAGES, STOPPED
+from manifests.schema import STAGES, STOPPED, plain_type
 from tests.support.version_1 import as_version_1, make_version_1
 
 SCHEMA = pa.schema(
@@ -399,3 +399,53 @@ def test_parts_of_version_1_are_merged(tmp_path: Path) -> None:
     assert store.merge(manifest, WITH_STOPS) == 6
     frame = pd.read_parquet(manifest)
     assert frame["stopped"].tolist() == STOPS * 2 and frame["schema_version"].tolist() == [2] * 6
+
+
+def test_texts_do_not_become_numbers_that_say_less(tmp_path: Path) -> None:
+    """An input list that writes a column as numbers, into the manifest of one that had texts."""
+    texts = pa.schema([*SCHEMA, pa.field("speaker", pa.string(), metadata={"from": "input list"})])
+    numbers = texts.set(4, texts.field(4).with_type(pa.int64()))
+    manifest = tmp_path / "manifest"
+    store.prepare(manifest, texts)
+    row = {"sample_id": "a", "stages": {}}
+    for speaker, refused in (("12", False), ("007", True)):
+        store.commit(manifest, pa.Table.from_pylist([row | {"speaker": speaker}], schema=texts))
+        store.merge(manifest, texts)
+        if refused:
+            with pytest.raises(store.ColumnError, match=r"column speaker cannot become int64.*other"):
+                store.prepare(manifest, numbers)
+        else:
+            store.prepare(manifest, numbers)
+            assert store.read(manifest)["speaker"].to_pylist() == [12]
+            store.prepare(manifest, texts)
+    assert store.read(manifest)["speaker"].to_pylist() == ["007"]
+
+
+def test_a_folder_with_parts_that_could_not_be_merged_heals(tmp_path: Path) -> None:
+    """Rows of views can be written, but not taken: an earlier version committed them and could not go on."""
+    kinds = {
+        "note": pa.string_view(),
+        "deep": pa.struct([("a", pa.list_(pa.string_view()))]),
+        "raw": pa.binary_view(),
+        "seen": pa.list_view(pa.int64()),
+    }
+    given = [pa.field(name, kind, metadata={"from": "input list"}) for name, kind in kinds.items()]
+    schema = pa.schema([*SCHEMA, *given])
+    manifest = tmp_path / "manifest"
+    storage.make_folder(manifest / store.PARTS)
+    store.write_table(manifest / "manifest-00000.parquet", schema.empty_table())
+    values = {"note": "text of more than twelve bytes", "deep": {"a": ["x"]}, "raw": b"y", "seen": [1, 2]}
+    arrays = [pa.array([value], pa.string()) for value in ("a", None, None)]
+    columns = [arrays[0], pa.array([1]), arrays[1], pa.array([[("s", "f")]], STAGES)]
+    columns += [pa.array([value], kind) for value, kind in zip(values.values(), kinds.values(), strict=True)]
+    store.commit(manifest, pa.table(columns, schema=schema))
+    # The same list now has plain columns; a run on another one knows them from the manifest alone.
+    plain = [f.with_type(plain_type(f.type)) for f in given]
+    for fields in ([], plain):
+        run = store.prepare(manifest, pa.schema([*SCHEMA, *fields]))
+        assert store.merge(manifest, run) == (1 if fields == [] else 0)
+        assert store.read(manifest).select(list(kinds)).to_pylist() == [values]
+        assert [store.read(manifest).schema.field(name).type for name in ("note", "raw")] == [
+            pa.string(),
+            pa.binary(),
+        ]

@@ -1,0 +1,83 @@
+"""Copies of remote files: whole from any server, or an error that gives no key away."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from media.files import local_copy
+from tests.support.file_server import file_server
+
+# More than fsspec asks for at once (5 MB), no two blocks alike.
+BIG = b"".join(i.to_bytes(8, "big") for i in range(1_500_000))
+KEY = "?X-Amz-Signature=d0n0ttell&token=d0n0ttell"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "big.mp4").write_bytes(BIG)
+    (folder / "broken.mp4").write_bytes(BIG)
+    (folder / "100% ä #1.mp4").write_bytes(b"odd")
+    (folder / "empty.mp4").write_bytes(b"")
+    with zipfile.ZipFile(folder / "small.zip", "w") as archive:
+        archive.writestr("inside.mp4", b"in a zip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(served: Path) -> Iterator[str]:
+    with file_server(served) as address:
+        yield address
+
+
+@pytest.mark.parametrize("chain", ["", "simplecache::"])
+def test_a_large_file_of_a_server_without_ranges_is_copied(address: str, chain: str) -> None:
+    with local_copy(f"{chain}{address}/big.mp4") as path:
+        assert path.read_bytes() == BIG and path.is_relative_to(tempfile.gettempdir())
+    assert not path.exists()
+
+
+def test_small_odd_and_packed_files_are_copied(address: str, served: Path) -> None:
+    expected = {
+        f"{address}/100%25%20%C3%A4%20%231.mp4": b"odd",
+        f"{address}/empty.mp4": b"",
+        f"zip://inside.mp4::simplecache::{address}/small.zip": b"in a zip",
+        f"zip://inside.mp4::{served}/small.zip": b"in a zip",
+    }
+    for uri, content in expected.items():
+        with local_copy(uri) as path:
+            assert path.read_bytes() == content, uri
+
+
+@pytest.mark.parametrize("chain", ["", "simplecache::"])
+def test_a_server_that_breaks_off_is_an_error_every_time(address: str, chain: str) -> None:
+    for _ in range(2):
+        with (
+            pytest.raises(ConnectionError, match=r"broke off|6000000 of 12000000 bytes"),
+            local_copy(f"{chain}{address}/broken.mp4"),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("missing.mp4", FileNotFoundError, "no such file"),
+        ("secret.mp4", PermissionError, "403"),
+        ("broken.mp4", ConnectionError, "broke off"),
+    ],
+)
+def test_no_key_of_an_address_is_told(address: str, name: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message) as caught, local_copy(f"{address}/{name}{KEY}"):
+        pass
+    assert "d0n0ttell" not in str(caught.value) and caught.value.__suppress_context__
+
+
+def test_a_server_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(OSError), local_copy(f"http://127.0.0.1:9/a.mp4{KEY}"):
+        pass

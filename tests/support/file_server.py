@@ -1,0 +1,54 @@
+"""An HTTP server of a folder that gives whole files only, as `python -m http.server` does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files of a folder; of `broken` ones the first half, and of `secret` ones none (403)."""
+
+    def do_GET(self) -> None:
+        name = Path(unquote(urlsplit(self.path).path)).name
+        if name.startswith("secret"):
+            self.send_error(403)
+        elif name.startswith("broken"):
+            data = (Path(self.directory) / name).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+        else:
+            super().do_GET()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that has read enough closes the connection
+
+
+@contextmanager
+def file_server(folder: Path) -> Iterator[str]:
+    """The address of a server of this folder."""
+    server = Server(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
