@@ -20,6 +20,7 @@ from media.shown import short_side_size
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 # Pillow's own limit against decompression bombs: 256 MiB of RGB.
 MAX_PIXELS: Final = 1024 * 1024 * 1024 // 4 // 3
+STRIP: Final = 512  # rows that are converted at once
 
 
 def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -40,7 +41,7 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uin
                     raise _too_large(f"{image.width}x{image.height} pixels", max_pixels)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return np.array(_to_rgb(image), np.uint8)
+                return _in_strips(image)
         except MediaError:
             raise
         except UnidentifiedImageError as error:
@@ -53,6 +54,15 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uin
 
 def _too_large(what: str, limit: int) -> MediaError:
     return MediaError(f"the picture is too large: {what}, at most {limit} pixels")
+
+
+def _in_strips(image: Any) -> npt.NDArray[np.uint8]:
+    """The picture as RGB, some rows at a time: conversions hold several copies of what they convert."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, image.width, bottom))), np.uint8)
+    return pixels
 
 
 def _to_rgb(image: Any) -> Image.Image:

@@ -45,6 +45,7 @@ LEAD = 0.25
 # Of a picture, beyond which memory and the encoder of shards are at their end.
 MAX_PIXELS = 64 << 20
 MAX_SIDE = 16_384
+LIMITS = {"max_pixels": str(MAX_PIXELS)}  # of decoders
 ASPECT = 10.0  # the widest or highest pixel that is believed
 # Packets of pictures that may wait for their key frame to be known, bytes; beyond, all are decoded.
 HELD = 64 << 20
@@ -103,7 +104,7 @@ class Reader:
         self._file.seek(0)
         try:
             self.container: Any = av.open(
-                self._file, "r", container_options=NO_OTHER_FILES, buffer_size=BUFFER
+                self._file, "r", options=LIMITS, container_options=NO_OTHER_FILES, buffer_size=BUFFER
             )
         except (av.FFmpegError, ValueError, OverflowError) as error:
             raise MediaError(f"not a readable media file: {ffmpeg_reason(error)}") from error
@@ -116,7 +117,7 @@ class Reader:
         if self.video is not None:
             context = self.video.codec_context
             context.thread_count = 1  # one process a core: the work is parallel over clips
-            context.options = {"max_pixels": str(MAX_PIXELS)}
+            context.options = LIMITS
             if context.width * context.height > MAX_PIXELS or max(context.width, context.height) > MAX_SIDE:
                 self.close()
                 raise MediaError(f"its pictures are too large: {context.width}x{context.height} pixels")

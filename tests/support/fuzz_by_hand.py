@@ -291,7 +291,6 @@ BY_HAND: dict[str, Callable[[Path, Seeds], bytes]] = {
 # What no clip is, whoever reads it: `decode` refuses these.
 REFUSED = frozenset(
     {
-        "lasts-1e9-s.mkv",
         "pictures-jump-20-hours.mkv",
         "pictures-jump-20-hours.mp4",
         "pictures-jump-1e12-s.mkv",
