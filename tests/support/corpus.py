@@ -9,151 +9,26 @@ pictures; where their size changes, all have the one that lasts longest, others 
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tests.support.corpus_content import Content
-from tests.support.corpus_files import (
-    Part,
-    Recipe,
-    Truth,
-    copied,
-    cut_at,
-    joined,
-    make,
-    patched,
-    piped,
-    with_inputs,
+from tests.support.corpus_faults import FAULTS
+from tests.support.corpus_files import Recipe, copied, make, piped
+from tests.support.corpus_options import (
+    AVI_MP3,
+    EDITS,
+    FRAGMENTS,
+    FRONT,
+    GUESSED,
+    H264,
+    VIDEO,
+    YUV,
+    known,
+    recipe,
+    x264,
 )
-
-YUV = ("-pix_fmt", "yuv420p")
-
-
-def x264(params: str, *more: str) -> tuple[str, ...]:
-    return (*YUV, "-c:v", "libx264", "-preset", "ultrafast", "-x264-params", f"scenecut=0:{params}", *more)
-
-
-def native(codec: str, *more: str) -> tuple[str, ...]:
-    return (*YUV, "-c:v", codec, "-q:v", "3", "-g", "25", "-sc_threshold", "1000000000", *more)
-
-
-def vpx(codec: str, *more: str) -> tuple[str, ...]:
-    return (*YUV, "-c:v", codec, "-deadline", "realtime", "-cpu-used", "8", "-b:v", "800k", "-g", "25", *more)
-
-
-H264, H264_B = x264("keyint=25:bframes=0"), x264("keyint=25:bframes=3:b-adapt=0")
-HEVC = (*YUV, "-c:v", "libx265", "-preset", "ultrafast")
-X265 = "log-level=none:pools=none:frame-threads=1:keyint=25"
-VIDEO = {
-    "h264": H264,
-    "h264_b": H264_B,
-    "h264_open": x264("keyint=25:bframes=3:b-adapt=0:open-gop=1"),
-    "h264_long": x264("keyint=250:bframes=0"),
-    "h264_long_b": x264("keyint=250:bframes=3:b-adapt=0"),
-    "h264_refresh": x264("keyint=25:bframes=0:intra-refresh=1"),
-    "hevc": (*HEVC, "-x265-params", f"{X265}:bframes=0"),
-    "hevc_b": (*HEVC, "-x265-params", f"{X265}:bframes=3:open-gop=1"),
-    "vp8": vpx("libvpx"),
-    "vp9": vpx("libvpx-vp9"),
-    "vp9_alt": (*YUV, "-c:v", "libvpx-vp9", "-cpu-used", "5", "-auto-alt-ref", "1", "-lag-in-frames", "16"),
-    "av1": (*YUV, "-c:v", "libaom-av1", "-usage", "realtime", "-cpu-used", "9", "-b:v", "800k", "-g", "25"),
-    "mpeg2": native("mpeg2video", "-bf", "0"),
-    "mpeg2_b": native("mpeg2video", "-bf", "2"),
-    "mpeg1": native("mpeg1video", "-bf", "2"),
-    "mpeg4": native("mpeg4"),
-    "mpeg4_b": native("mpeg4", "-bf", "2"),
-    "msmpeg4": native("msmpeg4v3"),
-    "mjpeg": ("-pix_fmt", "yuvj420p", "-c:v", "mjpeg", "-q:v", "3"),
-    "prores": ("-pix_fmt", "yuv422p10le", "-c:v", "prores"),
-    "theora": (*YUV, "-c:v", "libtheora", "-q:v", "8", "-g", "25"),
-    "wmv2": native("wmv2"),
-    "flv1": native("flv"),
-    "ffv1": (*YUV, "-c:v", "ffv1"),
-    "png": ("-pix_fmt", "rgb24", "-c:v", "png"),
-}
-AUDIO = {
-    "aac": ("-c:a", "aac", "-b:a", "96k"),
-    "mp3": ("-c:a", "libmp3lame"),
-    "opus": ("-c:a", "libopus", "-b:a", "64k"),
-    "vorbis": ("-c:a", "libvorbis"),
-    "flac": ("-c:a", "flac"),
-    "pcm_s16le": ("-c:a", "pcm_s16le"),
-    "pcm_s16be": ("-c:a", "pcm_s16be"),
-    "pcm_f32le": ("-c:a", "pcm_f32le"),
-    "pcm_s24le": ("-c:a", "pcm_s24le"),
-    "ac3": ("-c:a", "ac3"),
-    "wmav2": ("-c:a", "wmav2"),
-    "mp2": ("-c:a", "mp2"),
-    "amr": ("-c:a", "libopencore_amrnb"),
-}
-FLAT = ("-muxdelay", "0", "-muxpreload", "0")
-FRAGMENTS = ("-movflags", "frag_keyframe+empty_moov")
-FRONT = ("-movflags", "+faststart")
-# What a container usually holds: pictures, sound, rate of the sound.
-USUAL = {
-    "mp4": ("h264", "aac"),
-    "mov": ("h264", "aac"),
-    "mkv": ("h264", "aac"),
-    "webm": ("vp8", "opus"),
-    "flv": ("h264", "aac"),
-    "ts": ("h264", "aac"),
-    "m2ts": ("h264", "ac3"),
-    "mpg": ("mpeg2", "mp2"),
-    "avi": ("mpeg4", "mp3"),
-    "wmv": ("wmv2", "wmav2"),
-    "ogv": ("theora", "vorbis"),
-    "3gp": ("h264", "aac"),
-}
-
-
-def known(content: Content, delays: tuple[float, float] = (0.0, 0.0), **more: Any) -> Part:
-    """What a content gives when nothing happens to it."""
-    picture, sound = delays
-    return Part(
-        numbers=tuple(range(content.first, content.first + content.frames)),
-        times=tuple(i / content.fps for i in range(content.frames)),
-        beeps=tuple(b + sound - picture for b in content.beeps),
-        at=more.pop("at", picture - min(picture, sound)),
-        **more,
-    )
-
-
-def recipe(
-    name: str,
-    kind: str,
-    suffix: str,
-    video: str | tuple[str, ...] = "",
-    audio: str | None = "",
-    content: Content | None = None,
-    truth: dict[str, Any] | None = None,
-    **more: Any,
-) -> Recipe:
-    """A recipe of one part whose truth is that of its content, but for what `truth` says.
-
-    Empty names of codecs: the container's usual ones; audio None: no sound.
-    """
-    usual = USUAL[suffix]
-    content = content or Content(rate=44100 if suffix == "flv" else 48000)
-    picture = VIDEO[video or usual[0]] if isinstance(video, str) else video
-    delays = more.get("delays", (0.0, 0.0))
-    said = {
-        "parts": (known(content, delays),),
-        "size": (content.width, content.height),
-        "has_sound": audio is not None,
-    } | (truth or {})
-    more.setdefault("contents", (content,))
-    return Recipe(
-        f"{kind}-{name}",
-        kind,
-        suffix,
-        Truth(**said),
-        video=picture,
-        audio=() if audio is None else AUDIO[audio or usual[1]],
-        **more,
-    )
 
 
 def containers() -> Iterator[Recipe]:
@@ -179,17 +54,191 @@ def containers() -> Iterator[Recipe]:
             yield recipe(f"{suffix}-{video}-mute", "container", suffix, video, None, key=key)
     for video in ("h264", "h264_b", "h264_long"):
         key = 75 if "long" in video else 25
-        yield recipe(f"mp4-fragments-{video}", "container", "mp4", video, mux=FRAGMENTS, key=key)
+        yield recipe(f"mp4-fragments-{video}", "container", "mp4", video, mux=(*FRAGMENTS, *EDITS), key=key)
         yield recipe(f"mp4-front-{video}", "container", "mp4", video, mux=FRONT, key=key)
-    every = ("-movflags", "frag_every_frame+empty_moov+default_base_moof")
-    yield recipe("mp4-fragments-every", "container", "mp4", mux=every, key=25)
+    yield recipe("mp4-fragments-plain", "container", "mp4", "h264", None, mux=FRAGMENTS, key=25)
+    # Without edit lists the delay of B-frames cannot be told: the pictures begin 80 ms late. The sound has a
+    # hole of as much after its first packet, and what follows is in sync.
+    late = {"parts": (known(Content(), at=0.08),)}
+    yield recipe("mp4-fragments-late", "container", "mp4", "h264_b", truth=late, mux=FRAGMENTS, key=25)
+    short = (*FRAGMENTS, *EDITS, "-frag_duration", "200000")
+    yield recipe("mp4-fragments-short", "container", "mp4", mux=short, key=25)
     for suffix in ("webm", "mkv"):
         yield recipe(f"{suffix}-live", "container", suffix, mux=("-live", "1"), key=25)
         yield recipe(f"{suffix}-piped", "container", suffix, how=piped, key=25)
     yield recipe("ts-piped", "container", "ts", "h264_b", how=piped, key=25)
 
 
-SECTIONS = (containers,)
+def codecs() -> Iterator[Recipe]:
+    """Codecs in containers that hold several."""
+    pairs = {
+        "mp4": ("hevc", "hevc_b", "vp9", "av1", "mpeg4_b", "mpeg2_b", "mjpeg"),
+        "mov": ("hevc_b", "mjpeg", "prores", "png", "mpeg4", "mpeg2"),
+        "mkv": (
+            "hevc",
+            "hevc_b",
+            "vp8",
+            "vp9",
+            "av1",
+            "mpeg2_b",
+            "mpeg4_b",
+            "mjpeg",
+            "prores",
+            "theora",
+            "ffv1",
+        ),
+        "webm": ("av1",),
+        "ts": ("hevc", "hevc_b", "mpeg2_b", "mpeg4"),
+        "avi": ("mpeg4_b", "h264", "h264_b", "ffv1", "msmpeg4", "wmv2", "mpeg2"),
+        "flv": ("hevc_b", "av1", "vp9"),
+        "wmv": ("h264", "mpeg4"),
+        "mpg": ("h264",),
+    }
+    for suffix, videos in pairs.items():
+        for video in videos:
+            guessed = suffix == "avi" and (video.endswith("_b") or video == "mpeg2")
+            yield recipe(f"{suffix}-{video}", "codec", suffix, video, truth=GUESSED if guessed else None)
+    for suffix, audios in {
+        "mp4": ("mp3", "opus", "flac", "ac3"),
+        "mov": ("pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_s16be", "mp3"),
+        "mkv": ("mp3", "opus", "vorbis", "flac", "pcm_s16le", "pcm_f32le", "ac3", "mp2"),
+        "webm": ("vorbis",),
+        "ts": ("mp3", "mp2", "ac3", "opus"),
+        "mpg": ("ac3", "mp3"),
+        "avi": ("mp3", "ac3", "mp2"),
+        "flv": ("mp3",),
+        "wmv": ("mp3",),
+    }.items():
+        for audio in audios:
+            truth = AVI_MP3 if (suffix, audio) == ("avi", "mp3") else None
+            yield recipe(f"{suffix}-sound-{audio}", "codec", suffix, "", audio, truth=truth)
+    yield recipe("3gp-amr", "codec", "3gp", "h264", "amr", Content(rate=8000))
+    # Two pictures in one chunk and an empty one for each B-frame, as DivX wrote them.
+    packed = (*VIDEO["mpeg4_b"], "-bsf:v", "mpeg4_unpack_bframes")
+    yield recipe("avi-unpacked-b", "codec", "avi", packed, truth=GUESSED)
+
+
+def pixels() -> Iterator[Recipe]:
+    """Formats, ranges and matrices of pixels, odd sides, pixels that are not square, fields."""
+    odd = Content(201, 113)
+    high = ("-c:v", "libx264", "-preset", "ultrafast", "-x264-params", "keyint=25")
+    for form in ("yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "nv12"):
+        yield recipe(f"h264-{form}", "pixels", "mkv", ("-pix_fmt", form, *high))
+    yield recipe("h264-gray", "pixels", "mp4", ("-pix_fmt", "gray", *high), truth={"corners": "grey"})
+    full = ("-vf", "scale=out_range=full", "-pix_fmt", "yuvj420p", *high)
+    yield recipe("h264-full", "pixels", "mp4", full)
+    yield recipe("h264-full-ts", "pixels", "ts", full)
+    for matrix, tag in (("bt709", "bt709"), ("bt601", "smpte170m"), ("bt2020", "bt2020nc")):
+        colours = ("-vf", f"scale=out_color_matrix={matrix},setparams=colorspace={tag}", *YUV)
+        yield recipe(f"h264-{matrix}", "pixels", "mp4", (*colours, *high))
+        yield recipe(f"h264-{matrix}-ts", "pixels", "ts", (*colours, *high))
+        yield recipe(f"ffv1-{matrix}", "pixels", "mkv", (*colours, "-c:v", "ffv1"))
+    both = (
+        "-vf",
+        "scale=out_color_matrix=bt709:out_range=full,setparams=colorspace=bt709",
+        "-pix_fmt",
+        "yuvj420p",
+    )
+    yield recipe("h264-bt709-full", "pixels", "mp4", (*both, *high))
+    for form in (
+        "bgr0",
+        "yuv420p",
+        "yuv444p",
+        "gray",
+        "yuv422p10le",
+        "yuva420p",
+        "gbrp10le",
+        "yuv411p",
+        "yuv410p",
+    ):
+        grey = {"corners": "grey"} if form == "gray" else {}
+        ffv1 = ("-pix_fmt", form, "-c:v", "ffv1")
+        yield recipe(f"ffv1-{form}-odd", "pixels", "mkv", ffv1, "", odd, grey)
+    yield recipe("png-odd", "pixels", "mov", "png", "", odd)
+    yield recipe("h264-yuv444p-odd", "pixels", "mp4", ("-pix_fmt", "yuv444p", *high), "", odd)
+    yield recipe("vp9-odd", "pixels", "webm", "vp9", "", odd)
+    yield recipe("vp8-odd", "pixels", "webm", "vp8", "", odd)
+    yield recipe("av1-odd", "pixels", "mp4", "av1", "", odd)
+    yield recipe("mjpeg-odd", "pixels", "avi", "mjpeg", "", odd)
+    yield recipe("theora-odd", "pixels", "ogv", "theora", "", odd)
+    yield recipe("hevc-yuv444p-odd", "pixels", "mp4", ("-pix_fmt", "yuv444p", *VIDEO["hevc"][2:]), "", odd)
+    yield recipe("vp9-yuv444p-odd", "pixels", "mkv", ("-pix_fmt", "yuv444p", *VIDEO["vp9"][2:]), "", odd)
+    for video, suffix in (
+        ("h264", "mp4"),
+        ("h264", "mkv"),
+        ("h264", "ts"),
+        ("mpeg2", "mpg"),
+        ("mpeg4", "avi"),
+    ):
+        for sar in ("2/1", "1/2", "16/11"):
+            if video == "mpeg2" and sar != "16/11":
+                continue  # it says the picture's shape in one of four words
+            wide, high_ = (384, 108) if sar == "1/2" else (192, 108)
+            ratio = int(sar.split("/")[0]) / int(sar.split("/")[1])
+            if video == "mpeg2":
+                ratio = 4 / 3 * high_ / wide
+            aspect = ("-aspect", "4:3") if video == "mpeg2" else ("-vf", f"setsar={sar}")
+            shown = {"size": (round(wide * ratio), high_)}
+            name = f"{suffix}-pixels-{sar.replace('/', '-')}"
+            yield recipe(name, "pixels", suffix, (*VIDEO[video], *aspect), "", Content(wide, high_), shown)
+    yield recipe(
+        "mpeg2-fields", "pixels", "mpg", (*VIDEO["mpeg2"], "-flags", "+ilme+ildct", "-vf", "setfield=tff")
+    )
+    yield recipe("mpeg2-fields-ts", "pixels", "ts", (*VIDEO["mpeg2_b"], "-flags", "+ilme+ildct"))
+    for order in ("tff", "bff"):
+        yield recipe(f"h264-fields-{order}", "pixels", "mkv", x264(f"keyint=25:{order}=1"))
+    yield recipe("h264-fields-ts", "pixels", "ts", x264("keyint=25:tff=1"))
+
+
+def orientations() -> Iterator[Recipe]:
+    """All eight, for every container that can say them."""
+    for suffix in ("mp4", "mov", "mkv"):
+        for mirrored in (False, True):
+            for turns in range(4):
+                content = Content(mirrored=mirrored, turns=turns)
+                options = ("-display_rotation", str(90 * turns), *(("-display_hflip",) if mirrored else ()))
+                name = f"{suffix}-{90 * turns}{'-mirrored' if mirrored else ''}"
+                yield recipe(name, "orientation", suffix, "", "", content, how=copied(options, (), "mp4"))
+    for suffix, video in (("mov", "prores"), ("mp4", "hevc"), ("mkv", "vp9"), ("mp4", "h264_b")):
+        content = Content(108, 192, mirrored=True, turns=1)
+        how = copied(("-display_rotation", "90", "-display_hflip"), (), "mkv")
+        yield recipe(f"{suffix}-{video}-portrait", "orientation", suffix, video, "", content, how=how)
+    # In the stream's own words.
+    for name, content in (("90", Content(turns=1)), ("mirrored", Content(mirrored=True))):
+        said = f"display_orientation=insert:{'rotate=90' if content.turns else 'flip=horizontal'}"
+        for suffix in ("ts", "mkv"):
+            video = (*H264, "-bsf:v", f"h264_metadata={said}")
+            yield recipe(f"{suffix}-sei-{name}", "orientation", suffix, video, "", content)
+
+
+def hdr() -> Iterator[Recipe]:
+    """PQ and HLG."""
+    for curve in ("smpte2084", "arib-std-b67"):
+        tags = f"setparams=color_primaries=bt2020:color_trc={curve}:colorspace=bt2020nc:range=tv"
+        colours = (
+            "-vf",
+            f"scale=out_color_matrix=bt2020,format=yuv420p10le,{tags}",
+            "-pix_fmt",
+            "yuv420p10le",
+        )
+        eight = ("-vf", f"scale=out_color_matrix=bt2020,format=yuv420p,{tags}", *YUV)
+        truth = {"hdr": True, "corners": "hue"}
+        named = "pq" if curve == "smpte2084" else "hlg"
+        for suffix, video, options in (
+            ("mp4", "hevc", colours),
+            ("mov", "hevc", colours),
+            ("mkv", "hevc_b", colours),
+            ("ts", "hevc", colours),
+            ("mkv", "vp9", colours),
+            ("mp4", "av1", colours),
+            ("mp4", "h264", eight),
+        ):
+            yield recipe(
+                f"{suffix}-{video}-{named}", "hdr", suffix, (*options, *VIDEO[video][2:]), "", None, truth
+            )
+
+
+SECTIONS = (containers, codecs, pixels, orientations, hdr, *FAULTS)
 
 
 def recipes() -> list[Recipe]:

@@ -99,24 +99,28 @@ def _corners(wide: int, high: int) -> list[tuple[slice, slice]]:
     return [(first, left), (first, right), (last, left), (last, right)]
 
 
-def read_number(image: Image) -> int | None:
-    """The number of a picture of any size; None where there is none to read."""
-    height, width = image.shape[:2]
-    grey = image.astype(np.float64).mean(2)
+def read_numbers(images: Sequence[Image]) -> list[int | None]:
+    """The numbers of pictures of one size, whatever that is; None where there is none to read."""
+    if not images:
+        return []
+    height, width = images[0].shape[:2]
+    # Green is most of the luminance; the rest is black, white and grey there.
+    greens = np.stack([image[..., 1] for image in images])
 
-    def level(rows: slice, columns: slice) -> float:
-        part = grey[rows, columns]
-        y, x = part.shape[0] // 4, part.shape[1] // 4
-        return float(part[y : part.shape[0] - y, x : part.shape[1] - x].mean())
+    def levels(rows: slice, columns: slice) -> npt.NDArray[np.float64]:
+        part = greens[:, rows, columns]
+        y, x = part.shape[1] // 4, part.shape[2] // 4
+        return part[:, y : part.shape[1] - y, x : part.shape[2] - x].mean((1, 2))
 
-    found = []
-    for column in _columns(width):
-        difference = level(_rows(height, UPPER), column) - level(_rows(height, LOWER), column)
-        if abs(difference) < CLEAR:
-            return None
-        found.append(difference > 0)
-    number = sum(bit << i for i, bit in enumerate(found[:BITS]))
-    return number if _bits(number) == found else None
+    upper, lower = _rows(height, UPPER), _rows(height, LOWER)
+    found = np.stack([levels(upper, one) - levels(lower, one) for one in _columns(width)], 1)
+    numbers: list[int | None] = []
+    for differences in found:
+        bits = [bool(one > 0) for one in differences]
+        number = sum(bit << i for i, bit in enumerate(bits[:BITS]))
+        is_clear = np.abs(differences).min() >= CLEAR and _bits(number) == bits
+        numbers.append(number if is_clear else None)
+    return numbers
 
 
 def read_corners(image: Image) -> list[tuple[int, int, int]]:

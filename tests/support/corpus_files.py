@@ -167,7 +167,18 @@ def piped(recipe: Recipe, target: Path) -> None:
     whole = aside(target, f"{target.stem}.nut")
     encode(recipe, whole)
     form = {"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}.get(recipe.suffix, recipe.suffix)
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(whole), "-c", "copy", "-f", form, "-"]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        str(whole),
+        "-c",
+        "copy",
+        "-f",
+        form,
+        "-",
+    ]
     target.write_bytes(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 

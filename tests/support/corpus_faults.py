@@ -1,0 +1,414 @@
+"""Recipes of the corpus whose files have something unusual in their tracks, time stamps or bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from tests.support.corpus_content import Content
+from tests.support.corpus_files import (
+    Part,
+    Recipe,
+    copied,
+    cut_at,
+    joined,
+    patched,
+    plain,
+    with_inputs,
+)
+from tests.support.corpus_options import (
+    EDITS,
+    FLAT,
+    FRAGMENTS,
+    FRONT,
+    USUAL,
+    VIDEO,
+    known,
+    recipe,
+)
+
+# One after the other by stamps or by bytes: the second follows the first at once. What ends later, picture or
+# sound, and by how much, is the encoders' affair.
+AT_ONCE = 0.09
+SECOND = Content(first=75, beeps=(0.4, 1.9))
+THIRD = Content(first=150, frames=50, beeps=(1.1,))
+
+
+def parts(*contents: Content, within: float = AT_ONCE) -> tuple[Part, ...]:
+    """What contents give that follow one another."""
+    at, made = 0.0, []
+    for content in contents:
+        made.append(known(content, at=at, within=within))
+        at += content.picture_s
+    return tuple(made)
+
+
+def sounds() -> Iterator[Recipe]:
+    """Channels, rates, and tracks that begin or end apart."""
+    for channels in (1, 2, 6):
+        for suffix, audio in (
+            ("mp4", "aac"),
+            ("mkv", "opus"),
+            ("ts", "ac3"),
+            ("mkv", "flac"),
+            ("mov", "pcm_s16le"),
+        ):
+            content = Content(channels=channels)
+            yield recipe(f"{suffix}-{audio}-{channels}-channels", "sound", suffix, "", audio, content)
+    for rate in (8000, 16000, 22050, 44100, 96000):
+        audio = "aac" if rate != 96000 else "flac"
+        yield recipe(f"mp4-{rate}", "sound", "mp4", "", audio, Content(rate=rate))
+        yield recipe(f"mkv-{rate}", "sound", "mkv", "", "pcm_s16le", Content(rate=rate))
+    yield recipe("ts-22050", "sound", "ts", "", "mp3", Content(rate=22050))
+    for suffix in ("mp4", "mov", "mkv", "webm", "ts", "flv", "mpg", "wmv"):
+        rate = 44100 if suffix == "flv" else 48000
+        content = Content(beeps=(0.3, 1.2, 2.0), rate=rate)
+        for name, delays in (("late-sound", (0.0, 0.5)), ("late-picture", (0.52, 0.0))):
+            late = {"claim_within": 0.25} if name == "late-picture" else None
+            yield recipe(f"{suffix}-{name}", "sound", suffix, "", "", content, late, delays=delays, key=25)
+        for name, seconds, beeps in (("longer", 4.5, (0.6, 2.4)), ("shorter", 1.5, (0.3, 1.1))):
+            other = Content(seconds=seconds, beeps=beeps, rate=rate)
+            yield recipe(f"{suffix}-{name}-sound", "sound", suffix, "", "", other)
+
+
+COVER = ("-map", "0:v", "-map", "1:a", "-map", "2:v", "-c:v:1", "png", "-disposition:v:1", "attached_pic")
+TWO = ("-map", "0:v", "-map", "1:a", "-map", "2:a")
+OTHER = Content(beeps=(0.9, 2.1))
+SUBTITLE = "{srt}00:00:01,000 --> 00:00:59,000"
+
+
+def tracks() -> Iterator[Recipe]:
+    """More tracks than one of picture and one of sound."""
+
+    def two(
+        name: str, suffix: str, *options: str, patch: tuple[bytes, bytes] | None = None, **truth: Any
+    ) -> Recipe:
+        how = with_inputs("{tune}", *TWO, *options)
+        if patch:
+            how = patched(how, *patch)
+        heard = {"parts": (known(OTHER),)} | truth
+        return recipe(name, "track", suffix, truth=heard, contents=(Content(), OTHER), how=how)
+
+    first, second = "-disposition:a:0", "-disposition:a:1"
+    for suffix in ("mp4", "mov", "mkv"):
+        yield two(f"{suffix}-default-second", suffix, first, "0", second, "default")
+        described = (first, "visual_impaired", second, "default")
+        yield two(f"{suffix}-described-first", suffix, *described)
+        commented = (first, "comment", second, "default")
+        yield two(f"{suffix}-comment-first", suffix, *commented)
+        yield recipe(
+            f"{suffix}-default-first",
+            "track",
+            suffix,
+            contents=(Content(), OTHER),
+            how=with_inputs("{tune}", *TWO, first, "default", second, "0"),
+        )
+    for suffix in ("ts", "mkv"):
+        yield two(
+            f"{suffix}-hearing-impaired-first",
+            suffix,
+            first,
+            "visual_impaired",
+            second,
+            "0",
+            ffmpeg=(("sound", "ffmpeg's command takes the first of equal tracks, impaired or not"),),
+        )
+    unknown = (("sound", "ffmpeg's command takes the track with the default flag, and then has no decoder"),)
+    for suffix, patch in (
+        ("mp4", (b"mp4a", b"zz9a")),
+        ("mov", (b"mp4a", b"zz9a")),
+        ("mkv", (b"A_AAC", b"A_XYZ")),
+    ):
+        yield two(f"{suffix}-unknown-first", suffix, patch=patch, ffmpeg=unknown)
+    for suffix in ("mp4", "mkv"):
+        only = patched(plain, b"mp4a", b"zz9a") if suffix == "mp4" else patched(plain, b"A_AAC", b"A_XYZ")
+        yield recipe(f"{suffix}-unknown-only", "track", suffix, truth={"has_sound": False}, how=only)
+    for suffix in ("mp4", "mov", "mkv"):
+        for number, codec in ((2, "mov_text"),) if suffix != "mkv" else ((2, "srt"),):
+            how = with_inputs(SUBTITLE, "-map", "0", "-map", "1", "-map", str(number), "-c:s", codec)
+            yield recipe(f"{suffix}-long-subtitle", "track", suffix, how=how)
+    for suffix in ("mp4", "mkv"):
+        yield recipe(f"{suffix}-cover", "track", suffix, how=with_inputs("{cover}", *COVER))
+        front = (
+            "-map",
+            "2:v",
+            "-map",
+            "0:v",
+            "-map",
+            "1:a",
+            "-c:v:0",
+            "png",
+            "-disposition:v:0",
+            "attached_pic",
+        )
+        yield recipe(f"{suffix}-cover-first", "track", suffix, how=with_inputs("{cover}", *front))
+    for suffix in ("mov", "mp4"):
+        yield recipe(f"{suffix}-timecode", "track", suffix, mux=("-timecode", "00:00:00:00"))
+    chapters = with_inputs("-metadata", "title=t", "-map", "0", "-map", "1")
+    yield recipe("mkv-titled", "track", "mkv", how=chapters)
+
+
+def joins() -> Iterator[Recipe]:
+    """Recordings one after the other, whose stamps begin again, jump, or go on."""
+    first = Content()
+    for suffix in ("ts", "mpg", "flv", "m2ts"):
+        rate = 44100 if suffix == "flv" else 48000
+        group = [dataclasses.replace(one, rate=rate) for one in (first, SECOND, THIRD)]
+        for count in (2, 3):
+            some = tuple(group[:count])
+            truth: dict[str, Any] = {"parts": parts(*some), "claim_within": 9.0}
+            name = f"{suffix}-again-{count}"
+            yield recipe(name, "join", suffix, contents=some, truth=truth, how=joined)
+    for video in ("h264_b", "hevc_b", "mpeg2_b"):
+        truth = {"parts": parts(first, SECOND), "claim_within": 9.0}
+        yield recipe(
+            f"ts-again-{video}", "join", "ts", video, contents=(first, SECOND), truth=truth, how=joined
+        )
+    for suffix in ("ts", "flv", "mpg"):
+        rate = 44100 if suffix == "flv" else 48000
+        some = (dataclasses.replace(first, rate=rate), dataclasses.replace(SECOND, rate=rate))
+        truth = {"parts": parts(*some), "claim_within": 9.0}
+        mute = {"parts": tuple(dataclasses.replace(p, beeps=()) for p in truth["parts"]), "claim_within": 9.0}
+        yield recipe(f"{suffix}-again-mute", "join", suffix, "", None, contents=some, truth=mute, how=joined)
+        for name, offset in (("hour", "3600"), ("back", "-1.5")):
+            if suffix == "mpg":
+                continue
+            each = (("-output_ts_offset", "0"), ("-output_ts_offset", offset))
+            if name == "back":
+                each = (("-output_ts_offset", "5"), ("-output_ts_offset", "1"))
+            reason = (("all", "ffmpeg's command takes stamps of FLV as they are"),) if suffix == "flv" else ()
+            yield recipe(
+                f"{suffix}-jump-{name}",
+                "join",
+                suffix,
+                contents=some,
+                truth=truth | {"ffmpeg": reason},
+                each=each,
+                how=joined,
+            )
+    on = (FLAT, (*FLAT, "-output_ts_offset", "3"))
+    yield recipe(
+        "ts-on",
+        "join",
+        "ts",
+        contents=(first, SECOND),
+        truth={"parts": parts(first, SECOND)},
+        each=on,
+        how=joined,
+    )
+
+
+def changes() -> Iterator[Recipe]:
+    """Sound or pictures that change in the middle of a file."""
+    on = (FLAT, (*FLAT, "-output_ts_offset", "3"))
+    for name, one, two in (
+        ("mono-stereo", {"channels": 1}, {"channels": 2}),
+        ("stereo-mono", {"channels": 2}, {"channels": 1}),
+        ("stereo-surround", {"channels": 2}, {"channels": 6}),
+        ("surround-stereo", {"channels": 6}, {"channels": 2}),
+        ("44100-48000", {"rate": 44100}, {"rate": 48000}),
+        ("48000-22050-stereo", {"rate": 48000}, {"rate": 22050, "channels": 2}),
+    ):
+        for audio in ("aac", "mp2"):
+            if audio == "mp2" and 6 in (one.get("channels"), two.get("channels")):
+                continue
+            contents = (dataclasses.replace(Content(), **one), dataclasses.replace(SECOND, **two))
+            truth = {"parts": parts(*contents)}
+            label = f"ts-{audio}-{name}"
+            yield recipe(
+                label, "change", "ts", "", audio, contents=contents, truth=truth, each=on, how=joined
+            )
+    small, large, upright = (192, 108), (256, 144), (108, 192)
+    for name, one_size, two_size, lasts in (
+        ("grows", small, large, 1),
+        ("grows-late", small, large, 0),
+        ("shrinks", large, small, 1),
+        ("shrinks-late", large, small, 0),
+        ("turns", upright, small, 1),
+        ("turns-late", small, upright, 0),
+        ("squarer", (144, 108), small, 1),
+    ):
+        for video in ("h264", "mpeg2"):
+            frames = (25, 75) if lasts else (75, 25)
+            beeps = ((0.4,), (0.6, 1.9)) if lasts else ((0.6, 1.9), (0.4,))
+            contents = tuple(
+                Content(*size, frames=count, first=start, beeps=heard)
+                for size, count, start, heard in zip(
+                    (one_size, two_size), frames, (0, frames[0]), beeps, strict=True
+                )
+            )
+            made = tuple(
+                dataclasses.replace(part, size=(content.width, content.height))
+                for part, content in zip(parts(*contents), contents, strict=True)
+            )
+            truth = {"parts": made, "size": (one_size, two_size)[lasts]}
+            each = (FLAT, (*FLAT, "-output_ts_offset", str(frames[0] / 25)))
+            label = f"ts-{video}-{name}"
+            yield recipe(
+                label, "change", "ts", video, "", contents=contents, truth=truth, each=each, how=joined
+            )
+
+
+def holes() -> Iterator[Recipe]:
+    """Sound whose stamps leave something out, so that what follows is later than its samples say."""
+    beeps = (0.65, 1.65, 2.35)
+    for suffix, audio in (
+        ("webm", "opus"),
+        ("mkv", "opus"),
+        ("mkv", "aac"),
+        ("mkv", "mp3"),
+        ("mkv", "pcm_s16le"),
+        ("ts", "aac"),
+        ("mp4", "aac"),
+        ("flv", "aac"),
+    ):
+        rate = 44100 if suffix == "flv" else 48000
+        for hole, every in ((0.001, 0.02), (0.005, 0.1), (0.02, 0.25), (0.05, 0.5), (0.2, 1.0)):
+            stamps = f"TS+floor(max(TS\\,0)*TB/{every})*{hole}/TB"
+            content = Content(beeps=beeps, rate=rate)
+            later = tuple(b + hole * (b // every) for b in beeps)
+            part = dataclasses.replace(known(content), beeps=later)
+            truth = {"parts": (part,), "claim_within": 0.2}
+            name = f"{suffix}-{audio}-{round(hole * 1000)}ms"
+            moved = ("-bsf:a", f"setts=ts={stamps}")
+            yield recipe(name, "hole", suffix, "", audio, content, truth, mux=moved)
+    for suffix, audio in (
+        ("webm", "opus"),
+        ("mkv", "aac"),
+        ("mkv", "pcm_s16le"),
+        ("ts", "aac"),
+        ("mkv", "mp3"),
+        ("flv", "aac"),
+    ):
+        rate = 44100 if suffix == "flv" else 48000
+        lost = ("-bsf:a", "noise=drop=eq(mod(n\\,12)\\,11)")
+        yield recipe(f"{suffix}-{audio}-lost", "hole", suffix, "", audio, Content(rate=rate), mux=lost)
+
+
+def clocks() -> Iterator[Recipe]:
+    """Clocks that do not begin at 0, wrap, or are missing."""
+    for suffix in ("ts", "mkv", "mp4", "flv", "webm", "mpg"):
+        rate = 44100 if suffix == "flv" else 48000
+        hour = ("-output_ts_offset", "3600", "-avoid_negative_ts", "disabled")
+        truth: dict[str, Any] = {"claim_within": 9999.0} if suffix != "ts" else {}
+        yield recipe(f"{suffix}-hour", "clock", suffix, "", "", Content(rate=rate), truth, mux=hour, key=25)
+    for name, offset in (("day", "95400"), ("wrap", "95441.9"), ("wrap-late", "95440.9")):
+        for video in ("h264", "h264_b"):
+            yield recipe(
+                f"ts-{name}-{video}", "clock", "ts", video, mux=("-output_ts_offset", offset), key=25
+            )
+    yield recipe("ts-negative", "clock", "ts", "h264_b", mux=FLAT, key=25)
+    for video in ("h264", "h264_b", "hevc_b", "mpeg2_b", "mpeg4", "mjpeg"):
+        suffix = {"hevc_b": "hevc", "mpeg2_b": "m2v", "mpeg4": "m4v", "mjpeg": "mjpeg"}.get(video, "h264")
+        USUAL.setdefault(suffix, (video, "aac"))
+        part = dataclasses.replace(known(Content()), beeps=())
+        yield recipe(
+            f"raw-{video}", "clock", suffix, video, None, truth={"parts": (part,), "has_sound": False}
+        )
+
+
+def edits() -> Iterator[Recipe]:
+    """Edit lists of MP4: a trimmed beginning, a late one."""
+    for suffix in ("mp4", "mov"):
+        for video in ("h264", "h264_b", "h264_long_b", "hevc_b"):
+            for number in (13, 30):
+                start = number / 25
+                first = Content()
+                part = Part(
+                    tuple(range(number, 75)),
+                    tuple(i / 25 for i in range(75 - number)),
+                    tuple(b - start for b in first.beeps if b > start),
+                )
+                how = copied(("-ss", f"{start:.3f}"))
+                truth = {"parts": (part,)}
+                yield recipe(f"{suffix}-{video}-from-{number}", "edit", suffix, video, truth=truth, how=how)
+    content = Content(beeps=(0.3, 1.2, 2.0))
+    for video in ("h264", "h264_b"):
+        for name, delays in (("late-picture", (1.2, 0.0)), ("late-sound", (0.0, 0.9))):
+            late = {"claim_within": 0.5}
+            yield recipe(f"mp4-{video}-{name}", "edit", "mp4", video, "", content, late, delays=delays)
+            fragments = (*FRAGMENTS, *EDITS)
+            yield recipe(
+                f"mp4-fragments-{video}-{name}",
+                "edit",
+                "mp4",
+                video,
+                "",
+                content,
+                late,
+                delays=delays,
+                mux=fragments,
+            )
+
+
+def rates() -> Iterator[Recipe]:
+    """Rates other than 25, and pictures that come when they come."""
+    for suffix in ("mp4", "mkv", "ts", "avi", "flv", "webm"):
+        rate = 44100 if suffix == "flv" else 48000
+        for fps, frames in ((10, 30), (23.976023976, 72), (29.97002997, 90), (50, 150), (15, 45)):
+            if suffix in ("avi", "flv", "webm") and fps in (10, 50):
+                continue
+            content = Content(fps=fps, frames=frames, rate=rate)
+            yield recipe(f"{suffix}-{fps:.4g}", "rate", suffix, "", "", content)
+    dropped = tuple(i for i in range(75) if i % 7 == 3 or i % 11 == 5 or 40 <= i < 47)
+    left = tuple(i for i in range(75) if i not in dropped)
+    chosen = "not(eq(mod(n,7),3)+eq(mod(n,11),5)+between(n,40,46))"
+    part = Part(left, tuple(i / 25 for i in left), Content().beeps)
+    for suffix in ("mp4", "mkv", "webm", "ts", "flv", "mov"):
+        for video in ("h264", "h264_b") if suffix not in ("webm",) else ("vp8", "vp9"):
+            select = ("-vf", f"select='{chosen}'")
+            rate = 44100 if suffix == "flv" else 48000
+            truth = {"parts": (part,), "variable": True}
+            options = (*VIDEO[video], *select)
+            name = f"{suffix}-{video}-irregular"
+            yield recipe(name, "rate", suffix, options, "", Content(rate=rate), truth, key=25)
+
+
+def damage() -> Iterator[Recipe]:
+    """Files that break off, and packets that are broken."""
+    for suffix, mux in (
+        ("mp4", FRONT),
+        ("mov", FRONT),
+        ("mkv", ()),
+        ("webm", ()),
+        ("flv", ()),
+        ("ts", ()),
+        ("mpg", ()),
+        ("avi", ()),
+        ("wmv", ()),
+    ):
+        rate = 44100 if suffix == "flv" else 48000
+        claims = suffix not in ("ts", "mpg")
+        for share in (0.35, 0.6):
+            # Sound and picture are interleaved, but the first picture is large.
+            truth = {"cut": True, "kept": round(75 * (share - 0.25)), "claims": claims}
+            yield recipe(
+                f"{suffix}-cut-{round(100 * share)}",
+                "damage",
+                suffix,
+                content=Content(rate=rate),
+                truth=truth,
+                mux=mux,
+                how=cut_at(share),
+            )
+    live = {"cut": True, "kept": 20, "claims": False}
+    yield recipe("webm-live-cut", "damage", "webm", truth=live, mux=("-live", "1"), how=cut_at(0.6))
+    yield recipe("mp4-fragments-cut", "damage", "mp4", truth=live, mux=(*FRAGMENTS, *EDITS), how=cut_at(0.6))
+    for suffix in ("mp4", "mkv", "ts", "flv"):
+        rate = 44100 if suffix == "flv" else 48000
+        broken = ("-bsf:v", "noise=amount=30*eq(n\\,31)")
+        missing = ("-bsf:v", "noise=drop=between(n\\,30\\,32)")
+        content = Content(rate=rate)
+        for name, mux in (("broken", broken), ("missing", missing)):
+            yield recipe(
+                f"{suffix}-{name}-pictures",
+                "damage",
+                suffix,
+                content=content,
+                truth={"lost": 25, "corners": ""},
+                mux=mux,
+            )
+
+
+FAULTS = (sounds, tracks, joins, changes, holes, clocks, edits, rates, damage)
