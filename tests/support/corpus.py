@@ -51,7 +51,8 @@ def containers() -> Iterator[Recipe]:
         for video in videos:
             key = 75 if "long" in video or "refresh" in video or video == "vp9_alt" else 25
             yield recipe(f"{suffix}-{video}", "container", suffix, video, key=key)
-            yield recipe(f"{suffix}-{video}-mute", "container", suffix, video, None, key=key)
+            if video == videos[-1]:
+                yield recipe(f"{suffix}-{video}-mute", "container", suffix, video, None, key=key)
     for video in ("h264", "h264_b", "h264_long"):
         key = 75 if "long" in video else 25
         yield recipe(f"mp4-fragments-{video}", "container", "mp4", video, mux=(*FRAGMENTS, *EDITS), key=key)

@@ -152,14 +152,21 @@ def tracks() -> Iterator[Recipe]:
 def joins() -> Iterator[Recipe]:
     """Recordings one after the other, whose stamps begin again, jump, or go on."""
     first = Content()
+    reasons: dict[str, tuple[tuple[str, str], ...]] = {
+        "flv": (("all", "ffmpeg's command takes stamps of FLV as they are"),),
+        "m2ts": (("all", "what follows is put off twice, for picture and for sound"),),
+    }
     for suffix in ("ts", "mpg", "flv", "m2ts"):
         rate = 44100 if suffix == "flv" else 48000
         group = [dataclasses.replace(one, rate=rate) for one in (first, SECOND, THIRD)]
         for count in (2, 3):
             some = tuple(group[:count])
-            truth: dict[str, Any] = {"parts": parts(*some), "claim_within": 9.0}
-            name = f"{suffix}-again-{count}"
-            yield recipe(name, "join", suffix, contents=some, truth=truth, how=joined)
+            truth: dict[str, Any] = {
+                "parts": parts(*some),
+                "claim_within": 9.0,
+                "ffmpeg": reasons.get(suffix, ()),
+            }
+            yield recipe(f"{suffix}-again-{count}", "join", suffix, contents=some, truth=truth, how=joined)
     for video in ("h264_b", "hevc_b", "mpeg2_b"):
         truth = {"parts": parts(first, SECOND), "claim_within": 9.0}
         yield recipe(
@@ -168,8 +175,8 @@ def joins() -> Iterator[Recipe]:
     for suffix in ("ts", "flv", "mpg"):
         rate = 44100 if suffix == "flv" else 48000
         some = (dataclasses.replace(first, rate=rate), dataclasses.replace(SECOND, rate=rate))
-        truth = {"parts": parts(*some), "claim_within": 9.0}
-        mute = {"parts": tuple(dataclasses.replace(p, beeps=()) for p in truth["parts"]), "claim_within": 9.0}
+        truth = {"parts": parts(*some), "claim_within": 9.0, "ffmpeg": reasons.get(suffix, ())}
+        mute = truth | {"parts": tuple(dataclasses.replace(part, beeps=()) for part in truth["parts"])}
         yield recipe(f"{suffix}-again-mute", "join", suffix, "", None, contents=some, truth=mute, how=joined)
         for name, offset in (("hour", "3600"), ("back", "-1.5")):
             if suffix == "mpg":
@@ -177,13 +184,12 @@ def joins() -> Iterator[Recipe]:
             each = (("-output_ts_offset", "0"), ("-output_ts_offset", offset))
             if name == "back":
                 each = (("-output_ts_offset", "5"), ("-output_ts_offset", "1"))
-            reason = (("all", "ffmpeg's command takes stamps of FLV as they are"),) if suffix == "flv" else ()
             yield recipe(
                 f"{suffix}-jump-{name}",
                 "join",
                 suffix,
                 contents=some,
-                truth=truth | {"ffmpeg": reason},
+                truth=truth,
                 each=each,
                 how=joined,
             )
@@ -215,6 +221,7 @@ def changes() -> Iterator[Recipe]:
                 continue
             contents = (dataclasses.replace(Content(), **one), dataclasses.replace(SECOND, **two))
             truth = {"parts": parts(*contents)}
+            truth["ffmpeg"] = (("sound", "the filter begins at 0 again where sound changes"),)
             label = f"ts-{audio}-{name}"
             yield recipe(
                 label, "change", "ts", "", audio, contents=contents, truth=truth, each=on, how=joined
@@ -250,6 +257,10 @@ def changes() -> Iterator[Recipe]:
             )
 
 
+# Every packet of sound has its stamp; else several share one.
+ALONE = ("-pes_payload_size", "0")
+
+
 def holes() -> Iterator[Recipe]:
     """Sound whose stamps leave something out, so that what follows is later than its samples say."""
     beeps = (0.65, 1.65, 2.35)
@@ -271,7 +282,7 @@ def holes() -> Iterator[Recipe]:
             part = dataclasses.replace(known(content), beeps=later)
             truth = {"parts": (part,), "claim_within": 0.2}
             name = f"{suffix}-{audio}-{round(hole * 1000)}ms"
-            moved = ("-bsf:a", f"setts=ts={stamps}")
+            moved = ("-bsf:a", f"setts=ts={stamps}", *(ALONE if suffix == "ts" else ()))
             yield recipe(name, "hole", suffix, "", audio, content, truth, mux=moved)
     for suffix, audio in (
         ("webm", "opus"),
@@ -282,7 +293,9 @@ def holes() -> Iterator[Recipe]:
         ("flv", "aac"),
     ):
         rate = 44100 if suffix == "flv" else 48000
-        lost = ("-bsf:a", "noise=drop=eq(mod(n\\,12)\\,11)")
+        # None of those in which a beep begins.
+        number = 11 if suffix == "flv" else 8
+        lost = ("-bsf:a", f"noise=drop=eq(mod(n\\,12)\\,{number})", *(ALONE if suffix == "ts" else ()))
         yield recipe(f"{suffix}-{audio}-lost", "hole", suffix, "", audio, Content(rate=rate), mux=lost)
 
 
@@ -379,7 +392,8 @@ def damage() -> Iterator[Recipe]:
         ("wmv", ()),
     ):
         rate = 44100 if suffix == "flv" else 48000
-        claims = suffix not in ("ts", "mpg")
+        # Of what AVI and ASF claim, FFmpeg takes back what is not there.
+        claims = suffix not in ("ts", "mpg", "avi", "wmv")
         for share in (0.35, 0.6):
             # Sound and picture are interleaved, but the first picture is large.
             truth = {"cut": True, "kept": round(75 * (share - 0.25)), "claims": claims}

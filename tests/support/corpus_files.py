@@ -17,6 +17,9 @@ from tests.support.corpus_content import Content, write_pictures, write_sound
 PRIMING_S = 0.07
 
 
+FLV_HEADER = 13  # bytes
+
+
 @dataclass(frozen=True)
 class Part:
     """A stretch of a file whose pictures and sound have one clock.
@@ -121,7 +124,7 @@ def aside(target: Path, name: str) -> Path:
     return folder / name
 
 
-def pictures(content: Content, target: Path, delay: float = 0.0) -> list[str]:
+def pictures(content: Content, target: Path) -> list[str]:
     """Arguments that read a content's pictures."""
     width, height = content.stored
     key = (width, height, content.frames, content.first, content.mirrored, content.turns)
@@ -129,13 +132,13 @@ def pictures(content: Content, target: Path, delay: float = 0.0) -> list[str]:
     if not path.exists():
         write_pictures(content, path)
     form = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(content.fps)]
-    return ["-itsoffset", str(delay), *form, "-i", str(path)]
+    return [*form, "-i", str(path)]
 
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
-def sound(content: Content, target: Path, delay: float = 0.0) -> list[str]:
+def sound(content: Content, target: Path) -> list[str]:
     """Arguments that read a content's sound."""
     seconds = content.picture_s if content.seconds is None else content.seconds
     key = (*content.beeps, content.rate, content.channels, seconds)
@@ -143,18 +146,21 @@ def sound(content: Content, target: Path, delay: float = 0.0) -> list[str]:
     if not path.exists():
         write_sound(content, path)
     form = ["-f", "f32le", "-ar", str(content.rate), "-ch_layout", LAYOUTS[content.channels]]
-    return ["-itsoffset", str(delay), *form, "-i", str(path)]
+    return [*form, "-i", str(path)]
 
 
 def encode(recipe: Recipe, target: Path, number: int = 0, options: tuple[str, ...] = ()) -> None:
     """Encode one of the parts into a file."""
     content = recipe.contents[number]
     own = recipe.each[number] if recipe.each else ()
-    inputs = pictures(content, target, recipe.delays[0])
+    inputs, filters = pictures(content, target), []
     if recipe.audio:
-        inputs += sound(content, target, recipe.delays[1])
+        inputs += sound(content, target)
+    for name, delay in zip(("-filter:v", "-filter:a"), recipe.delays, strict=True):
+        if delay:
+            filters += [name, f"{'a' if name == '-filter:a' else ''}setpts=PTS+{delay}/TB"]
     passed = ("-fps_mode", "passthrough", "-threads", "1")
-    ffmpeg(*inputs, *recipe.video, *recipe.audio, *passed, *recipe.mux, *own, *options, target)
+    ffmpeg(*inputs, *recipe.video, *recipe.audio, *filters, *passed, *recipe.mux, *own, *options, target)
 
 
 def plain(recipe: Recipe, target: Path) -> None:
@@ -183,12 +189,12 @@ def piped(recipe: Recipe, target: Path) -> None:
 
 
 def joined(recipe: Recipe, target: Path) -> None:
-    """The bytes of the parts, one after the other."""
+    """The bytes of the parts, one after the other; of FLV one header, as no reader expects another."""
     with target.open("wb") as file:
         for number in range(len(recipe.contents)):
             part = aside(target, f"{target.stem}-{number}.{recipe.suffix}")
             encode(recipe, part, number)
-            file.write(part.read_bytes())
+            file.write(part.read_bytes()[FLV_HEADER if number and recipe.suffix == "flv" else 0 :])
 
 
 def copied(before: tuple[str, ...], after: tuple[str, ...] = (), suffix: str = "") -> Callable:
@@ -214,11 +220,14 @@ def cut_at(share: float) -> Callable:
 
 
 def with_inputs(*arguments: str) -> Callable:
-    """Further inputs and what to do with them; `{tune}`: the sound of the second content, `{aside}`: a file
-    beside with what stands behind it."""
+    """Further inputs and ffmpeg's options for them.
+
+    `{tune}` is the sound of the second content, `{srt}` and times a line of text, `{cover}` a picture.
+    """
 
     def how(recipe: Recipe, target: Path) -> None:
         inputs = pictures(recipe.content, target) + sound(recipe.content, target)
+        options = []
         for argument in arguments:
             if argument == "{tune}":
                 inputs += sound(recipe.contents[1], target)
@@ -231,7 +240,9 @@ def with_inputs(*arguments: str) -> Callable:
                 if not path.exists():
                     ffmpeg("-f", "lavfi", "-i", "color=c=red:s=600x600:d=1:r=1", "-frames:v", "1", path)
                 inputs += ["-i", str(path)]
-        ffmpeg(*inputs, *recipe.video, *recipe.audio, "-threads", "1", *recipe.mux, target)
+            else:
+                options.append(argument)
+        ffmpeg(*inputs, *recipe.video, *recipe.audio, "-threads", "1", *options, *recipe.mux, target)
 
     return how
 
