@@ -4,7 +4,7 @@ BIN := .venv/bin
 INPUT ?=
 OUTPUT ?= demo
 
-.PHONY: setup setup-models demo test test-laptop test-models test-fast check lock docs bench bench-gpu clean
+.PHONY: setup setup-models demo test test-laptop test-models test-fast corpus check lock docs bench bench-gpu clean
 
 setup: .venv/.done
 
@@ -60,6 +60,10 @@ test-models: setup setup-models
 
 test-fast: check
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+
+# All foreign files of known content, of which the tests take a sample.
+corpus: setup
+	CORPUS=whole $(BIN)/python -m pytest -q tests/media/test_corpus.py
 
 # After a change of dependencies; LOCK=--upgrade takes the newest versions that fit.
 lock:

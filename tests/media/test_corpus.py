@@ -1,7 +1,6 @@
-"""Foreign files of a known content are read as they are known to be: in the manifest, in shards, by the loader.
+"""Foreign files of a known content are read as is known: in the manifest, in shards, by the loader.
 
-A seeded sample of them; CORPUS=whole takes all, CORPUS_SEED another sample, and CORPUS_SEED=random one of its
-own choice, which the header of the run names.
+A seeded sample of them: CORPUS_SEED draws another one, CORPUS=whole takes all.
 """
 
 from __future__ import annotations
@@ -9,16 +8,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.corpus import recipes
-from tests.support.corpus_content import Content, drawn, read_beeps, read_corners, read_numbers, write_sound
-from tests.support.corpus_files import Recipe, make
-from tests.support.corpus_options import recipe
-from tests.support.corpus_reading import compare
+from tests.support.corpus.content import Content, drawn, read_beeps, read_corners, read_numbers, write_sound
+from tests.support.corpus.files import Recipe, make
+from tests.support.corpus.options import recipe
+from tests.support.corpus.reading import compare
+from tests.support.corpus.recipes import recipes
 
 SEED = int(os.environ.get("CORPUS_SEED", "1"))
 EACH = 9  # recipes of a kind
@@ -45,10 +46,8 @@ def test_a_file_is_read_as_it_is_known_to_be(one: Recipe, folder: Path) -> None:
     path = make(one, folder)
     failures = compare(one, path)
     path.unlink()
-    listed = "\n".join(map(str, failures))
-    assert not failures, (
-        f"{listed}\nwith CORPUS_SEED={SEED}; make it by: python -m tests.support.corpus FOLDER {one.name}"
-    )
+    said = [*map(str, failures), f"with CORPUS_SEED={SEED}; python -m tests.support.corpus FOLDER {one.name}"]
+    assert not failures, "\n".join(said)
 
 
 # The corpus itself.
@@ -60,16 +59,15 @@ def test_a_picture_carries_its_number_and_its_colours(width: int, height: int) -
     assert read_numbers(images) == list(range(200))
     assert read_corners(images[0]) == [(230, 30, 30), (30, 230, 30), (30, 30, 230), (230, 230, 230)]
     assert read_corners(images[0][:, ::-1])[0] == (30, 230, 30)
-    mixed = [np.uint8((a.astype(int) + b) // 2) for a, b in zip(images, images[1:], strict=False)]
+    mixed = [((a.astype(int) + b) // 2).astype(np.uint8) for a, b in pairwise(images)]
     assert read_numbers(mixed) == [None] * 199
 
 
 def test_beeps_are_found_where_they_are(tmp_path: Path) -> None:
-    content = Content(beeps=(0.0, 0.61, 1.9), rate=16000)
+    beeps = (0.01, 0.61, 1.9)
+    content = Content(beeps=beeps, rate=16000)
     write_sound(content, tmp_path / "sound.f32")
-    assert read_beeps(np.fromfile(tmp_path / "sound.f32", "<f4"), 16000) == pytest.approx(
-        [0, 0.61, 1.9], abs=0.003
-    )
+    assert read_beeps(np.fromfile(tmp_path / "sound.f32", "<f4"), 16000) == pytest.approx(beeps, abs=0.003)
 
 
 def test_what_is_known_wrongly_is_noticed(folder: Path) -> None:
@@ -78,7 +76,7 @@ def test_what_is_known_wrongly_is_noticed(folder: Path) -> None:
     path = make(right, folder)
     assert compare(right, path) == []
     part = right.truth.parts[0]
-    other = {
+    other: dict[str, dict[str, Any]] = {
         "numbers": {"parts": (dataclasses.replace(part, numbers=part.numbers[1:], times=part.times[1:]),)},
         "times of": {"parts": (dataclasses.replace(part, times=(*part.times[:-1], 2.99)),)},
         "begin of": {"parts": (dataclasses.replace(part, at=0.2),)},

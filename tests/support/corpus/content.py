@@ -1,4 +1,4 @@
-"""The one content of the corpus: pictures that carry their number, sound that beeps; drawing and reading both.
+"""The one content of the corpus: pictures that carry their number, sound that beeps; drawn and read.
 
 A picture as shown has four coloured corners and, in its middle, its number in black and white: a column a
 bit, the lower half of a column the opposite of its upper half. So it is read from any size, and what is mixed
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ class Content:
 def _columns(width: int) -> list[slice]:
     """Where the bits are, and after them whether their number is odd."""
     edges = np.linspace(COLUMNS[0] * width, COLUMNS[1] * width, BITS + 2)
-    return [slice(round(a), round(b)) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(round(a), round(b)) for a, b in pairwise(edges)]
 
 
 def _rows(height: int, part: tuple[float, float]) -> slice:

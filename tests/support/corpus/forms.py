@@ -1,22 +1,12 @@
-"""A few hundred small foreign files with one known content. `python -m tests.support.corpus FOLDER` makes them.
-
-Rules of what is right, where FFmpeg's semantics decide: pictures come in the order of presentation at the
-time of presentation; the display matrix, the shape of pixels and edit lists are obeyed; zero is the beginning
-of picture or sound, whichever comes first; sound lies where its stamps say, holes are silent; where stamps
-begin again or jump, what follows comes at once, picture and sound together; the duration is that of the
-pictures; where their size changes, all have the one that lasts longest, others are fitted in whole.
-"""
+"""Recipes of the corpus whose files are whole: containers, codecs, pixels, orientations, HDR."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from tests.support.corpus_content import Content
-from tests.support.corpus_faults import FAULTS
-from tests.support.corpus_files import Recipe, copied, make, piped
-from tests.support.corpus_options import (
+from tests.support.corpus.content import Content
+from tests.support.corpus.files import Recipe, copied, piped
+from tests.support.corpus.options import (
     AVI_MP3,
     EDITS,
     FRAGMENTS,
@@ -208,8 +198,8 @@ def orientations() -> Iterator[Recipe]:
     for name, content in (("90", Content(turns=1)), ("mirrored", Content(mirrored=True))):
         said = f"display_orientation=insert:{'rotate=90' if content.turns else 'flip=horizontal'}"
         for suffix in ("ts", "mkv"):
-            video = (*H264, "-bsf:v", f"h264_metadata={said}")
-            yield recipe(f"{suffix}-sei-{name}", "orientation", suffix, video, "", content)
+            options = (*H264, "-bsf:v", f"h264_metadata={said}")
+            yield recipe(f"{suffix}-sei-{name}", "orientation", suffix, options, "", content)
 
 
 def hdr() -> Iterator[Recipe]:
@@ -239,24 +229,4 @@ def hdr() -> Iterator[Recipe]:
             )
 
 
-SECTIONS = (containers, codecs, pixels, orientations, hdr, *FAULTS)
-
-
-def recipes() -> list[Recipe]:
-    """All of them; names are unique."""
-    made = [one for section in SECTIONS for one in section()]
-    assert len({one.name for one in made}) == len(made)
-    return made
-
-
-def main() -> None:
-    """Make all files, or those whose names contain one of the words that follow, in a folder."""
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in recipes():
-        if len(sys.argv) == 2 or any(word in one.name for word in sys.argv[2:]):
-            print(make(one, folder).name)
-
-
-if __name__ == "__main__":
-    main()
+FORMS = (containers, codecs, pixels, orientations, hdr)

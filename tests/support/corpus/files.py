@@ -6,11 +6,12 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import imageio_ffmpeg
 
 from tests.support.clips import ffmpeg
-from tests.support.corpus_content import Content, write_pictures, write_sound
+from tests.support.corpus.content import Content, write_pictures, write_sound
 
 # A stream of sound may begin so long before its first sample that was meant to be heard (what an encoder
 # needs to begin), and the clip's clock with it.
@@ -77,6 +78,9 @@ class Truth:
         return not {what, "all"} & {name for name, _ in self.ffmpeg}
 
 
+How: TypeAlias = "Callable[[Recipe, Path], None]"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a file is made, and what is known of it.
@@ -101,7 +105,7 @@ class Recipe:
     mux: tuple[str, ...] = ()
     each: tuple[tuple[str, ...], ...] = ()
     delays: tuple[float, float] = (0.0, 0.0)
-    how: Callable[[Recipe, Path], None] | None = None
+    how: How | None = None
     key: int = 0
 
     @property
@@ -197,7 +201,7 @@ def joined(recipe: Recipe, target: Path) -> None:
             file.write(part.read_bytes()[FLV_HEADER if number and recipe.suffix == "flv" else 0 :])
 
 
-def copied(before: tuple[str, ...], after: tuple[str, ...] = (), suffix: str = "") -> Callable:
+def copied(before: tuple[str, ...], after: tuple[str, ...] = (), suffix: str = "") -> How:
     """Encoded, then its packets taken over into the file: options of reading and of writing."""
 
     def how(recipe: Recipe, target: Path) -> None:
@@ -208,7 +212,7 @@ def copied(before: tuple[str, ...], after: tuple[str, ...] = (), suffix: str = "
     return how
 
 
-def cut_at(share: float) -> Callable:
+def cut_at(share: float) -> How:
     """The file breaks off after a share of its bytes."""
 
     def how(recipe: Recipe, target: Path) -> None:
@@ -219,10 +223,11 @@ def cut_at(share: float) -> Callable:
     return how
 
 
-def with_inputs(*arguments: str) -> Callable:
+def with_inputs(*arguments: str) -> How:
     """Further inputs and ffmpeg's options for them.
 
-    `{tune}` is the sound of the second content, `{srt}` and times a line of text, `{cover}` a picture.
+    `{tune}` is the sound of the second content, `{srt}` and times a line of text, `{cover}` a picture, which
+    is `{attached}` in Matroska.
     """
 
     def how(recipe: Recipe, target: Path) -> None:
@@ -236,10 +241,9 @@ def with_inputs(*arguments: str) -> Callable:
                 path.write_text(f"1\n{argument[5:]}\nhello\n")
                 inputs += ["-i", str(path)]
             elif argument == "{cover}":
-                path = aside(target, "cover.png")
-                if not path.exists():
-                    ffmpeg("-f", "lavfi", "-i", "color=c=red:s=600x600:d=1:r=1", "-frames:v", "1", path)
-                inputs += ["-i", str(path)]
+                inputs += ["-i", str(_cover(target))]
+            elif argument == "{attached}":
+                options += ["-attach", str(_cover(target)), "-metadata:s:t", "mimetype=image/png"]
             else:
                 options.append(argument)
         ffmpeg(*inputs, *recipe.video, *recipe.audio, "-threads", "1", *options, *recipe.mux, target)
@@ -247,7 +251,14 @@ def with_inputs(*arguments: str) -> Callable:
     return how
 
 
-def patched(how: Callable, old: bytes, new: bytes, number: int = 0) -> Callable:
+def _cover(target: Path) -> Path:
+    path = aside(target, "cover.png")
+    if not path.exists():
+        ffmpeg("-f", "lavfi", "-i", "color=c=red:s=600x600:d=1:r=1", "-frames:v", "1", path)
+    return path
+
+
+def patched(how: How, old: bytes, new: bytes, number: int = 0) -> How:
     """Made so, then a place in its bytes changed: the `number`th of `old`."""
 
     def both(recipe: Recipe, target: Path) -> None:

@@ -1,11 +1,11 @@
-"""Options of encoders for the corpus, what containers usually hold, and recipes of what is right by itself."""
+"""Options of encoders for the corpus, what containers usually hold, and recipes of one part."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.support.corpus_content import Content
-from tests.support.corpus_files import Part, Recipe, Truth
+from tests.support.corpus.content import Content
+from tests.support.corpus.files import Part, Recipe, Truth
 
 YUV = ("-pix_fmt", "yuv420p")
 
@@ -37,7 +37,7 @@ VIDEO = {
     "vp8": vpx("libvpx"),
     "vp9": vpx("libvpx-vp9"),
     "vp9_alt": (*YUV, "-c:v", "libvpx-vp9", "-cpu-used", "5", "-auto-alt-ref", "1", "-lag-in-frames", "16"),
-    "av1": (*YUV, "-c:v", "libsvtav1", "-preset", "11", "-g", "25", "-svtav1-params", "lp=1"),
+    "av1": (*YUV, "-c:v", "libsvtav1", "-preset", "11", "-crf", "20", "-g", "25", "-svtav1-params", "lp=1"),
     "mpeg2": native("mpeg2video", "-bf", "0"),
     "mpeg2_b": native("mpeg2video", "-bf", "2"),
     "mpeg1": native("mpeg1video", "-bf", "2"),
@@ -118,7 +118,7 @@ def recipe(
     content = content or Content(rate=44100 if suffix == "flv" else 48000)
     picture = VIDEO[video or usual[0]] if isinstance(video, str) else video
     delays = more.get("delays", (0.0, 0.0))
-    said = {
+    said: dict[str, Any] = {
         "parts": (known(content, delays),),
         "size": (content.width, content.height),
         "has_sound": audio is not None,

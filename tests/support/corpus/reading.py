@@ -7,8 +7,7 @@ import io
 import re
 import subprocess
 import wave
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,77 +24,35 @@ from pipelines.shards.plan import resampling_rate
 from stages.clip import Clip
 from stages.constant_rate import STANDARD_RATES
 from stages.probe import Probe
-from tests.support.corpus_content import (
-    BEEP_S,
-    CORNERS,
-    Image,
-    fitted,
-    listed,
-    read_beeps,
-    read_corners,
-    read_numbers,
+from tests.support.corpus.check import (
+    Failure,
+    Findings,
+    Seen,
+    beeps_of,
+    check_beeps,
+    check_corners,
+    check_seen,
+    looked_at,
 )
-from tests.support.corpus_files import Part, Recipe, Truth
+from tests.support.corpus.content import BEEP_S, Image, listed, read_beeps
+from tests.support.corpus.files import Part, Recipe, Truth
 from trainer.data.decode import decode_clip
 
 EVERY, SOME, SOUND = Frames(None, 90), Frames(5, 90), Audio(16000)
 LOADER_FPS = 16.0
-NEAR = 13  # grey levels that a corner's colour may be off
+
 EXACT = 0.0011  # s; stamps of some containers are whole milliseconds
 ENOUGH = 0.9  # of the duration, below which a file is cut (stages/probe.py)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Something that is not as it is known to be."""
-
-    recipe: str
-    place: str
-    what: str
-    right: str
-    ours: str
-
-    def __str__(self) -> str:
-        return f"{self.recipe} | {self.place} | {self.what} | right: {self.right} | ours: {self.ours}"
-
-
-@dataclass
-class Seen:
-    """What a reader found: pictures by number with their times, and beeps, s on one clock; no sound: None."""
-
-    numbers: list[int | None]
-    times: list[float]
-    beeps: list[float] | None
-    corners: list[tuple[int, int, int]] = field(default_factory=list)
-
-
-@dataclass
-class Findings:
-    """Collects what is wrong in one place."""
-
-    recipe: Recipe
-    place: str
-    failures: list[Failure] = field(default_factory=list)
-
-    def say(self, what: str, right: object, ours: object) -> None:
-        """This is wrong."""
-        self.failures.append(Failure(self.recipe.name, self.place, what, str(right), str(ours)))
-
-    def expect(self, what: str, right: Any, ours: Any, within: float = 0.0) -> None:
-        """A value that must be the right one."""
-        wrong = ours is None or abs(ours - right) > within if within else ours != right
-        if wrong:
-            self.say(what, right, ours)
 
 
 def compare(recipe: Recipe, path: Path, ask_ffmpeg: bool = True) -> list[Failure]:
     """Everything that is wrong with how a file is read."""
     failures: list[Failure] = []
 
-    def at(place: str, check: Callable[[Findings], Any]) -> Any:
+    def at(place: str, read: Callable[[Findings], Any]) -> Any:
         findings = Findings(recipe, place)
         try:
-            return check(findings)
+            return read(findings)
         except Exception as error:
             findings.say("error", "none", f"{type(error).__name__}: {str(error)[:200]}")
             return None
@@ -117,166 +74,18 @@ def compare(recipe: Recipe, path: Path, ask_ffmpeg: bool = True) -> list[Failure
     return failures
 
 
-# What is known against what was found.
-
-
-def check(
-    findings: Findings, seen: Seen, from_picture: bool = False, pictures: bool = True, sound: bool = True
-) -> None:
-    """Numbers, their times, beeps and corners; `from_picture`: the clock begins with the first picture."""
-    truth = findings.recipe.truth
-    if truth.cut or truth.lost:
-        seen = _as_far_as_whole(seen, truth)
-    places = {number: (part, t) for part in truth.parts for number, t in _timed(part)}
-    if pictures:
-        _check_numbers(findings, list(places), seen)
-    shifts = _check_times(findings, places, seen, from_picture, pictures)
-    if sound:
-        _check_beeps(findings, shifts, seen, from_picture)
-    if seen.corners:
-        _check_corners(findings, seen.corners)
-
-
-def _timed(part: Part) -> list[tuple[int, float]]:
-    return list(zip(part.numbers, part.times, strict=True))
-
-
-def _check_numbers(findings: Findings, right: list[int], seen: Seen) -> None:
-    truth, ours = findings.recipe.truth, seen.numbers
-    if truth.cut:
-        if ours != right[: len(ours)] or len(ours) < truth.kept:
-            findings.say("numbers", f"{truth.kept} or more of {listed(right)}", listed(ours))
-    elif truth.lost:
-        if len(right) - len(ours) > truth.lost:
-            findings.say("numbers", f"{listed(right)} but for {truth.lost}", listed(ours))
-    elif ours != right:
-        findings.say("numbers", listed(right), listed(ours))
-
-
-def _as_far_as_whole(seen: Seen, truth: Truth) -> Seen:
-    """Without pictures that what is missing has made others: at most two at the end of what breaks off, and
-    all that do not show what belongs to their time where packets are broken."""
-    (part,) = truth.parts
-    times = dict(_timed(part))
-    if truth.cut:
-        count = len(seen.numbers)
-        while count > len(seen.numbers) - 2 and seen.numbers[:count] != list(part.numbers[:count]):
-            count -= 1
-        kept = range(count)
-    else:
-        offsets = [t - times[n] for n, t in zip(seen.numbers, seen.times, strict=True) if n in times]
-        shift = float(np.median(offsets)) if offsets else 0.0
-        kept = [
-            i
-            for i, (n, t) in enumerate(zip(seen.numbers, seen.times, strict=True))
-            if n in times and abs(times[n] + shift - t) <= truth.time_within
-        ]
-    numbers, stamps = [seen.numbers[i] for i in kept], [seen.times[i] for i in kept]
-    return Seen(numbers, stamps, seen.beeps, seen.corners)
-
-
-def _check_times(
-    findings: Findings, places: dict[int, tuple[Part, float]], seen: Seen, from_picture: bool, say: bool
-) -> dict[int, float]:
-    """How much later each part's clock begins, by its first number."""
-    truth = findings.recipe.truth
-    offsets: dict[int, list[float]] = {}
-    for number, time in zip(seen.numbers, seen.times, strict=True):
-        if number in places:
-            part, right = places[number]
-            offsets.setdefault(part.numbers[0], []).append(time - right)
-    shifts: dict[int, float] = {}
-    for part in truth.parts:
-        found = offsets.get(part.numbers[0])
-        if not found:
-            continue
-        shift = shifts[part.numbers[0]] = float(np.median(found))
-        at, within = part.at, part.within
-        if from_picture:
-            at -= truth.parts[0].at
-            within = within if part is not truth.parts[0] else 0.0
-        if say and abs(shift - at) > within + truth.time_within:
-            findings.say(f"begin of the part {part.numbers[0]}-", f"{at:.3f} +- {within:g}", f"{shift:.3f}")
-        off = max(abs(one - shift) for one in found)
-        if say and off > 1.5 * truth.time_within:
-            findings.say(f"times of the part {part.numbers[0]}-", f"within {truth.time_within}", f"{off:.4f}")
-    return shifts
-
-
-def _check_beeps(
-    findings: Findings, shifts: dict[int, float], seen: Seen, from_picture: bool = False
-) -> None:
-    truth = findings.recipe.truth
-    if seen.beeps is None or not truth.has_sound:
-        findings.expect("has sound", truth.has_sound, seen.beeps is not None)
-        return
-    right = sorted(shifts[p.numbers[0]] + b for p in truth.parts if p.numbers[0] in shifts for b in p.beeps)
-    if from_picture:  # what was heard before it is cut off
-        right = [one for one in right if one >= 0]
-    ours = seen.beeps
-    if truth.cut:
-        near = [min(right, key=lambda one, b=b: abs(one - b)) for b in ours]  # type: ignore[misc]
-        is_right = all(abs(a - b) <= truth.sound_within for a, b in zip(near, ours, strict=True))
-    else:
-        is_right = len(right) == len(ours) and all(
-            abs(a - b) <= truth.sound_within for a, b in zip(right, ours, strict=True)
-        )
-    if not is_right:
-        findings.say("beeps", [round(one, 3) for one in right], ours)
-
-
-def _check_corners(findings: Findings, ours: list[tuple[int, int, int]]) -> None:
-    kind = findings.recipe.truth.corners
-    if kind == "near":
-        off = np.abs(np.subtract(ours, CORNERS)).max()
-        is_right = bool(off <= NEAR)
-    elif kind == "hue":
-        strongest = [int(np.argmax(colour)) for colour in ours[:3]]
-        is_right = strongest == [0, 1, 2] and min(ours[3]) > 100 and np.ptp(ours[3]) < 40
-    elif kind == "grey":
-        greys = [round(0.299 * r + 0.587 * g + 0.114 * b) for r, g, b in CORNERS]
-        is_right = all(
-            np.abs(np.subtract(one, grey)).max() <= NEAR for one, grey in zip(ours, greys, strict=True)
-        )
-    else:
-        is_right = True
-    if not is_right:
-        findings.say(f"corners ({kind})", CORNERS, ours)
-
-
-def _looked_at(images: Sequence[Image], truth: Truth) -> tuple[list[int | None], list[tuple[int, int, int]]]:
-    """Numbers of pictures, and the corners of one in the middle."""
-    numbers = read_numbers(images)
-    for size in {part.size for part in truth.parts if part.size is not None}:
-        others = read_numbers([fitted(image, *size) for image in images])
-        numbers = [b if a is None else a for a, b in zip(numbers, others, strict=True)]
-    readable = [image for image, number in zip(images, numbers, strict=True) if number is not None]
-    if not readable:
-        return numbers, []
-    longest = max(truth.parts, key=lambda part: len(part.numbers))
-    own = [i for i, n in zip(images, numbers, strict=True) if n in longest.numbers] or readable
-    return numbers, read_corners(own[len(own) // 2])
-
-
-def _beeps(sound: Any, rate: int) -> list[float] | None:
-    return None if sound is None else read_beeps(sound, rate)
-
-
-# The places.
-
-
 def _manifest(findings: Findings, path: Path) -> tuple[Decoded, dict[str, Any] | None]:
     truth = findings.recipe.truth
     media = decode(path, [EVERY, SOME, SOUND], max_seconds=60)
     times, images = media.frames[EVERY]
-    numbers, corners = _looked_at(images, truth)
-    check(findings, Seen(numbers, list(times), _beeps(media.audio[SOUND], SOUND.rate), corners))
+    numbers, corners = looked_at(images, truth)
+    check_seen(findings, Seen(numbers, list(times), beeps_of(media.audio[SOUND], SOUND.rate), corners))
     if truth.size is not None:
         findings.expect("size", truth.size, (media.width, media.height))
     findings.expect("frame_times", len(times), len(media.frame_times))
     by_time = dict(zip(times, numbers, strict=True))
     some_times, some_images = media.frames[SOME]
-    some = _looked_at(some_images, truth)[0]
+    some = looked_at(some_images, truth)[0]
     if some != [by_time.get(time) for time in some_times]:
         findings.say("sampled", listed([by_time.get(time) for time in some_times]), listed(some))
     seconds = sum(part.times[-1] - part.times[0] for part in truth.parts)
@@ -322,8 +131,8 @@ def _ranges(findings: Findings, path: Path, media: Decoded) -> None:
     """Pieces of a file are what the whole file has there."""
     key = findings.recipe.key
     times, images = media.frames[EVERY]
-    numbers, _ = _looked_at(images, findings.recipe.truth)
-    beeps = _beeps(media.audio[SOUND], SOUND.rate)
+    numbers, _ = looked_at(images, findings.recipe.truth)
+    beeps = beeps_of(media.audio[SOUND], SOUND.rate)
     end = times[-1] + 0.04
     begin = times[min(key, len(times) - 13)]
     wanted = [
@@ -339,7 +148,7 @@ def _ranges(findings: Findings, path: Path, media: Decoded) -> None:
         last = 99.0 if stop is None else stop
         inside = [i for i, time in enumerate(times) if start - 1e-6 <= time < last - 1e-6]
         what = f"{start:.3f}-{'' if stop is None else f'{stop:.3f}'}"
-        found, _ = _looked_at(part.frames[EVERY][1], findings.recipe.truth)
+        found, _ = looked_at(part.frames[EVERY][1], findings.recipe.truth)
         right = [numbers[i] for i in inside]
         if found != right:
             findings.say(f"{what} numbers", listed(right), listed(found))
@@ -350,7 +159,7 @@ def _ranges(findings: Findings, path: Path, media: Decoded) -> None:
         if beeps is not None:
             # Of a beep that an end of the range cuts, where it seems to begin is not its beginning.
             expected = [b - start for b in beeps if start + 0.02 < b < last - BEEP_S - 0.02]
-            heard = _beeps(part.audio[SOUND], SOUND.rate) or []
+            heard = beeps_of(part.audio[SOUND], SOUND.rate) or []
             cut = [b for b in beeps if not start + 0.02 < b < last - BEEP_S - 0.02]
             heard = [b for b in heard if all(not c - 0.02 < b + start < c + BEEP_S + 0.02 for c in cut)]
             if len(heard) != len(expected) or any(
@@ -365,11 +174,11 @@ def _shard(findings: Findings, path: Path, row: dict[str, Any]) -> tuple[Packed,
     wanted = Wanted(rate=rate, frames=row["num_frames"], content_hash=row["content_hash"])
     packed = pack(path, wanted)
     times, images = _pictures(packed.mp4)
-    numbers, corners = _looked_at(images, truth)
-    beeps = _beeps(_samples(packed.wav), RATE) if packed.has_audio else None
+    numbers, corners = looked_at(images, truth)
+    beeps = beeps_of(_samples(packed.wav), RATE) if packed.has_audio else None
     seen = Seen(numbers, times, beeps, corners)
     if rate is None:
-        check(findings, seen, from_picture=True)
+        check_seen(findings, seen, from_picture=True)
     else:
         _check_constant(findings, seen, rate)
     height, width = images[0].shape[:2]
@@ -402,7 +211,7 @@ def _check_constant(findings: Findings, seen: Seen, rate: float) -> None:
     ]
     if wrong:
         findings.say("numbers at a constant rate", "the nearest", wrong[:8])
-    _check_beeps(findings, {part.numbers[0]: 0.0}, seen, from_picture=True)
+    check_beeps(findings, {part.numbers[0]: 0.0}, seen, from_picture=True)
 
 
 def _nearest(numbers: list[Any], times: list[float], wanted: float) -> set[Any]:
@@ -422,7 +231,7 @@ def _loader(findings: Findings, packed: Packed, seen: Seen) -> None:
             continue
         video = decode_clip(packed.mp4, Bucket(count, height, width), LOADER_FPS, start).video
         images = list(video.permute(1, 2, 3, 0).numpy())
-        numbers, corners = _looked_at(images, findings.recipe.truth)
+        numbers, corners = looked_at(images, findings.recipe.truth)
         right = [_nearest(seen.numbers, seen.times, start + i / LOADER_FPS) for i in range(count)]
         wrong = [
             (i, sorted(r, key=str), n)
@@ -432,16 +241,17 @@ def _loader(findings: Findings, packed: Packed, seen: Seen) -> None:
         if wrong:
             findings.say(f"frames from {start} s", "the nearest (frame, right, ours)", wrong[:6])
         if corners:
-            _check_corners(findings, corners)
+            check_corners(findings, corners)
 
 
 def _pictures(mp4: bytes) -> tuple[list[float], list[Image]]:
     """All pictures of a shard's file; a plain one that needs no care."""
-    times, images = [], []
-    with av.open(io.BytesIO(mp4)) as container:
+    times: list[float] = []
+    images: list[Image] = []
+    with av.open(io.BytesIO(mp4), "r") as container:
         for frame in container.decode(video=0):
             times.append(float(frame.time))
-            images.append(frame.to_ndarray(format="rgb24"))
+            images.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
     return times, images
 
 
@@ -478,10 +288,10 @@ def _ffmpeg(findings: Findings, path: Path) -> None:
         return
     # Every picture is stretched to the same shape here, so none is fitted.
     plain = Truth(tuple(Part(p.numbers, p.times, p.beeps) for p in truth.parts))
-    numbers, corners = _looked_at(images, plain)
+    numbers, corners = looked_at(images, plain)
     beeps = None
     if asks_sound:
         beeps = read_beeps(np.fromfile(raw, "<i2").astype(np.float32) / 32768, 16000)
         raw.unlink()
     seen = Seen(numbers, times, beeps, corners)
-    check(findings, seen, pictures=truth.asks_ffmpeg("pictures"), sound=asks_sound)
+    check_seen(findings, seen, pictures=truth.asks_ffmpeg("pictures"), sound=asks_sound)

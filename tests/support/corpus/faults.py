@@ -1,4 +1,4 @@
-"""Recipes of the corpus whose files have something unusual in their tracks, time stamps or bytes."""
+"""Recipes of the corpus whose pictures have something unusual in their time stamps or bytes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support.corpus_content import Content
-from tests.support.corpus_files import (
+from tests.support.corpus.content import Content
+from tests.support.corpus.files import (
     Part,
     Recipe,
     copied,
     cut_at,
     joined,
-    patched,
-    plain,
-    with_inputs,
 )
-from tests.support.corpus_options import (
+from tests.support.corpus.options import (
     EDITS,
     FLAT,
     FRAGMENTS,
@@ -42,111 +39,6 @@ def parts(*contents: Content, within: float = AT_ONCE) -> tuple[Part, ...]:
         made.append(known(content, at=at, within=within))
         at += content.picture_s
     return tuple(made)
-
-
-def sounds() -> Iterator[Recipe]:
-    """Channels, rates, and tracks that begin or end apart."""
-    for channels in (1, 2, 6):
-        for suffix, audio in (
-            ("mp4", "aac"),
-            ("mkv", "opus"),
-            ("ts", "ac3"),
-            ("mkv", "flac"),
-            ("mov", "pcm_s16le"),
-        ):
-            content = Content(channels=channels)
-            yield recipe(f"{suffix}-{audio}-{channels}-channels", "sound", suffix, "", audio, content)
-    for rate in (8000, 16000, 22050, 44100, 96000):
-        audio = "aac" if rate != 96000 else "flac"
-        yield recipe(f"mp4-{rate}", "sound", "mp4", "", audio, Content(rate=rate))
-        yield recipe(f"mkv-{rate}", "sound", "mkv", "", "pcm_s16le", Content(rate=rate))
-    yield recipe("ts-22050", "sound", "ts", "", "mp3", Content(rate=22050))
-    for suffix in ("mp4", "mov", "mkv", "webm", "ts", "flv", "mpg", "wmv"):
-        rate = 44100 if suffix == "flv" else 48000
-        content = Content(beeps=(0.3, 1.2, 2.0), rate=rate)
-        for name, delays in (("late-sound", (0.0, 0.5)), ("late-picture", (0.52, 0.0))):
-            late = {"claim_within": 0.25} if name == "late-picture" else None
-            yield recipe(f"{suffix}-{name}", "sound", suffix, "", "", content, late, delays=delays, key=25)
-        for name, seconds, beeps in (("longer", 4.5, (0.6, 2.4)), ("shorter", 1.5, (0.3, 1.1))):
-            other = Content(seconds=seconds, beeps=beeps, rate=rate)
-            yield recipe(f"{suffix}-{name}-sound", "sound", suffix, "", "", other)
-
-
-COVER = ("-map", "0:v", "-map", "1:a", "-map", "2:v", "-c:v:1", "png", "-disposition:v:1", "attached_pic")
-TWO = ("-map", "0:v", "-map", "1:a", "-map", "2:a")
-OTHER = Content(beeps=(0.9, 2.1))
-SUBTITLE = "{srt}00:00:01,000 --> 00:00:59,000"
-
-
-def tracks() -> Iterator[Recipe]:
-    """More tracks than one of picture and one of sound."""
-
-    def two(
-        name: str, suffix: str, *options: str, patch: tuple[bytes, bytes] | None = None, **truth: Any
-    ) -> Recipe:
-        how = with_inputs("{tune}", *TWO, *options)
-        if patch:
-            how = patched(how, *patch)
-        heard = {"parts": (known(OTHER),)} | truth
-        return recipe(name, "track", suffix, truth=heard, contents=(Content(), OTHER), how=how)
-
-    first, second = "-disposition:a:0", "-disposition:a:1"
-    for suffix in ("mp4", "mov", "mkv"):
-        yield two(f"{suffix}-default-second", suffix, first, "0", second, "default")
-        described = (first, "visual_impaired", second, "default")
-        yield two(f"{suffix}-described-first", suffix, *described)
-        commented = (first, "comment", second, "default")
-        yield two(f"{suffix}-comment-first", suffix, *commented)
-        yield recipe(
-            f"{suffix}-default-first",
-            "track",
-            suffix,
-            contents=(Content(), OTHER),
-            how=with_inputs("{tune}", *TWO, first, "default", second, "0"),
-        )
-    for suffix in ("ts", "mkv"):
-        yield two(
-            f"{suffix}-hearing-impaired-first",
-            suffix,
-            first,
-            "visual_impaired",
-            second,
-            "0",
-            ffmpeg=(("sound", "ffmpeg's command takes the first of equal tracks, impaired or not"),),
-        )
-    unknown = (("sound", "ffmpeg's command takes the track with the default flag, and then has no decoder"),)
-    for suffix, patch in (
-        ("mp4", (b"mp4a", b"zz9a")),
-        ("mov", (b"mp4a", b"zz9a")),
-        ("mkv", (b"A_AAC", b"A_XYZ")),
-    ):
-        yield two(f"{suffix}-unknown-first", suffix, patch=patch, ffmpeg=unknown)
-    for suffix in ("mp4", "mkv"):
-        only = patched(plain, b"mp4a", b"zz9a") if suffix == "mp4" else patched(plain, b"A_AAC", b"A_XYZ")
-        yield recipe(f"{suffix}-unknown-only", "track", suffix, truth={"has_sound": False}, how=only)
-    for suffix in ("mp4", "mov", "mkv"):
-        for number, codec in ((2, "mov_text"),) if suffix != "mkv" else ((2, "srt"),):
-            how = with_inputs(SUBTITLE, "-map", "0", "-map", "1", "-map", str(number), "-c:s", codec)
-            yield recipe(f"{suffix}-long-subtitle", "track", suffix, how=how)
-    for suffix in ("mp4", "mkv"):
-        yield recipe(f"{suffix}-cover", "track", suffix, how=with_inputs("{cover}", *COVER))
-        front = (
-            "-map",
-            "2:v",
-            "-map",
-            "0:v",
-            "-map",
-            "1:a",
-            "-c:v:0",
-            "png",
-            "-disposition:v:0",
-            "attached_pic",
-        )
-        yield recipe(f"{suffix}-cover-first", "track", suffix, how=with_inputs("{cover}", *front))
-    for suffix in ("mov", "mp4"):
-        yield recipe(f"{suffix}-timecode", "track", suffix, mux=("-timecode", "00:00:00:00"))
-    chapters = with_inputs("-metadata", "title=t", "-map", "0", "-map", "1")
-    yield recipe("mkv-titled", "track", "mkv", how=chapters)
 
 
 def joins() -> Iterator[Recipe]:
@@ -208,20 +100,21 @@ def joins() -> Iterator[Recipe]:
 def changes() -> Iterator[Recipe]:
     """Sound or pictures that change in the middle of a file."""
     on = (FLAT, (*FLAT, "-output_ts_offset", "3"))
-    for name, one, two in (
+    apart: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
         ("mono-stereo", {"channels": 1}, {"channels": 2}),
         ("stereo-mono", {"channels": 2}, {"channels": 1}),
         ("stereo-surround", {"channels": 2}, {"channels": 6}),
         ("surround-stereo", {"channels": 6}, {"channels": 2}),
         ("44100-48000", {"rate": 44100}, {"rate": 48000}),
         ("48000-22050-stereo", {"rate": 48000}, {"rate": 22050, "channels": 2}),
-    ):
+    )
+    for name, one, two in apart:
         for audio in ("aac", "mp2"):
             if audio == "mp2" and 6 in (one.get("channels"), two.get("channels")):
                 continue
             contents = (dataclasses.replace(Content(), **one), dataclasses.replace(SECOND, **two))
-            truth = {"parts": parts(*contents)}
-            truth["ffmpeg"] = (("sound", "the filter begins at 0 again where sound changes"),)
+            reason = (("sound", "the filter begins at 0 again where sound changes"),)
+            truth: dict[str, Any] = {"parts": parts(*contents), "ffmpeg": reason}
             label = f"ts-{audio}-{name}"
             yield recipe(
                 label, "change", "ts", "", audio, contents=contents, truth=truth, each=on, how=joined
@@ -239,7 +132,7 @@ def changes() -> Iterator[Recipe]:
         for video in ("h264", "mpeg2"):
             frames = (25, 75) if lasts else (75, 25)
             beeps = ((0.4,), (0.6, 1.9)) if lasts else ((0.6, 1.9), (0.4,))
-            contents = tuple(
+            sized = tuple(
                 Content(*size, frames=count, first=start, beeps=heard)
                 for size, count, start, heard in zip(
                     (one_size, two_size), frames, (0, frames[0]), beeps, strict=True
@@ -247,56 +140,12 @@ def changes() -> Iterator[Recipe]:
             )
             made = tuple(
                 dataclasses.replace(part, size=(content.width, content.height))
-                for part, content in zip(parts(*contents), contents, strict=True)
+                for part, content in zip(parts(*sized), sized, strict=True)
             )
             truth = {"parts": made, "size": (one_size, two_size)[lasts]}
             each = (FLAT, (*FLAT, "-output_ts_offset", str(frames[0] / 25)))
             label = f"ts-{video}-{name}"
-            yield recipe(
-                label, "change", "ts", video, "", contents=contents, truth=truth, each=each, how=joined
-            )
-
-
-# Every packet of sound has its stamp; else several share one.
-ALONE = ("-pes_payload_size", "0")
-
-
-def holes() -> Iterator[Recipe]:
-    """Sound whose stamps leave something out, so that what follows is later than its samples say."""
-    beeps = (0.65, 1.65, 2.35)
-    for suffix, audio in (
-        ("webm", "opus"),
-        ("mkv", "opus"),
-        ("mkv", "aac"),
-        ("mkv", "mp3"),
-        ("mkv", "pcm_s16le"),
-        ("ts", "aac"),
-        ("mp4", "aac"),
-        ("flv", "aac"),
-    ):
-        rate = 44100 if suffix == "flv" else 48000
-        for hole, every in ((0.001, 0.02), (0.005, 0.1), (0.02, 0.25), (0.05, 0.5), (0.2, 1.0)):
-            stamps = f"TS+floor(max(TS\\,0)*TB/{every})*{hole}/TB"
-            content = Content(beeps=beeps, rate=rate)
-            later = tuple(b + hole * (b // every) for b in beeps)
-            part = dataclasses.replace(known(content), beeps=later)
-            truth = {"parts": (part,), "claim_within": 0.2}
-            name = f"{suffix}-{audio}-{round(hole * 1000)}ms"
-            moved = ("-bsf:a", f"setts=ts={stamps}", *(ALONE if suffix == "ts" else ()))
-            yield recipe(name, "hole", suffix, "", audio, content, truth, mux=moved)
-    for suffix, audio in (
-        ("webm", "opus"),
-        ("mkv", "aac"),
-        ("mkv", "pcm_s16le"),
-        ("ts", "aac"),
-        ("mkv", "mp3"),
-        ("flv", "aac"),
-    ):
-        rate = 44100 if suffix == "flv" else 48000
-        # None of those in which a beep begins.
-        number = 11 if suffix == "flv" else 8
-        lost = ("-bsf:a", f"noise=drop=eq(mod(n\\,12)\\,{number})", *(ALONE if suffix == "ts" else ()))
-        yield recipe(f"{suffix}-{audio}-lost", "hole", suffix, "", audio, Content(rate=rate), mux=lost)
+            yield recipe(label, "change", "ts", video, "", contents=sized, truth=truth, each=each, how=joined)
 
 
 def clocks() -> Iterator[Recipe]:
@@ -425,4 +274,4 @@ def damage() -> Iterator[Recipe]:
             )
 
 
-FAULTS = (sounds, tracks, joins, changes, holes, clocks, edits, rates, damage)
+FAULTS = (joins, changes, clocks, edits, rates, damage)
