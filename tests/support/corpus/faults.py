@@ -41,17 +41,23 @@ def parts(*contents: Content, within: float = AT_ONCE) -> tuple[Part, ...]:
     return tuple(made)
 
 
+AS_THEY_ARE = (("all", "ffmpeg's command takes stamps of this container as they are"),)
+
+
 def joins() -> Iterator[Recipe]:
     """Recordings one after the other, whose stamps begin again, jump, or go on."""
     first = Content()
     reasons: dict[str, tuple[tuple[str, str], ...]] = {
-        "flv": (("all", "ffmpeg's command takes stamps of FLV as they are"),),
+        "flv": AS_THEY_ARE,
+        "mkv": AS_THEY_ARE,
+        "webm": AS_THEY_ARE,
         "m2ts": (("all", "what follows is put off twice, for picture and for sound"),),
     }
-    for suffix in ("ts", "mpg", "flv", "m2ts"):
+    for suffix in ("ts", "mpg", "flv", "m2ts", "mkv", "webm"):
         rate = 44100 if suffix == "flv" else 48000
         group = [dataclasses.replace(one, rate=rate) for one in (first, SECOND, THIRD)]
-        for count in (2, 3):
+        # FFmpeg's reader of Matroska stops after the second.
+        for count in (2,) if suffix in ("mkv", "webm") else (2, 3):
             some = tuple(group[:count])
             truth: dict[str, Any] = {
                 "parts": parts(*some),
@@ -184,7 +190,15 @@ def edits() -> Iterator[Recipe]:
                 )
                 how = copied(("-ss", f"{start:.3f}"))
                 truth = {"parts": (part,)}
-                yield recipe(f"{suffix}-{video}-from-{number}", "edit", suffix, video, truth=truth, how=how)
+                yield recipe(
+                    f"{suffix}-{video}-from-{number}",
+                    "edit",
+                    suffix,
+                    video,
+                    truth=truth,
+                    how=how,
+                    key=25 - number % 25,
+                )
     content = Content(beeps=(0.3, 1.2, 2.0))
     for video in ("h264", "h264_b"):
         for name, delays in (("late-picture", (1.2, 0.0)), ("late-sound", (0.0, 0.9))):
