@@ -31,8 +31,19 @@ def chosen() -> list[Recipe]:
     if os.environ.get("CORPUS") == "whole":
         return every
     draw, kinds = random.Random(SEED), dict.fromkeys(one.kind for one in every)
-    some = {kind: [one for one in every if one.kind == kind] for kind in kinds}
-    return [one for kind in kinds for one in draw.sample(some[kind], min(EACH, len(some[kind])))]
+    return [one for kind in kinds for one in varied([one for one in every if one.kind == kind], draw)]
+
+
+def varied(some: list[Recipe], draw: random.Random) -> list[Recipe]:
+    """`EACH` of them whose names have as many words between them as can be."""
+    left, taken = draw.sample(some, len(some)), list[Recipe]()
+    unseen = words = {word for one in some for word in one.name.split("-")}
+    while left and len(taken) < EACH:
+        best = max(left, key=lambda one: len(unseen & set(one.name.split("-"))))
+        left.remove(best)
+        taken.append(best)
+        unseen = unseen - set(best.name.split("-")) or words
+    return taken
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +58,8 @@ def test_a_file_is_read_as_it_is_known_to_be(one: Recipe, folder: Path) -> None:
     failures = compare(one, path)
     path.unlink()
     said = [*map(str, failures), f"with CORPUS_SEED={SEED}; python -m tests.support.corpus FOLDER {one.name}"]
-    assert not failures, "\n".join(said)
+    if failures:
+        pytest.fail("\n".join(said), pytrace=False)
 
 
 # The corpus itself.
@@ -55,12 +67,12 @@ def test_a_file_is_read_as_it_is_known_to_be(one: Recipe, folder: Path) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(192, 108), (201, 113), (96, 108), (60, 90), (1280, 720)])
 def test_a_picture_carries_its_number_and_its_colours(width: int, height: int) -> None:
-    images = [drawn(number, width, height) for number in range(200)]
-    assert read_numbers(images) == list(range(200))
+    images = [drawn(number, width, height) for number in range(0, 256, 5)]
+    assert read_numbers(images) == list(range(0, 256, 5))
     assert read_corners(images[0]) == [(230, 30, 30), (30, 230, 30), (30, 30, 230), (230, 230, 230)]
     assert read_corners(images[0][:, ::-1])[0] == (30, 230, 30)
     mixed = [((a.astype(int) + b) // 2).astype(np.uint8) for a, b in pairwise(images)]
-    assert read_numbers(mixed) == [None] * 199
+    assert read_numbers(mixed) == [None] * 51
 
 
 def test_beeps_are_found_where_they_are(tmp_path: Path) -> None:
