@@ -4,7 +4,7 @@ BIN := .venv/bin
 INPUT ?=
 OUTPUT ?= demo
 
-.PHONY: setup setup-models demo test test-laptop test-models test-fast fuzz check lock docs bench bench-gpu clean
+.PHONY: setup setup-models demo test test-laptop test-models test-fast corpus fuzz check lock docs bench bench-gpu clean
 
 setup: .venv/.done
 
@@ -65,6 +65,10 @@ test-fast: check
 FUZZ ?= --seed 1 --count 5000
 fuzz: setup
 	$(BIN)/python -m tests.support.fuzz $(FUZZ)
+
+# All foreign files of known content, of which the tests take a sample.
+corpus: setup
+	CORPUS=whole $(BIN)/python -m pytest -q tests/media/test_corpus.py
 
 # After a change of dependencies; LOCK=--upgrade takes the newest versions that fit.
 lock:
