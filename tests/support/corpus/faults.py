@@ -19,7 +19,6 @@ from tests.support.corpus.options import (
     FLAT,
     FRAGMENTS,
     FRONT,
-    USUAL,
     VIDEO,
     known,
     recipe,
@@ -170,13 +169,10 @@ def clocks() -> Iterator[Recipe]:
                 f"ts-{name}-{video}", "clock", "ts", video, mux=("-output_ts_offset", offset), key=25
             )
     yield recipe("ts-negative", "clock", "ts", "h264_b", mux=FLAT, key=25)
-    for video in ("h264", "h264_b", "hevc_b", "mpeg2_b", "mpeg4", "mjpeg"):
-        suffix = {"hevc_b": "hevc", "mpeg2_b": "m2v", "mpeg4": "m4v", "mjpeg": "mjpeg"}.get(video, "h264")
-        USUAL.setdefault(suffix, (video, "aac"))
-        part = dataclasses.replace(known(Content()), beeps=())
-        yield recipe(
-            f"raw-{video}", "clock", suffix, video, None, truth={"parts": (part,), "has_sound": False}
-        )
+    raw = (("h264", "h264"), ("h264_b", "h264"), ("hevc_b", "hevc"), ("mpeg2_b", "m2v"), ("mpeg4", "m4v"))
+    for video, suffix in (*raw, ("mjpeg", "mjpeg")):
+        mute = {"parts": (known(Content(beeps=())),)}
+        yield recipe(f"raw-{video}", "clock", suffix, video, None, truth=mute)
 
 
 def edits() -> Iterator[Recipe]:

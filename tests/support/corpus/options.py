@@ -85,6 +85,12 @@ USUAL = {
     "wmv": ("wmv2", "wmav2"),
     "ogv": ("theora", "vorbis"),
     "3gp": ("h264", "aac"),
+    # Streams without a container.
+    "h264": ("h264", ""),
+    "hevc": ("hevc", ""),
+    "m2v": ("mpeg2", ""),
+    "m4v": ("mpeg4", ""),
+    "mjpeg": ("mjpeg", ""),
 }
 
 
