@@ -8,15 +8,21 @@ from typing import Any
 
 # FFmpeg's flag of formats that store no times: raw streams.
 NO_TIMES = 0x0080
-# Formats whose times may jump because streams were joined or cut; FFmpeg's own list of those we meet.
-JUMPING = frozenset({"mpegts", "mpeg"})
+# Formats of streams that are sent, whose durations FFmpeg measures from their time stamps.
+MEASURED = frozenset({"mpegts", "mpeg"})
+# Those whose times may leap ahead, because a sender began anew.
+LEAPING = MEASURED | {"flv"}
+# Formats that store times of decoding alone.
+DECODING_TIMES = frozenset({"avi", "asf"})
 # Times that go back by more than this begin again, s. FFmpeg allows for as much.
 BACK = 0.1
 # Where times of decoding are derived from those of presentation (Matroska) they go back by a few pictures
 # after times began again, which is no second beginning, s.
 BACK_DERIVED = 2.0
-# Times that leap ahead by more than this in a jumping format are those of another recording, s (FFmpeg).
+# Times that leap ahead by more than this, of all streams at once, are those of another recording, s (FFmpeg).
 AHEAD = 10.0
+# Picture and sound of a recording end together to this, s; sound is padded to whole frames.
+SAME_END = 0.1
 # Pictures that wait in a decoder for those that are shown before them; H.264 allows 16.
 REORDERED = 24
 
@@ -24,8 +30,8 @@ REORDERED = 24
 class Clock:
     """Moves time stamps of packets, so that each part of a joined file follows the one before.
 
-    A part begins where the time stamps of a stream go back, or leap far ahead in MPEG-TS and MPEG-PS. It
-    follows when all streams of the part before have ended, and all its streams are moved by as much: picture
+    A part begins where the time stamps of a stream go back, or leap far ahead in MPEG-TS, MPEG-PS and FLV. It
+    follows when the part before has ended, and all its streams are moved by as much: picture
     and sound stay together. In an indexed file (MP4) nothing is moved. Streams that are not taken are moved
     like the latest part.
 
@@ -35,13 +41,13 @@ class Clock:
     def __init__(self, container: Any, streams: Sequence[Any], is_indexed: bool) -> None:
         name = container.format.name
         self._moves_nothing = is_indexed
-        self._can_leap = name in JUMPING
+        self._can_leap = name in LEAPING
         self._back = BACK_DERIVED if "matroska" in name else BACK
         self._offsets = [0.0]  # of each part, s
         self._part = dict.fromkeys((stream.index for stream in streams), 0)
         self._last: dict[int, float] = {}  # time of decoding of the last packet as stored, s
         self._highest: dict[int, float] = {}  # time of presentation of the latest picture as stored, s
-        self._end = 0.0  # of everything up to now, s
+        self._end: dict[int, float] = {}  # of each stream, on the clock, s
 
     @property
     def parts(self) -> int:
@@ -61,7 +67,7 @@ class Clock:
         if index in self._last and self._begins_again(packet, index, decoded, shown):
             self._part[index] += 1
             if self._part[index] == len(self._offsets):
-                self._offsets.append(self._end - shown)
+                self._offsets.append(self._part_end() - shown)
             self._part[index] = len(self._offsets) - 1
             self._highest.pop(index, None)
         elif index not in self._last:
@@ -70,7 +76,13 @@ class Clock:
         self._highest[index] = max(shown, self._highest.get(index, shown))
         offset = self._offsets[self._part[index]]
         self._move(packet, offset)
-        self._end = max(self._end, shown + float((packet.duration or 0) * base) + offset)
+        end = shown + float((packet.duration or 0) * base) + offset
+        self._end[index] = max(end, self._end.get(index, end))
+
+    def _part_end(self) -> float:
+        """Where the next part begins: where the last stream ends, or one that ends just before it."""
+        last = max(self._end.values())
+        return min(end for end in self._end.values() if end >= last - SAME_END)
 
     @staticmethod
     def _move(packet: Any, offset: float) -> None:
@@ -83,7 +95,10 @@ class Clock:
         if decoded < self._last[index] - self._back:
             return True
         if self._can_leap and decoded > self._last[index] + AHEAD:
-            return True
+            # One that paused while others went on, as sound that is muted, is no other recording.
+            part = self._part[index]
+            others = [self._last[i] for i, at in self._part.items() if at == part and i in self._last]
+            return part + 1 < len(self._offsets) or decoded > max(others) + AHEAD
         # Every picture that is decoded before a key frame is shown before it.
         is_first = packet.stream.type == "video" and packet.is_keyframe
         return is_first and shown < self._highest.get(index, shown) - BACK
@@ -93,12 +108,12 @@ class Stamps:
     """Times of presentation of a stream's pictures, also where the file stores none.
 
     Pictures leave a decoder in the order in which they are shown, and the n-th one is shown at the n-th time
-    of decoding: so times come into AVI and raw streams, which store none of presentation. FFmpeg derives them
-    there from the times of decoding as if no picture was shown later than decoded, which lets H.264 judder.
+    of decoding: so times come into AVI, ASF and raw streams, which store none of presentation. FFmpeg takes
+    the times of decoding there as if no picture was shown later than decoded, which lets H.264 judder.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
-        self._stores_none = container.format.name == "avi" or bool(container.format.flags & NO_TIMES)
+        self._stores_none = container.format.name in DECODING_TIMES or bool(container.format.flags & NO_TIMES)
         self._step = max(1, round(1 / float(stream.time_base * (stream.average_rate or 25))))
         self._waiting: list[int] = []  # times of decoding, a heap
         # Times of decoding of packets without one of presentation, the newest last.

@@ -3,7 +3,7 @@
 What is right is what a player shows, and what FFmpeg's own command gives:
 
 - Pictures come in the order of presentation, at their times of presentation; where a file stores none (AVI,
-  raw streams), the n-th picture is shown at the n-th time of decoding. Edit lists are obeyed.
+  ASF, raw streams), the n-th picture is shown at the n-th time of decoding. Edit lists are obeyed.
 - Zero of the clock is the beginning of picture or sound, whichever comes first.
 - A range is frame for frame the same as a decode of the whole file, wherever it begins.
 - Times that begin again (joined recordings) go on where all streams had ended before (`media.clock`).
@@ -31,7 +31,7 @@ from av.audio.frame import AudioFrame
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
-from media.clock import JUMPING, NO_TIMES, Clock, Stamps
+from media.clock import MEASURED, NO_TIMES, Clock, Stamps
 from media.files import NO_OTHER_FILES, MediaError, ffmpeg_reason, open_regular
 from media.seeking import is_indexed
 
@@ -160,7 +160,9 @@ class Reader:
         """
         if self._has_no_times or self.parts > 1:
             return None
-        if self.picture.duration is not None:
+        if (
+            self.picture.duration is not None and self.container.format.name != "asf"
+        ):  # there it is the file's
             return float(self.picture.duration * self.picture.time_base)
         return _matroska_duration(self.picture)
 
@@ -168,14 +170,23 @@ class Reader:
     def file_seconds(self) -> float | None:
         """How long the longest stream lasts, as the container claims; None: it makes no claim."""
         container = self.container
-        if container.duration is None or self._has_no_times or self.parts > 1:
+        if self._has_no_times or self.parts > 1:
+            return None
+        if self._claims_for_all and self.picture.duration is not None:
+            return float(self.picture.duration * self.picture.time_base)
+        if container.duration is None:
             return None
         return _after(container.duration / av.time_base, (container.start_time or 0) / av.time_base)
 
     @property
     def is_measured(self) -> bool:
         """Whether durations come from time stamps, which joined recordings lead astray, not from a header."""
-        return self.container.format.name in JUMPING
+        return self.container.format.name in MEASURED
+
+    @property
+    def _claims_for_all(self) -> bool:
+        """Whether what FFmpeg tells of each stream is said of the whole file."""
+        return self.container.format.name == "asf"
 
     @property
     def _has_no_times(self) -> bool:

@@ -21,7 +21,7 @@ from media.files import MediaError
 from media.orientation import orientation_of
 from media.reader import PacketHash, Reader, open_media
 from media.requests import Audio
-from media.shown import Size, is_hdr
+from media.shown import Size, even, is_hdr
 from media.sound import Mono
 from media.write import PIXELS, copy_packets
 
@@ -149,7 +149,9 @@ def _can_be_copied(packets: list[Any], shown: Any, wanted: Wanted) -> bool:
         return False
     if any(p.is_discard or p.is_corrupt for p in packets) or not packets[0].is_keyframe:
         return False
-    if wanted.frames not in (None, len(packets)) or wanted.size not in (None, (shown.width, shown.height)):
+    if wanted.frames not in (None, len(packets)):
+        return False
+    if wanted.size is not None and even(wanted.size) != (shown.width, shown.height):
         return False
     return (
         shown.format.name == PIXELS

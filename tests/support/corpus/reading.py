@@ -171,7 +171,8 @@ def _ranges(findings: Findings, path: Path, media: Decoded) -> None:
 def _shard(findings: Findings, path: Path, row: dict[str, Any]) -> tuple[Packed, Seen] | None:
     truth = findings.recipe.truth
     rate = resampling_rate(row, STANDARD_RATES)
-    wanted = Wanted(rate=rate, frames=row["num_frames"], content_hash=row["content_hash"])
+    size = (row["width"], row["height"])
+    wanted = Wanted(rate=rate, frames=row["num_frames"], content_hash=row["content_hash"], size=size)
     packed = pack(path, wanted)
     times, images = _pictures(packed.mp4)
     numbers, corners = looked_at(images, truth)
