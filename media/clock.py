@@ -23,6 +23,8 @@ BACK_DERIVED = 2.0
 AHEAD = 10.0
 # Picture and sound of a recording end together to this, s; sound is padded to whole frames.
 SAME_END = 0.1
+# Decoders of pictures whose order FFmpeg's parsers do not derive.
+UNORDERED = frozenset({"h264", "hevc"})
 # Pictures that wait in a decoder for those that are shown before them; H.264 allows 16.
 REORDERED = 24
 
@@ -107,19 +109,32 @@ class Clock:
 class Stamps:
     """Times of presentation of a stream's pictures, also where the file stores none.
 
-    Pictures leave a decoder in the order in which they are shown, and the n-th one is shown at the n-th time
-    of decoding: so times come into AVI, ASF and raw streams, which store none of presentation. FFmpeg takes
-    the times of decoding there as if no picture was shown later than decoded, which lets H.264 judder.
+    AVI, ASF and raw streams store times of decoding at most. FFmpeg derives those of presentation where its
+    parser knows in which order pictures are shown. Where it does not (H.264) it takes those of decoding, so
+    that pictures judder. There they are counted: pictures leave a decoder in the order in which they are
+    shown, and the n-th one is shown at the n-th time of decoding.
+
+    counts: times come right only if every picture from the first one on is decoded.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
         self._stores_none = container.format.name in DECODING_TIMES or bool(container.format.flags & NO_TIMES)
+        self.counts = self._stores_none and stream.codec_context.name in UNORDERED
+        self._delay: int | None = None  # of presentation after decoding, of the first packet
+        self._is_ordered = False  # times of presentation were derived
         self._step = max(1, round(1 / float(stream.time_base * (stream.average_rate or 25))))
         self._waiting: list[int] = []  # times of decoding, a heap
         # Times of decoding of packets without one of presentation, the newest last.
         self._unstamped: dict[int, None] = {}
         self._next = stream.start_time or 0
         self._shift = 0  # of presentation after the n-th time of decoding
+
+    def read(self, packet: Any) -> None:
+        """A packet has been read; it need not be decoded."""
+        if self._stores_none and None not in (packet.pts, packet.dts):
+            delay = packet.pts - packet.dts
+            self._delay = delay if self._delay is None else self._delay
+            self._is_ordered |= delay != self._delay
 
     def sent(self, packet: Any) -> None:
         """A packet goes to the decoder."""
@@ -147,6 +162,8 @@ class Stamps:
         """The time stamp of the next picture that is shown, in ticks of its stream."""
         slot = heapq.heappop(self._waiting) if self._waiting else self._next
         is_guess = frame.pts == frame.dts and frame.dts in self._unstamped  # PyAV's, where there is none
+        if frame.pts is not None and self._is_ordered:
+            return int(frame.pts) - (self._delay or 0)
         if self._stores_none or frame.pts is None or is_guess:
             return slot + self._shift
         self._shift = frame.pts - slot

@@ -46,6 +46,7 @@ LEAD = 0.25
 MAX_PIXELS = 64 << 20
 MAX_SIDE = 16_384
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # of decoders
+INTRA = 1  # a type of picture, as FFmpeg numbers them
 ASPECT = 10.0  # the widest or highest pixel that is believed
 # Packets of pictures that may wait for their key frame to be known, bytes; beyond, all are decoded.
 HELD = 64 << 20
@@ -158,25 +159,23 @@ class Reader:
 
         FFmpeg measures it in MPEG-TS, from the first and last time stamp, and guesses it in raw streams.
         """
-        if self._has_no_times or self.parts > 1:
+        if self._has_no_times or self._claims_for_all or self.parts > 1:
             return None
-        if (
-            self.picture.duration is not None and self.container.format.name != "asf"
-        ):  # there it is the file's
-            return float(self.picture.duration * self.picture.time_base)
-        return _matroska_duration(self.picture)
+        if self.picture.duration is None:
+            return _matroska_duration(self.picture)
+        return float(self.picture.duration * self.picture.time_base)
 
     @property
     def file_seconds(self) -> float | None:
         """How long the longest stream lasts, as the container claims; None: it makes no claim."""
-        container = self.container
         if self._has_no_times or self.parts > 1:
             return None
         if self._claims_for_all and self.picture.duration is not None:
             return float(self.picture.duration * self.picture.time_base)
-        if container.duration is None:
+        if self.container.duration is None:
             return None
-        return _after(container.duration / av.time_base, (container.start_time or 0) / av.time_base)
+        start = (self.container.start_time or 0) / av.time_base
+        return _after(self.container.duration / av.time_base, start)
 
     @property
     def is_measured(self) -> bool:
@@ -223,6 +222,8 @@ class Reader:
             if packet.pts is not None:
                 end = self.time_of(packet) + float((packet.duration or 0) * packet.time_base)
                 self.end_s = max(self.end_s, end)
+            if self._stamps is not None and packet.stream.index == self.picture.index:
+                self._stamps.read(packet)
             if packet.stream.index in wanted:
                 yield packet
 
@@ -284,10 +285,13 @@ class Reader:
             exact_s: earlier than so long before `time` only those come that others are made from.
         """
         for lead in self._leads(time):
-            last = -math.inf
+            last, is_whole = -math.inf, False
             for frame, at in self._pictures(lead, time - exact_s):
-                if last == -math.inf and at > time + SAME_TIME and lead.may_miss:
-                    break
+                is_whole |= _is_intra(frame) and at <= time + SAME_TIME
+                if lead.may_miss and not is_whole:
+                    if at > time + SAME_TIME:
+                        break
+                    continue
                 if at > last:
                     yield frame, at
                 last = max(last, at)
@@ -306,7 +310,7 @@ class Reader:
 
     def _leads(self, time: float) -> Iterator[Lead]:
         """Ways to come to a time on the clock, each surer than the one before; the file stands at each."""
-        if time > 0:
+        if time > 0 and not (self._stamps is not None and self._stamps.counts):
             for back in BACK if self._is_indexed else (math.inf,):
                 at = time - LEAD - back
                 if at > 0:
@@ -392,7 +396,8 @@ class Pass:
 
     def __iter__(self) -> Iterator[tuple[VideoFrame | AudioFrame, float]]:
         reader, waiting = self._reader, {stream.index for stream in self._streams}
-        is_certain = False  # a picture from before the beginning, or at it, has been decoded
+        is_whole = False  # an intra picture has been decoded, of which others are made
+        is_certain = False  # so has a picture from before the beginning, or at it
         for read in reader.packets(self._streams):
             is_picture = read.stream.type == "video"
             index = read.stream.index
@@ -409,8 +414,9 @@ class Pass:
                             reader.damaged += 1  # no order of presentation
                             continue
                         self.last_s = time
-                        is_certain |= time <= SAME_TIME
-                        if not is_certain and self._lead.may_miss:
+                        is_whole |= _is_intra(frame)
+                        is_certain |= is_whole and time <= SAME_TIME
+                        if not is_certain and self._lead.may_miss and time >= -SAME_TIME:
                             self.is_late = True
                             return
                     if time >= self._length - SAME_TIME:
@@ -445,6 +451,11 @@ class PacketHash:
     def hexdigest(self) -> str:
         """The hash of all streams, 64 digits."""
         return hashlib.sha256(b"".join(one.digest() for one in self._digests.values())).hexdigest()
+
+
+def _is_intra(frame: VideoFrame) -> bool:
+    """Whether a picture is made of nothing but itself. A key frame need not be: H.264 may refresh it slowly."""
+    return bool(frame.key_frame) or int(frame.pict_type) == INTRA
 
 
 def start_of(stream: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ TOLERANCE = 0.002
 RATES = (1_000, 768_000)  # Hz; others are no sound
 SILENCE = 3600.0  # the longest holes of a recording, all together, s
 # What a time stamp is off is believed when that of all sound that follows for so long is, s.
-PATIENCE = 0.3
+PATIENCE = 1.0
 
 
 class Mono:
@@ -103,16 +104,13 @@ class Mono:
     def _place(self) -> None:
         """Give the first frame that waits its place, by the time stamps of all that do."""
         frame, time = self._ahead[0]
-        begin = time
-        if self._runs:
+        if not self._runs:
+            begin = time + self._rounding()
+        else:
             begin = self.end_s
-            off, expected = [], self.end_s
-            for other, stamp in self._ahead:
-                off.append(stamp - expected)
-                expected += _seconds(other)
-            shift = max(min(off), 0.0) + min(max(off), 0.0)  # what all agree on: late, early, or neither
-            if abs(shift) > TOLERANCE:
-                begin += shift
+            if abs(time - self.end_s) > TOLERANCE:
+                shift = self._agreed_shift()
+                begin += shift if abs(shift) > TOLERANCE else 0.0
         self._ahead.popleft()
         self._ahead_s -= _seconds(frame)
         if begin != self.end_s or not self._runs[-1].takes(frame):
@@ -121,6 +119,23 @@ class Mono:
         self._add(self._runs[-1].resampled(frame))
         self.end_s = begin + _seconds(frame)
         self._runs[-1].end_s = self.end_s
+
+    def _rounding(self) -> float:
+        """What the first time stamp is off because stamps are rounded, by those that follow, s."""
+        off, expected = [], self._ahead[0][1]
+        for frame, time in self._ahead:
+            off.append(time - expected)
+            expected += _seconds(frame)
+        middle = statistics.median(off)
+        return middle if abs(middle) <= TOLERANCE else 0.0
+
+    def _agreed_shift(self) -> float:
+        """By how much all frames that wait are late (above 0) or early, s; 0 where they do not agree."""
+        off, expected = [], self.end_s
+        for frame, time in self._ahead:
+            off.append(time - expected)
+            expected += _seconds(frame)
+        return max(min(off), 0.0) + min(max(off), 0.0)
 
     def _close_run(self) -> None:
         if self._runs:

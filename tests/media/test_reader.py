@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
+from media import seeking
 from media.decode import decode
 from media.files import MediaError
-from media.reader import Reader, open_media
-from media.requests import Audio
+from media.reader import Lead, Reader, open_media
+from media.requests import Audio, Frames
 from tests.support.clips import ffmpeg, make_clip
 
 
@@ -59,24 +63,59 @@ def test_a_pass_that_begins_late_is_done_again_from_further_back(
 ) -> None:
     jumps: list[float] = []
 
-    def too_far(self: Reader, time: float) -> object:
-        for place, is_beginning in (
-            (1.7, False),
-            (1.2, False),
-            (0.0, True),
-        ):  # key frames: 0.3, 0.8, 1.3, 1.8
+    def too_far(self: Reader, time: float) -> Iterator[Lead]:
+        for place in (1.7, 1.2):  # key frames: 0.3, 0.8, 1.3, 1.8
             jumps.append(place)
             self.container.seek(round(place * 1e6), backward=False)
-            yield is_beginning
+            yield Lead(self, time, True)
+        jumps.append(0.0)
+        self.container.seek(0)
+        yield Lead(self, -math.inf, False)
 
-    monkeypatch.setattr(Reader, "_jumps", too_far)
+    monkeypatch.setattr(Reader, "_leads", too_far)
     with open_media(late) as reader:
         assert times(reader, 1.0) == pytest.approx([i / 10 for i in range(13)])
     assert jumps == [1.7, 1.2, 0.0]
     jumps.clear()
     with open_media(late) as reader:
-        assert times(reader, 1.2)[0] == 0.1  # less than one and a half pictures after the beginning
+        assert times(reader, 1.3)[0] == 0.0  # the key frame is the beginning
     assert jumps == [1.7, 1.2]
+
+
+@pytest.mark.parametrize(("name", "is_indexed"), [("a.mkv", True), ("live.mkv", False), ("two.mkv", False)])
+def test_a_matroska_file_is_jumped_in_only_if_it_is_one_segment(
+    tmp_path: Path, late: Path, name: str, is_indexed: bool
+) -> None:
+    ffmpeg("-i", late, "-c", "copy", tmp_path / "a.mkv")
+    ffmpeg("-i", late, "-c", "copy", "-live", "1", tmp_path / "live.mkv")
+    (tmp_path / "two.mkv").write_bytes((tmp_path / "a.mkv").read_bytes() * 2)
+    with (tmp_path / name).open("rb") as file:
+        assert seeking.is_indexed(file, "matroska,webm") == is_indexed and file.tell() == 0
+
+
+@pytest.mark.parametrize(("flags", "is_indexed"), [("faststart", True), ("frag_keyframe+empty_moov", False)])
+def test_an_mp4_is_jumped_in_only_if_its_index_is_whole(tmp_path: Path, flags: str, is_indexed: bool) -> None:
+    clip = make_clip(tmp_path / "a.mp4", seconds=2, size="64x48", options=("-movflags", flags))
+    with clip.open("rb") as file:
+        assert seeking.is_indexed(file, "mov,mp4,m4a,3gp,3g2,mj2") == is_indexed
+        assert not seeking.is_indexed(file, "mpegts")
+
+
+def test_interlaced_pictures_are_shown_without_combs(tmp_path: Path) -> None:
+    """A white block that moves by 40 pixels between the fields."""
+    block = "if(between(mod(X-40*N,160),0,31)*between(Y,32,63),235,16)"
+    picture = f"color=black:s=192x96:r=50:d=2,geq=lum='{block}':cb=128:cr=128"
+    filters = ("-vf", "tinterlace=interleave_top,fieldorder=tff", "-pix_fmt", "yuv420p")
+    source = ("-f", "lavfi", "-i", picture, *filters)
+    ffmpeg(*source, "-c:v", "mpeg2video", "-flags", "+ilme+ildct", "-q:v", "2", tmp_path / "a.mpg")
+    request = Frames(None, 96)
+    media = decode(tmp_path / "a.mpg", [request])
+    assert media.interlaced_share == 1 and len(media.frame_times) == 50
+    for image in media.frames[request][1][2:]:
+        luma = image.mean(-1)
+        block = luma[36:60]
+        combs = np.abs(block[1:-1] - (block[:-2] + block[2:]) / 2).max()
+        assert combs < 60  # woven fields differ by 255
 
 
 def test_pictures_near_a_time_begin_before_it(late: Path) -> None:

@@ -1,0 +1,47 @@
+"""Pictures on disk are the list that they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from media import decode as decoding
+from media.decode import decode
+from media.requests import Frames
+from media.spool import Spool
+from tests.support.clips import make_clip
+
+
+def picture(number: int) -> np.ndarray:
+    rng = np.random.default_rng(number)
+    return rng.integers(0, 256, (rng.integers(1, 9), rng.integers(1, 9), 3), np.uint8)
+
+
+@given(st.lists(st.integers(0, 99), max_size=12), st.data())
+def test_a_spool_is_a_list(numbers: list[int], data: st.DataObject) -> None:
+    right = [picture(n) for n in numbers]
+    spool = Spool(right[:3])
+    spool.extend(right[3:])
+    for _ in range(3 if numbers else 0):
+        at, new = data.draw(st.integers(-len(right), len(right) - 1)), picture(data.draw(st.integers(0, 99)))
+        right[at] = spool[at] = new
+    assert len(spool) == len(right)
+    assert all(np.array_equal(a, b) for a, b in zip(spool, right, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(spool[1:4], right[1:4], strict=True))
+    with pytest.raises(IndexError):
+        spool[len(right)]
+
+
+def test_pictures_of_a_long_video_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "a.mp4", seconds=2, size="64x48", sound=False)
+    request = Frames(None, 24)
+    kept = decode(clip, [request]).frames[request]
+    monkeypatch.setattr(decoding, "LONG_S", 0.55)
+    spooled = decode(clip, [request]).frames[request]
+    assert isinstance(kept[1], list) and isinstance(spooled[1], Spool)
+    assert spooled[0] == kept[0] and len(spooled[1]) == 20
+    assert all(np.array_equal(a, b) for a, b in zip(*(one[1] for one in (kept, spooled)), strict=True))
