@@ -454,7 +454,7 @@ class PacketHash:
 
 
 def _is_intra(frame: VideoFrame) -> bool:
-    """Whether a picture is made of nothing but itself. A key frame need not be: H.264 may refresh it slowly."""
+    """Whether a picture is made of itself alone; a key frame need not be, as H.264 may refresh it slowly."""
     return bool(frame.key_frame) or int(frame.pict_type) == INTRA
 
 

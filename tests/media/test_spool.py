@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from media import decode as decoding
 from media.decode import decode
 from media.requests import Frames
 from media.spool import Spool
-from tests.support.clips import make_clip
+from tests.conftest import ROOT
+from tests.support.clips import ffmpeg, make_clip
 
 
 def picture(number: int) -> np.ndarray:
@@ -45,3 +48,35 @@ def test_pictures_of_a_long_video_lie_on_disk(tmp_path: Path, monkeypatch: pytes
     assert isinstance(kept[1], list) and isinstance(spooled[1], Spool)
     assert spooled[0] == kept[0] and len(spooled[1]) == 20
     assert all(np.array_equal(a, b) for a, b in zip(*(one[1] for one in (kept, spooled)), strict=True))
+
+
+# What a video costs that is only cut: its peak of memory, MB.
+CUT = """
+import resource, sys
+from pathlib import Path
+from media.decode import decode
+from stages.clip import Clip
+from stages.probe import Probe
+from stages.shots import Shots
+stages = [Probe(), Shots()]
+media = decode(Path(sys.argv[1]), [request for stage in stages for request in stage.sees])
+rows = [stage.score(Clip({"start_s": None, "end_s": None}, media)) for stage in stages]
+assert rows[0]["duration_s"] > float(sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_video_that_is_cut(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", seconds=30, fps=25, size="96x54")
+
+    def peak(repeats: int) -> float:
+        video = tmp_path / f"{repeats}.mp4"
+        ffmpeg("-stream_loop", str(repeats - 1), "-i", clip, "-c", "copy", video)
+        command = [sys.executable, "-c", CUT, str(video), str(29 * repeats)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return float(done.stdout)
+
+    short, long = peak(5), peak(20)  # 2.5 and 10 minutes: 44 MB of pictures and 29 MB of sound more
+    assert long < 300 and long - short < 15
