@@ -10,8 +10,6 @@ from typing import Any
 NO_TIMES = 0x0080
 # Formats of streams that are sent, whose durations FFmpeg measures from their time stamps.
 MEASURED = frozenset({"mpegts", "mpeg"})
-# Those whose times may leap ahead, because a sender began anew.
-LEAPING = MEASURED | {"flv"}
 # Formats that store times of decoding alone.
 DECODING_TIMES = frozenset({"avi", "asf"})
 # Times that go back by more than this begin again, s. FFmpeg allows for as much.
@@ -43,7 +41,8 @@ class Clock:
     def __init__(self, container: Any, streams: Sequence[Any], is_indexed: bool) -> None:
         name = container.format.name
         self._moves_nothing = is_indexed
-        self._can_leap = name in LEAPING
+        # In FLV a single stream that leaps may as well have paused.
+        self._can_leap = name in MEASURED or (name == "flv" and len(streams) > 1)
         self._back = BACK_DERIVED if "matroska" in name else BACK
         self._offsets = [0.0]  # of each part, s
         self._part = dict.fromkeys((stream.index for stream in streams), 0)

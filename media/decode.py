@@ -85,6 +85,7 @@ class _Sampler:
         self.next_tick = -math.inf
         self.times: list[float] = []
         self.images: list[Image] | Spool = []
+        self.sizes: set[Size] = set()
 
     def wants(self, time: float) -> bool:
         if self.request.fps is None:
@@ -103,13 +104,16 @@ class _Sampler:
             self.images = Spool(self.images)
         self.times.append(time)
         self.images.append(image)
+        self.sizes.add(image.shape[1::-1])
 
     def taken(self, size: Size) -> tuple[list[float], Sequence[Image]]:
         """Times and pictures, all of the size that those of a clip of `size` have."""
         size = short_side_size(*size, self.request.short_side)
-        for index, image in enumerate(self.images):
-            if image.shape[1::-1] != size:
-                self.images[index] = fitted(image, size)
+        if self.sizes <= {size}:
+            return self.times, self.images
+        for index in range(len(self.images)):
+            if self.images[index].shape[1::-1] != size:
+                self.images[index] = fitted(self.images[index], size)
         return self.times, self.images
 
 

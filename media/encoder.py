@@ -75,7 +75,7 @@ class Encoder:
             raise MediaError(f"no picture for {time - self.last[1]:.0f} s: its time stamps leap")
         self.seen += 1
         if self.rate is None:
-            self._encode(frame, time)
+            self._encode(self._shown(frame), time)
         elif self.last is not None:
             self._fill((self.last[1] + time) / 2)
         self.last = (frame, time)
@@ -83,17 +83,21 @@ class Encoder:
     def _fill(self, until: float) -> None:
         """Show the last picture at every tick of a constant rate up to a time."""
         assert self.last is not None and self.rate is not None
+        picture: VideoFrame | None = None
         while self.ticks / self.rate <= until + 1e-9:
-            self._encode(self.last[0], self.ticks / self.rate)
+            picture = picture or self._shown(self.last[0])
+            self._encode(picture, self.ticks / self.rate)
             self.ticks += 1
 
-    def _encode(self, frame: VideoFrame, time: float) -> None:
+    def _shown(self, frame: VideoFrame) -> VideoFrame:
+        self.shower.see(frame)
+        return self.shower.yuv(frame, self.shown)
+
+    def _encode(self, picture: VideoFrame, time: float) -> None:
         stamp = round(time * TICKS)
         if stamp <= self.last_stamp:
             return  # two pictures at one time: a clip shows one
         self.last_stamp = stamp
-        self.shower.see(frame)
-        picture = self.shower.yuv(frame, self.shown)
         picture.pts, picture.time_base = stamp, Fraction(1, TICKS)
         self._mux(picture)
 

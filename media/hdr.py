@@ -8,16 +8,16 @@ light to signal by ITU-R BT.1886. What is below 88 cd/m² keeps its light.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import tempfile
-from pathlib import Path
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from av.filter import Graph
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 PQ, HLG = 16, 18  # of transfer functions, as ITU-T H.273 numbers them
 TRANSFERS = frozenset({PQ, HLG})
@@ -25,7 +25,7 @@ TRANSFERS = frozenset({PQ, HLG})
 UNREADABLE = frozenset({14, 15})
 PEAK = 1000.0  # cd/m²
 WHITE = 203.0
-NODES = 33  # of the table along each axis
+NODES = 49  # of the table along each axis
 
 Floats = npt.NDArray[np.float64]
 
@@ -86,42 +86,42 @@ def _bent(light: Floats) -> Floats:
 
 
 @functools.cache
-def _table(transfer: int) -> Path:
-    """The curve as a file that FFmpeg's lut3d reads; it is deleted when the process ends."""
+def _table(transfer: int) -> str:
+    """The curve as FFmpeg's lut3d reads it from a file."""
     axis = np.linspace(0, 1, NODES)
     blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")  # red changes fastest
     values = tone_map(np.stack([red, green, blue], -1).reshape(-1, 3), transfer)
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="interavatar-", suffix=".cube", delete=False, encoding="ascii"
-    ) as file:
-        file.write(f"LUT_3D_SIZE {NODES}\n")
-        np.savetxt(file, values, "%.6f")
-    path = Path(file.name)
-    atexit.register(path.unlink, missing_ok=True)
-    return path
+    lines = [f"{r:.6f} {g:.6f} {b:.6f}" for r, g, b in values.tolist()]
+    return "\n".join([f"LUT_3D_SIZE {NODES}", *lines, ""])
 
 
 class ToneMap:
-    """Frames of one size and transfer function to RGB of BT.709."""
+    """Frames in PQ or HLG to RGB of BT.709."""
 
     def __init__(self) -> None:
         self._graph: Any = None
         self._key: tuple[int, int, int] | None = None
+        self._widen, self._narrow = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
         """A frame in PQ or HLG as rgb24 in BT.709."""
-        transfer = int(frame.color_trc)
-        wide = frame.reformat(format="rgb48le")
-        key = (frame.width, frame.height, transfer)
+        wide = self._widen.reformat(frame, format="rgb48le", threads=1)
+        key = (frame.width, frame.height, int(frame.color_trc))
         if key != self._key:
-            graph = Graph()
-            source = graph.add_buffer(
-                width=wide.width, height=wide.height, format=wide.format, time_base=frame.time_base
-            )
-            table = graph.add("lut3d", file=str(_table(transfer)), interp="tetrahedral")
-            graph.link_nodes(source, table, graph.add("buffersink")).configure()
-            self._graph, self._key = graph, key
+            self._graph, self._key = _graph(wide, int(frame.color_trc)), key
         self._graph.push(wide)
-        mapped = self._graph.pull()
-        assert isinstance(mapped, VideoFrame)
-        return mapped.reformat(format="rgb24")
+        return self._narrow.reformat(self._graph.pull(), format="rgb24", threads=1)
+
+
+def _graph(frame: VideoFrame, transfer: int) -> Graph:
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+    )
+    with tempfile.NamedTemporaryFile("w", prefix="interavatar-", suffix=".cube", encoding="ascii") as file:
+        file.write(_table(transfer))
+        file.flush()
+        table = graph.add("lut3d", file=file.name, interp="tetrahedral")
+        graph.link_nodes(source, table, graph.add("buffersink")).configure()
+    return graph

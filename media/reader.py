@@ -42,6 +42,10 @@ BACK = (0.0, 10.0, math.inf)
 # Sound is decoded from so long before a range, s: Opus needs 80 ms until it is exact, MP3 borrows bits
 # from up to nine frames before.
 LEAD = 0.25
+# Of sound, so that the one that a range begins in is met, s.
+LONGEST_PACKET = 2.0
+# Streams of an indexed file lie together to this: what ends so long before another has ended, s.
+APART = 10.0
 # Of a picture, beyond which memory and the encoder of shards are at their end.
 MAX_PIXELS = 64 << 20
 MAX_SIDE = 16_384
@@ -162,7 +166,8 @@ class Reader:
         if self._has_no_times or self._claims_for_all or self.parts > 1:
             return None
         if self.picture.duration is None:
-            return _matroska_duration(self.picture)
+            whole = self.container.duration
+            return _matroska_duration(self.picture, None if whole is None else whole / av.time_base)
         return float(self.picture.duration * self.picture.time_base)
 
     @property
@@ -246,6 +251,10 @@ class Reader:
                 self._stamp_sound(frame)
         return list(frames)
 
+    def ends_by(self, packet: Any, time: float) -> bool:
+        """Whether nothing of before a time comes after a packet: it lies far behind, in an indexed file."""
+        return self._is_indexed and packet.pts is not None and self.time_of(packet) > time + APART
+
     def _stamp_sound(self, frame: Any) -> None:
         """Sound without a stamp follows what came before."""
         if frame.pts is None:
@@ -312,7 +321,7 @@ class Reader:
         """Ways to come to a time on the clock, each surer than the one before; the file stands at each."""
         if time > 0 and not (self._stamps is not None and self._stamps.counts):
             for back in BACK if self._is_indexed else (math.inf,):
-                at = time - LEAD - back
+                at = time - LEAD - LONGEST_PACKET - back
                 if at > 0:
                     self._jump(at)
                 else:
@@ -401,6 +410,10 @@ class Pass:
         for read in reader.packets(self._streams):
             is_picture = read.stream.type == "video"
             index = read.stream.index
+            if index not in waiting:
+                if reader.ends_by(read, self._start_s + self._length):
+                    return
+                continue
             for packet in self._lead.release(read) if is_picture else self._near(read):
                 frames = reader.frames(packet)
                 if frames is None:
@@ -434,8 +447,10 @@ class Pass:
 
     def _near(self, packet: Any) -> list[Any]:
         """The packet of sound, unless it lies too far before the range to matter."""
-        is_far = packet.pts is not None and self._reader.time_of(packet, self._start_s) < -LEAD
-        return [] if is_far and self._start_s > 0 else [packet]
+        if packet.pts is None or self._start_s <= 0:
+            return [packet]
+        end = self._reader.time_of(packet, self._start_s) + float((packet.duration or 0) * packet.time_base)
+        return [] if end < -LEAD else [packet]
 
 
 class PacketHash:
@@ -487,13 +502,19 @@ def _best(streams: list[Any], best: Any) -> Any:
     return next((s for s in usable if s.disposition & Disposition.default), next(iter(usable), None))
 
 
-def _matroska_duration(stream: Any) -> float | None:
-    """What a track's tag says, s: FFmpeg writes where it ends, mkvmerge how long it lasts."""
-    for name, text in stream.metadata.items():
-        found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text) if name.startswith("DURATION") else None
+def _matroska_duration(stream: Any, whole_s: float | None) -> float | None:
+    """What a track's tag says, s: FFmpeg writes where it ends, mkvmerge how long it lasts.
+
+    FFmpeg keeps mkvmerge's tags, which name a language, when it cuts: one beyond the whole is an old one.
+    """
+    tags = sorted((name, text) for name, text in stream.metadata.items() if name.startswith("DURATION"))
+    for _, text in tags:
+        found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
         if found is not None:
             hours, minutes, seconds = found.groups()
-            return _after(3600 * int(hours) + 60 * int(minutes) + float(seconds), start_of(stream))
+            claim = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+            if whole_s is None or claim <= whole_s + 1:
+                return _after(claim, start_of(stream))
     return None
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
 from av.filter import Graph
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from media.files import MediaError
+from media.files import MediaError, ffmpeg_reason
 from media.hdr import TRANSFERS, UNREADABLE, ToneMap
 from media.orientation import UPRIGHT, orientation_of
 from media.write import BT709, LIMITED_RANGE, PIXELS
 
+RGB, UNSPECIFIED = 0, 2  # a matrix and a transfer function, as H.273 numbers them
 MANY = 16  # kinds of scaling that are kept ready
 
 Image = npt.NDArray[np.uint8]
@@ -43,6 +47,7 @@ class Shower:
         self._aspect = aspect
         self._stored: Size | None = None
         self._tone_map = ToneMap()
+        self._upper = UpperField()
         self._scalers: dict[object, VideoReformatter] = {}  # each keeps its tables for one kind of work
         self.orientation = UPRIGHT
         self.size: Size = (0, 0)
@@ -55,7 +60,7 @@ class Shower:
         """
         if (frame.width, frame.height) == self._stored:
             return False
-        if int(frame.colorspace) in UNREADABLE:
+        if int(frame.colorspace) in UNREADABLE or _is_dolby_alone(frame):
             raise MediaError("its colours are those of Dolby Vision without a base for other players")
         is_first = self._stored is None
         self._stored = (frame.width, frame.height)
@@ -65,36 +70,52 @@ class Shower:
         return not is_first and self.size != before
 
     def rgb(self, frame: VideoFrame, size: Size) -> Image:
-        """The frame seen last as upright RGB of a size (width, height), uint8 [height, width, 3]."""
-        width, height = self.orientation.size(*size)
-        frame = progressive(frame)
-        # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
-        if is_hdr(frame):
-            wide = self._scaled(frame, (width, height), "yuv420p10le", Interpolation.AREA)
-            image = self._tone_map(wide).to_ndarray()
-        else:
-            small = self._scaled(frame, (width, height), "yuv420p", Interpolation.AREA)
-            image = self._scaled(small, (width, height), "rgb24", Interpolation.BILINEAR).to_ndarray()
-        return np.ascontiguousarray(self.orientation.upright(np.asarray(image, np.uint8)))
+        """The frame seen last as upright RGB of a size (width, height), uint8 [height, width, 3].
+
+        Raises:
+            MediaError: its pixels cannot be converted.
+        """
+        with _converting():
+            return self._rgb(frame, size)
 
     def yuv(self, frame: VideoFrame, size: Size) -> VideoFrame:
         """The frame seen last as upright yuv420p in limited range, of a clip's size with its sides made even.
 
         A frame of another shape keeps it, with black beside. Colours keep their meaning, but that high
-        dynamic range becomes BT.709.
+        dynamic range and RGB become BT.709.
+
+        Raises:
+            MediaError: its pixels cannot be converted.
         """
+        with _converting():
+            return self._yuv(frame, size)
+
+    def _rgb(self, frame: VideoFrame, size: Size) -> Image:
+        width, height = self.orientation.size(*size)
+        frame = self._upper(frame)
+        # Areas say nothing between the lines of a field.
+        how = Interpolation.AREA if height <= frame.height else Interpolation.BICUBIC
+        # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
+        if is_hdr(frame):
+            wide = self._scaled(frame, (width, height), "yuv420p10le", how)
+            image = self._tone_map(wide).to_ndarray()
+        else:
+            small = self._scaled(frame, (width, height), "yuv420p", how)
+            image = self._scaled(small, (width, height), "rgb24", Interpolation.BILINEAR).to_ndarray()
+        return np.ascontiguousarray(self.orientation.upright(np.asarray(image, np.uint8)))
+
+    def _yuv(self, frame: VideoFrame, size: Size) -> VideoFrame:
         outer = even(size)
         inner = outer if self.size == size else even(fit(self.size, outer))
         width, height = self.orientation.size(*inner)
-        frame = progressive(frame)
+        frame = self._upper(frame)
         how = Interpolation.BICUBIC
+        options: dict[str, int] = {"dst_color_range": LIMITED_RANGE}
         if is_hdr(frame):
-            wide = self._scaled(frame, (width, height), "yuv420p10le", how)
-            scaled = self._tone_map(wide).reformat(
-                format=PIXELS, dst_colorspace="ITU709", dst_color_range=LIMITED_RANGE
-            )
-        else:
-            scaled = self._scaled(frame, (width, height), PIXELS, how, dst_color_range=LIMITED_RANGE)
+            frame = self._tone_map(self._scaled(frame, (width, height), "yuv420p10le", how))
+        if int(frame.colorspace) == RGB or frame.format.is_rgb:
+            options["dst_colorspace"] = Colorspace.ITU709
+        scaled = self._scaled(frame, (width, height), PIXELS, how, **options)
         planes = scaled.to_ndarray()
         luma, chroma = planes[:height], planes[height:].reshape(2, height // 2, width // 2)
         turned = [self.orientation.upright(plane) for plane in (luma, *chroma)]
@@ -119,33 +140,56 @@ def is_hdr(frame: VideoFrame) -> bool:
     return int(frame.color_trc) in TRANSFERS
 
 
+@contextlib.contextmanager
+def _converting() -> Iterator[None]:
+    try:
+        yield
+    except (av.FFmpegError, ValueError, OverflowError) as error:
+        raise MediaError(f"its pixels cannot be converted: {ffmpeg_reason(error)}") from error
+
+
+def _is_dolby_alone(frame: VideoFrame) -> bool:
+    """Whether a frame comes with Dolby Vision's data and without a transfer function for other players."""
+    if int(frame.color_trc) != UNSPECIFIED:
+        return False
+    try:
+        kinds: Any = frame.side_data
+    except ValueError:  # a kind that PyAV does not know hides them all
+        return False
+    return any(kinds.get(kind) is not None for kind in ("DOVI_METADATA", "DOVI_RPU_BUFFER"))
+
+
 def colours_of(frame: VideoFrame) -> tuple[Any, Any, Any]:
     """Primaries, transfer function and matrix of a frame as `Shower.yuv` gives it, as H.273 numbers them."""
-    if is_hdr(frame):
+    if is_hdr(frame) or int(frame.colorspace) == RGB or frame.format.is_rgb:
         return BT709, BT709, BT709
     return frame.color_primaries, frame.color_trc, frame.colorspace
 
 
-def progressive(frame: VideoFrame) -> VideoFrame:
-    """The frame without combs: of an interlaced one the first field, the lines between estimated along edges.
+class UpperField:
+    """Frames without combs: of an interlaced one every second line, which are the field that is shown."""
 
-    By FFmpeg's estdif, which looks at this frame alone.
-    """
-    if not frame.interlaced_frame:
-        return frame
-    graph = Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
-    graph.link_nodes(
-        source, graph.add("estdif", mode="frame", deint="all"), graph.add("buffersink")
-    ).configure()
-    graph.push(frame)
-    graph.push(None)
-    shown = graph.pull()
-    assert isinstance(shown, VideoFrame)
-    shown.colorspace, shown.color_range = frame.colorspace, frame.color_range
-    return shown
+    def __init__(self) -> None:
+        self._graph: Any = None
+        self._key: tuple[int, int, str] | None = None
+
+    def __call__(self, frame: VideoFrame) -> VideoFrame:
+        """The frame, or the upper field of an interlaced one, half as high."""
+        if not frame.interlaced_frame or frame.height < 4:
+            return frame
+        key = (frame.width, frame.height, frame.format.name)
+        if key != self._key:
+            self._graph, self._key = Graph(), key
+            self._graph.threads = 1
+            source = self._graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+            )
+            field = self._graph.add("field", type="top")
+            self._graph.link_nodes(source, field, self._graph.add("buffersink")).configure()
+        self._graph.push(frame)
+        upper: VideoFrame = self._graph.pull()
+        upper.colorspace, upper.color_range = frame.colorspace, frame.color_range
+        return upper
 
 
 def even(size: Size) -> Size:

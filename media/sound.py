@@ -23,6 +23,7 @@ Samples = npt.NDArray[np.float32]
 TOLERANCE = 0.002
 RATES = (1_000, 768_000)  # Hz; others are no sound
 SILENCE = 3600.0  # the longest holes of a recording, all together, s
+JITTER = 0.05  # by which stamps of a live recorder are off, s
 # What a time stamp is off is believed when that of all sound that follows for so long is, s.
 PATIENCE = 1.0
 
@@ -53,6 +54,8 @@ class Mono:
         self.changes = 0
         self._ahead: deque[tuple[AudioFrame, float]] = deque()  # frames without a place, and their stamps, s
         self._ahead_s = 0.0
+        self._stamp_end: float | None = None  # of the last frame, by its own stamp, s
+        self._jitters = False  # a stamp came before the end of the frame before
         self._kind: tuple[int, str] | None = None  # rate and channels of the last frame
         self._runs: list[_Run] = []  # of samples that follow each other
 
@@ -69,6 +72,8 @@ class Mono:
         kind = (frame.sample_rate, frame.layout.name)
         self.changes += self._kind not in (None, kind)
         self._kind = kind
+        self._jitters |= self._stamp_end is not None and time < self._stamp_end - TOLERANCE
+        self._stamp_end = time + _seconds(frame)
         self._ahead.append((frame, time))
         self._ahead_s += _seconds(frame)
         while self._ahead_s > PATIENCE and len(self._ahead) > 1:
@@ -110,7 +115,9 @@ class Mono:
             begin = self.end_s
             if abs(time - self.end_s) > TOLERANCE:
                 shift = self._agreed_shift()
-                begin += shift if abs(shift) > TOLERANCE else 0.0
+                # At the end of sound that jitters few frames are left to agree.
+                is_vague = self._jitters and self._ahead_s < PATIENCE / 4
+                begin += shift if abs(shift) > (JITTER if is_vague else TOLERANCE) else 0.0
         self._ahead.popleft()
         self._ahead_s -= _seconds(frame)
         if begin != self.end_s or not self._runs[-1].takes(frame):
@@ -121,13 +128,13 @@ class Mono:
         self._runs[-1].end_s = self.end_s
 
     def _rounding(self) -> float:
-        """What the first time stamp is off because stamps are rounded, by those that follow, s."""
+        """What the first time stamp is off because stamps are rounded or jitter, by those that follow, s."""
         off, expected = [], self._ahead[0][1]
         for frame, time in self._ahead:
             off.append(time - expected)
             expected += _seconds(frame)
         middle = statistics.median(off)
-        return middle if abs(middle) <= TOLERANCE else 0.0
+        return middle if abs(middle) <= (JITTER if self._jitters else TOLERANCE) else 0.0
 
     def _agreed_shift(self) -> float:
         """By how much all frames that wait are late (above 0) or early, s; 0 where they do not agree."""

@@ -32,7 +32,9 @@ class Spool(MutableSequence[Image]):
             return [self[i] for i in range(*index.indices(len(self)))]
         place, shape = self._places[index]
         self._file.seek(place)
-        return np.frombuffer(bytearray(self._file.read(int(np.prod(shape)))), np.uint8).reshape(shape)
+        image = np.empty(shape, np.uint8)
+        self._file.readinto(image.data)
+        return image
 
     def __setitem__(self, index: Any, image: Any) -> None:
         self._places[index] = self._written(image)

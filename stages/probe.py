@@ -61,7 +61,7 @@ class Probe(Stage):
         "video_codec": Column("string", "", "Video decoder."),
         "pixel_format": Column("string", "", "Pixel format of the stored frames."),
         "is_hdr": Column("bool", "", "PQ or HLG transfer function; pictures are mapped to BT.709."),
-        "interlaced": Column("bool", "", "Most frames are interlaced; pictures show their first field."),
+        "interlaced": Column("bool", "", "Most frames are interlaced; pictures show their upper field."),
         "size_changes": Column("int", "count", "How often the pictures change their size."),
         "num_parts": Column("int", "count", "Recordings joined in it: 1 + how often its times begin again."),
         "has_audio": Column("bool", "", "The file has an audio track."),

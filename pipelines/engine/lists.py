@@ -271,7 +271,7 @@ def _read_json(text: TextIO) -> pa.Table:
                 continue
             try:
                 given = json.loads(item)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ListError(f"line {line} is no JSON: {error}") from None
             if not isinstance(given, dict):
                 raise ListError(

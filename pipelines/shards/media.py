@@ -43,6 +43,7 @@ class Wanted:
     frames: how many pictures the run saw; None: unknown.
     content_hash: of the packets the run read (see `media.decode.Decoded`); None: unknown.
     size: width and height of the clip as shown; None: those of its first picture.
+    is_uniform: all pictures are stored with one size, and none is interlaced.
     """
 
     start_s: float | None = None
@@ -51,6 +52,7 @@ class Wanted:
     frames: int | None = None
     content_hash: str | None = None
     size: Size | None = None
+    is_uniform: bool = True
 
     @property
     def is_whole(self) -> bool:
@@ -88,7 +90,7 @@ def pack(path: Path, wanted: Wanted) -> Packed:
         MediaError: the file is no clip, or no longer the one that was measured.
         OSError: it cannot be opened.
     """
-    if wanted.is_whole and wanted.rate is None:
+    if wanted.is_whole and wanted.rate is None and wanted.is_uniform:
         packed = _copied(path, wanted)
         if packed is not None:
             return packed

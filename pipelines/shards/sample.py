@@ -82,6 +82,7 @@ def _pack(sample: Sample) -> Packed:
         start_s=None if own else row["start_s"],
         end_s=None if own else row["end_s"],
         rate=resampling_rate(row, STANDARD_RATES),
+        is_uniform=not (row.get("size_changes") or row.get("interlaced")) or is_copy,
         size=(row["width"], row["height"]) if row.get("width") and row.get("height") else None,
         frames=None if is_copy else row.get("num_frames"),
         content_hash=None if is_copy else row.get("content_hash"),

@@ -71,6 +71,14 @@ def test_a_leap_of_all_streams_is_another_recording_where_senders_begin_anew(nam
     assert times[0] == times[1]
 
 
+def test_a_single_stream_of_flv_that_pauses_is_no_other_recording() -> None:
+    clock = Clock(SimpleNamespace(format=SimpleNamespace(name="flv")), [PICTURE], False)
+    for one in recording(0, 2) + recording(20, 2):
+        if one.stream is PICTURE:
+            clock.place(one)
+    assert clock.parts == 1 and one.pts > 21_000
+
+
 def test_sound_that_pauses_is_no_other_recording() -> None:
     packets = [one for one in recording(0, 60) if one.stream is PICTURE or not 10 <= one.pts / 1000 < 40]
     clock, times = placed("mpegts", packets)

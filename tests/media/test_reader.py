@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +134,41 @@ def test_pictures_that_are_decoded_before_the_files_first_time_are_found(tmp_pat
     inputs = ("-itsoffset", "0.3", "-i", clip, "-i", clip, "-map", "1:v", "-map", "0:a")
     ffmpeg(*inputs, "-c", "copy", tmp_path / "a.ts")
     assert decode(tmp_path / "a.ts", [], 1.0, 1.5).frame_times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_a_tag_of_another_file_claims_nothing(tmp_path: Path) -> None:
+    """FFmpeg keeps mkvmerge's tag of the whole film in what it cuts from it."""
+    clip = make_clip(tmp_path / "a.mp4", seconds=2, size="64x48", sound=False)
+    ffmpeg("-i", clip, "-c", "copy", "-metadata:s:v:0", "DURATION-eng=00:01:00.000000000", tmp_path / "a.mkv")
+    assert decode(tmp_path / "a.mkv", []).header_seconds == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_range_is_read_to_its_end_and_no_further(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its sound has ended long before, so that none tells that the range is over."""
+    picture = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10:duration=60", "-g", "10")
+    sound = ("-f", "lavfi", "-i", "sine=duration=5", "-pix_fmt", "yuv420p")
+    ffmpeg(*picture[:4], *sound[:4], *picture[4:], *sound[4:], tmp_path / f"a.{suffix}")
+    sent = list[float]()
+    frames = Reader.frames
+
+    def counted(self: Reader, packet: Any) -> Any:
+        sent.append(0.0 if packet.pts is None else self.time_of(packet))
+        return frames(self, packet)
+
+    monkeypatch.setattr(Reader, "frames", counted)
+    assert len(decode(tmp_path / f"a.{suffix}", [Audio()], 10.0, 12.0).frame_times) == 20
+    assert max(sent) < 13 and len(sent) < 60
+
+
+def test_sound_of_long_packets_is_whole_at_the_beginning_of_a_range(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    tone = ("-f", "lavfi", "-i", "aevalsrc=0.5*sin(2*PI*300*t):s=44100:d=4", "-c:a", "flac")
+    picture = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10:duration=4")
+    ffmpeg(*picture, *tone, "-frame_size", "32768", "-pix_fmt", "yuv420p", "-g", "5", path)
+    for start in (1.03, 1.6, 2.47):
+        sound = decode(path, [Audio()], start, start + 0.5).audio[Audio()]
+        assert sound is not None and len(sound) == 8000
+        assert np.abs(sound[:400]).max() > 0.4  # no silence

@@ -69,6 +69,24 @@ def test_stamps_that_jitter_move_nothing(seed: int) -> None:
     assert len(joints) <= 2 and abs(begin - SAMPLES) <= 0.031 * RATE  # runs may begin anew, rarely
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 80))
+def test_sound_that_jitters_lies_in_a_range_where_it_lies_in_the_whole(seed: int, first: int) -> None:
+    """To 5 ms, where stamps are off by up to 10; at the end of the range, too."""
+    jitter = np.random.default_rng(seed).uniform(-0.01, 0.01, 150)
+    frames = [np.zeros(SAMPLES) for _ in range(150)]
+    for click in (first + 10, first + 38):
+        frames[click][0] = 0.9
+    parts = [(frame(values), 0.02 * i + jitter[i]) for i, values in enumerate(frames)]
+    start = 0.02 * first
+    piece = [
+        (frame(v), t - start) for (_, t), v in zip(parts[first : first + 40], frames[first:], strict=False)
+    ]
+    found = [np.flatnonzero(heard(some) > 0.4) / RATE for some in (parts, piece)]
+    for click, begin in zip(found, (0.0, start), strict=True):
+        assert click + begin == pytest.approx(start + np.array([0.2, 0.76]), abs=0.005)
+
+
 def test_of_sound_that_overlaps_the_earlier_stays() -> None:
     first, second = frame(np.full(RATE, 0.25)), frame(np.full(RATE, 0.5))
     found = heard([(first, 0.0), (second, 0.4)])

@@ -209,3 +209,21 @@ def test_files_that_are_gone_broken_or_changed(tmp_path: Path) -> None:
         pack(tmp_path / "sound.mp4", Wanted())
     with pytest.raises(MediaError, match="empty"):
         pack(clip, Wanted(1.0, 1.0))
+
+
+def test_pictures_that_change_their_shape_are_encoded_anew(tmp_path: Path) -> None:
+    """H.264 whose second part has another shape: copied, a reader of the shard would stretch it."""
+    for name, size, begin in (("a", "64x48", 0), ("b", "48x64", 2)):
+        options = ("-bf", "0", "-output_ts_offset", str(begin), "-muxdelay", "0", "-muxpreload", "0")
+        make_clip(tmp_path / f"{name}.ts", seconds=2 - begin / 2, size=size, sound=False, options=options)
+    joined = (tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes()
+    (tmp_path / "joined.ts").write_bytes(joined)
+    ffmpeg("-i", tmp_path / "joined.ts", "-c", "copy", tmp_path / "joined.mkv")
+    media = decode(tmp_path / "joined.mkv", [])
+    assert (media.width, media.height, media.size_changes) == (64, 48, 1)
+    packed = pack(tmp_path / "joined.mkv", Wanted(size=(64, 48), is_uniform=False))
+    made = seen(packed.mp4, tmp_path)
+    assert not packed.copied and made.size_changes == 0 and (made.width, made.height) == (64, 48)
+    assert len(made.frame_times) == 30
+    tall = pictures(made)[25]  # 36 x 48, black beside
+    assert tall[:, :12].max() < 12 and tall[:, 52:].max() < 12 and tall[:, 16:48].std() > 40

@@ -172,7 +172,13 @@ def _shard(findings: Findings, path: Path, row: dict[str, Any]) -> tuple[Packed,
     truth = findings.recipe.truth
     rate = resampling_rate(row, STANDARD_RATES)
     size = (row["width"], row["height"])
-    wanted = Wanted(rate=rate, frames=row["num_frames"], content_hash=row["content_hash"], size=size)
+    wanted = Wanted(
+        rate=rate,
+        frames=row["num_frames"],
+        content_hash=row["content_hash"],
+        size=size,
+        is_uniform=not (row["size_changes"] or row["interlaced"]),
+    )
     packed = pack(path, wanted)
     times, images = _pictures(packed.mp4)
     numbers, corners = looked_at(images, truth)
