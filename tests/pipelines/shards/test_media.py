@@ -224,6 +224,6 @@ def test_pictures_that_change_their_shape_are_encoded_anew(tmp_path: Path) -> No
     packed = pack(tmp_path / "joined.mkv", Wanted(size=(64, 48), is_uniform=False))
     made = seen(packed.mp4, tmp_path)
     assert not packed.copied and made.size_changes == 0 and (made.width, made.height) == (64, 48)
-    assert len(made.frame_times) == 30
+    assert len(made.frame_times) == len(media.frame_times) > 28
     tall = pictures(made)[25]  # 36 x 48, black beside
     assert tall[:, :12].max() < 12 and tall[:, 52:].max() < 12 and tall[:, 16:48].std() > 40
