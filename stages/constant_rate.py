@@ -58,6 +58,6 @@ class ConstantRate(Stage):
                     self.config.crf,
                     clip["start_s"],
                     clip["end_s"],
-                    (clip["width"], clip["height"]),
+                    (clip["width"], clip["height"]) if clip["width"] and clip["height"] else None,
                 )
         return {"media_uri": str(target), "constant_rate_fps": fps}

@@ -94,6 +94,7 @@ NOT_RUN = {
     "make test": NotRun("it would run itself", is_a_target),
     "make test-fast": NotRun("it sets up the environment that the tests run in", is_a_target),
     "make corpus": NotRun("tests/media/test_corpus.py takes a sample of the same files", is_a_target),
+    "make fuzz": NotRun("tests/media/test_fuzz.py breaks fewer files in the same way", is_a_target),
     "make check": NotRun("it sets up the environment that the tests run in", is_a_target),
     "make docs": NotRun("test_docs.py compares the pages that it writes", is_a_target),
     "ray start --head": NotRun(

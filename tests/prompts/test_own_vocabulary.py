@@ -204,9 +204,9 @@ def test_a_clip_is_made_of_an_added_type(hug: Vocabulary) -> None:
 
 # Of stages that read nothing computed, seed 0, with the paper's eleven.
 PAPERS = {
-    "interaction": "11ed1486bbc52cb0",
-    "reactions": "436fbf76d4d7c642",
-    "touch_point": "1ef4151cdb78373b",
+    "interaction": "a7761e685a8ae093",
+    "reactions": "c3f0a99a63254ead",
+    "touch_point": "81247fdbad956dd1",
     "synthesise": "98c83dc65fc1a2ed",
     "contacts": "3556d13cef3b3d7c",
 }
@@ -226,7 +226,7 @@ def test_the_papers_types_leave_every_fingerprint_as_it_is(tmp_path: Path) -> No
     (tmp_path / "verbs.yaml").write_text("types: {poked: aggressive}\nverbs: {poked: prod}\n")
     assert fingerprints(VOCABULARY) == fingerprints(load_vocabulary(str(tmp_path / "verbs.yaml"))) == PAPERS
     in_any_order = Reactions.Config(types=("punched", "kissed"))
-    assert fingerprint(Reactions(Noting(), config=in_any_order), {}, 0) == "b7e4b47fc77c9550"
+    assert fingerprint(Reactions(Noting(), config=in_any_order), {}, 0) == "7729e53edb732e02"
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,11 @@ from backends.pictures.point_tracker import LucasKanade
 from backends.video.image_to_video import Animation, resized
 from backends.video.image_warp import ImageWarp
 from manifests.buckets import Bucket, BucketConfig
-from media.decode import _to_rgb, decode, still
+from media.decode import decode, still
 from media.orientation import Orientation
 from media.picture import smaller
 from media.requests import Frames
+from media.shown import Shower
 from media.write import write_video
 from pipelines.generation import portrait_of
 from pipelines.shards.media import Wanted, pack
@@ -119,7 +120,9 @@ def stages() -> Iterator[Made]:
     larger = [(2 * width + height % 5, 2 * height + width % 7) for width, height in sizes]
     for (width, height), source in zip(sizes + sizes, sizes + larger, strict=True):
         kind = kind_of(width, height)
-        image = _to_rgb(frame(*source, kind), (width, height), Orientation())
+        picture, shower = frame(*source, kind), Shower(1.0)
+        shower.see(picture)
+        image = shower.rgb(picture, (width, height))
         expected = rgb(places(width), places(height), kind)
         yield f"{width}x{height} of {source}", image.tobytes(), image, expected
 
