@@ -66,8 +66,7 @@ class Clock:
         decoded = float((packet.pts if packet.dts is None else packet.dts) * base)
         shown = float((packet.dts if packet.pts is None else packet.pts) * base)
         if index in self._last and self._begins_again(packet, index, decoded, shown):
-            self._part[index] += 1
-            if self._part[index] == len(self._offsets):
+            if self._part[index] == len(self._offsets) - 1:
                 self._offsets.append(self._part_end() - shown)
             self._part[index] = len(self._offsets) - 1
             self._highest.pop(index, None)

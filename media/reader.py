@@ -206,6 +206,10 @@ class Reader:
         """Time of presentation of a frame or packet that has a stamp, s after `start_s` on the clock."""
         return float(part.pts * part.time_base) - (self.origin + start_s)
 
+    def end_of(self, packet: Any) -> float:
+        """Where a packet that has a stamp ends, s on the clock."""
+        return self.time_of(packet) + float((packet.duration or 0) * packet.time_base)
+
     def packets(self, streams: Iterable[Any]) -> Iterator[Any]:
         """Packets from where the file stands, in its order, and an empty one a stream at last.
 
@@ -225,8 +229,7 @@ class Reader:
                 return
             self._clock.place(packet)
             if packet.pts is not None:
-                end = self.time_of(packet) + float((packet.duration or 0) * packet.time_base)
-                self.end_s = max(self.end_s, end)
+                self.end_s = max(self.end_s, self.end_of(packet))
             if self._stamps is not None and packet.stream.index == self.picture.index:
                 self._stamps.read(packet)
             if packet.stream.index in wanted:
@@ -449,8 +452,7 @@ class Pass:
         """The packet of sound, unless it lies too far before the range to matter."""
         if packet.pts is None or self._start_s <= 0:
             return [packet]
-        end = self._reader.time_of(packet, self._start_s) + float((packet.duration or 0) * packet.time_base)
-        return [] if end < -LEAD else [packet]
+        return [] if self._reader.end_of(packet) < self._start_s - LEAD else [packet]
 
 
 class PacketHash:

@@ -113,7 +113,7 @@ class Shower:
         options: dict[str, int] = {"dst_color_range": LIMITED_RANGE}
         if is_hdr(frame):
             frame = self._tone_map(self._scaled(frame, (width, height), "yuv420p10le", how))
-        if int(frame.colorspace) == RGB or frame.format.is_rgb:
+        if _is_rgb(frame):
             options["dst_colorspace"] = Colorspace.ITU709
         scaled = self._scaled(frame, (width, height), PIXELS, how, **options)
         planes = scaled.to_ndarray()
@@ -140,6 +140,10 @@ def is_hdr(frame: VideoFrame) -> bool:
     return int(frame.color_trc) in TRANSFERS
 
 
+def _is_rgb(frame: VideoFrame) -> bool:
+    return int(frame.colorspace) == RGB or frame.format.is_rgb
+
+
 @contextlib.contextmanager
 def _converting() -> Iterator[None]:
     try:
@@ -161,7 +165,7 @@ def _is_dolby_alone(frame: VideoFrame) -> bool:
 
 def colours_of(frame: VideoFrame) -> tuple[Any, Any, Any]:
     """Primaries, transfer function and matrix of a frame as `Shower.yuv` gives it, as H.273 numbers them."""
-    if is_hdr(frame) or int(frame.colorspace) == RGB or frame.format.is_rgb:
+    if is_hdr(frame) or _is_rgb(frame):
         return BT709, BT709, BT709
     return frame.color_primaries, frame.color_trc, frame.colorspace
 

@@ -65,10 +65,10 @@ class Mono:
         Raises:
             MediaError: it is no sound.
         """
-        if frame.samples and not RATES[0] <= frame.sample_rate <= RATES[1]:
-            raise MediaError(f"its sound has {frame.sample_rate} samples a second")
-        if not frame.samples or not frame.sample_rate:
+        if not frame.samples:
             return
+        if not RATES[0] <= frame.sample_rate <= RATES[1]:
+            raise MediaError(f"its sound has {frame.sample_rate} samples a second")
         kind = (frame.sample_rate, frame.layout.name)
         self.changes += self._kind not in (None, kind)
         self._kind = kind
@@ -129,20 +129,21 @@ class Mono:
 
     def _rounding(self) -> float:
         """What the first time stamp is off because stamps are rounded or jitter, by those that follow, s."""
-        off, expected = [], self._ahead[0][1]
-        for frame, time in self._ahead:
-            off.append(time - expected)
-            expected += _seconds(frame)
-        middle = statistics.median(off)
+        middle = statistics.median(self._offs(self._ahead[0][1]))
         return middle if abs(middle) <= (JITTER if self._jitters else TOLERANCE) else 0.0
 
     def _agreed_shift(self) -> float:
         """By how much all frames that wait are late (above 0) or early, s; 0 where they do not agree."""
-        off, expected = [], self.end_s
-        for frame, time in self._ahead:
-            off.append(time - expected)
-            expected += _seconds(frame)
+        off = self._offs(self.end_s)
         return max(min(off), 0.0) + min(max(off), 0.0)
+
+    def _offs(self, begin: float) -> list[float]:
+        """How late the stamps of the frames that wait are if these follow each other from `begin` on, s."""
+        off = []
+        for frame, time in self._ahead:
+            off.append(time - begin)
+            begin += _seconds(frame)
+        return off
 
     def _close_run(self) -> None:
         if self._runs:
