@@ -90,7 +90,7 @@ MISDEEDS: dict[str, Callable[[], Any]] = {
     "leak": lambda: _raise(KeyError("box")),
     "hang": lambda: time.sleep(600),
     "crash": lambda: ctypes.string_at(8),
-    "take": lambda: np.ones(MEMORY // 8 + 1).sum() and None,
+    "take": lambda: np.ones(MEMORY // 7).sum() and None,
     "take all": lambda: bytearray(1 << 45),
     "shout": lambda: np.full(5, 2, np.float32),
 }

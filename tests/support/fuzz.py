@@ -138,7 +138,7 @@ def read(path: Path, uses: Uses, report: Callable[[str], None]) -> Outcome:
 
 
 def _memory(what: str) -> int:
-    """Bytes: VmHWM is the most that this process has had so far, VmSize its addresses now."""
+    """Bytes: VmHWM is the most that this process has had, VmRSS what it has now, VmSize its addresses."""
     return 1024 * int(re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
@@ -149,7 +149,7 @@ def serve(pipe: Connection, crash_file: str, uses: Uses) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries write what they please
         uses(Path())  # imports all that is needed
         check(None)
-        idle, addresses = _memory("VmHWM"), _memory("VmSize") + ROOM
+        idle, addresses = _memory("VmRSS"), _memory("VmSize") + ROOM
         resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         pipe.send("ready")
