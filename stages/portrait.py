@@ -55,10 +55,20 @@ class PortraitKind(AskingStage):
         """Settings of `PortraitKind`."""
 
         stop_unless_one_person: bool = Field(
-            True, description="Compute nothing more for a picture that is no photograph of one person."
+            True,
+            description="Compute nothing more for a picture that surely shows no person, or several; what "
+            "may be a drawing or an animal goes on, for the screen to judge.",
+        )
+        sure: float = Field(
+            0.95,
+            ge=0.5,
+            le=1,
+            description="A drawing or an animal of this probability (drawn_probability, animal_probability) "
+            "is sure, and stops as well.",
         )
 
-    reads = ("animal_probability", "painting_score", "num_people_max")
+    version: ClassVar[int] = 2
+    reads = ("animal_probability", "drawn_probability", "num_people_max")
     writes: ClassVar[Mapping[str, Column]] = {
         "depiction": Column("string", "", "photo, painting, animal or no_person"),
         "people_count": Column("int", "people", "people in view, also in the background"),
@@ -74,14 +84,13 @@ class PortraitKind(AskingStage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; a stand-in goes by the image classifier, the picture's texture and the faces."""
         people = clip["num_people_max"] or 0
+        shown = depiction(clip["animal_probability"], clip["drawn_probability"], people)
         said = ask(
             self.model,
             self.prompts[0].fill(),
             DepictionAnswer,
             clip.frames(self.sees[0]),
-            lambda: DepictionAnswer(
-                depiction=depiction(clip["animal_probability"], clip["painting_score"], people), people=people
-            ),
+            lambda: DepictionAnswer(depiction=shown, people=people),
         )
         return {
             "depiction": said.depiction,
@@ -90,9 +99,13 @@ class PortraitKind(AskingStage):
         }
 
     def stop(self, row: Mapping[str, Any]) -> str | None:
-        """Nothing more is asked about a picture that cannot be kept."""
-        if not self.config.stop_unless_one_person or row.get("depiction") is None:
+        """Nothing more is asked about a picture that surely cannot be kept."""
+        kind = row.get("depiction")
+        if not self.config.stop_unless_one_person or kind is None:
             return None
-        if row["depiction"] != "photo":
-            return f"{row['depiction']}, not a photograph of a person"
+        evidence = {"painting": "drawn_probability", "animal": "animal_probability"}.get(kind)
+        if evidence is not None and (row.get(evidence) or 0.0) < self.config.sure:
+            return None
+        if kind != "photo":
+            return f"{kind}, not a photograph of a person"
         return None if row["people_count"] == 1 else f"{row['people_count']} people"

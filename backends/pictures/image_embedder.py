@@ -67,11 +67,20 @@ class EfficientNetLite:
 
     def features(self, image: npt.NDArray[np.uint8]) -> Any:
         """The last feature map, float tensor [1, 1280, 7, 7]."""
+        return self.features_at_two_depths(image)[0]
+
+    def features_at_two_depths(self, image: npt.NDArray[np.uint8]) -> tuple[Any, Any]:
+        """The last feature map, float tensor [1, 1280, 7, 7], and the last block's, [1, 320, 7, 7]."""
         import cv2
         import torch
 
         self.setup()
+        kept: list[Any] = []
         small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
         values = torch.from_numpy((small.astype(np.float32) - 127) / 128)  # as the TensorFlow original
-        with torch.inference_mode():
-            return self._model.extract_features(values.permute(2, 0, 1)[None])
+        hook = self._model._blocks[-1].register_forward_hook(lambda *call: kept.append(call[2]))
+        try:
+            with torch.inference_mode():
+                return self._model.extract_features(values.permute(2, 0, 1)[None]), kept[0]
+        finally:
+            hook.remove()

@@ -1,4 +1,4 @@
-"""The command line: run, screen, status, report, plan, doctor, models; shards, train, latents, sample."""
+"""The command line: run, screen, status, report, validate, plan, doctor, models; shards to samples."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
 from pipelines.cli.train import latents, train
 from pipelines.cli.typer_app import new_app
+from pipelines.cli.validate import validate
 
 if TYPE_CHECKING:
     from pipelines.engine.pipeline import Pipeline
@@ -333,7 +334,14 @@ def doctor(profile: ProfileName = "laptop", overrides: Overrides = None) -> None
 
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Curation": {"run": run, "plan": plan, "screen": screen_command, "status": status, "report": report},
+    "Curation": {
+        "run": run,
+        "plan": plan,
+        "screen": screen_command,
+        "status": status,
+        "report": report,
+        "validate": validate,
+    },
     "Data for training": {"shards": shards, "latents": latents},
     "Training": {"train": train, "sample": sample},
     "The machine": {"doctor": doctor},

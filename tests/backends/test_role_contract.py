@@ -223,6 +223,7 @@ def image_classifier(model: Any, media: Media) -> None:
     probabilities = model.classify(media.portrait)
     assert probabilities.shape == (1000,) and probabilities.dtype == np.float32
     assert probabilities.min() >= 0 and abs(probabilities.sum() - 1) < 1e-3
+    assert 0 <= model.drawn(media.portrait, np.array([0.3, 0.1, 0.7, 0.6], np.float32)) <= 1
 
 
 def hair_segmenter(model: Any, media: Media) -> None:

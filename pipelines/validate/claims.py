@@ -1,0 +1,216 @@
+"""One answer of a manifest against one label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipelines.validate.labels import Label, LabelError
+
+Row = Mapping[str, Any]
+Outcome = Literal["right", "wrong", "missed", "unanswered"]
+
+YES, NO = ("yes", "true"), ("no", "false")
+# A point within this of the labelled one is right, in heights of the face: a palm is half a face long.
+POINT_TOLERANCE = 0.35
+CUT_TOLERANCE = 0.2  # s
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A label and what the manifest says of it.
+
+    Attributes:
+        label: the label.
+        group: what is true, where a claim has several words or regions; "" otherwise.
+        outcome: right or wrong; missed: there is something and nothing is claimed; unanswered: null.
+        said: the answer, for people.
+        said_group: the word or region that is claimed, as `group`.
+        is_claim: the manifest claims that there is something.
+        is_there: the label says that there is something.
+        error: said less true, in the claim's unit; None where it has none.
+        score: a number that is higher where the label says yes; None where the claim has none.
+        said_s, true_s, shared_s: seconds claimed, labelled and both.
+        row: of the manifest; None: the file is not in it.
+    """
+
+    label: Label
+    group: str
+    outcome: Outcome
+    said: str
+    said_group: str = ""
+    is_claim: bool = False
+    is_there: bool = False
+    error: float | None = None
+    score: float | None = None
+    said_s: float = 0.0
+    true_s: float = 0.0
+    shared_s: float = 0.0
+    row: Row | None = None
+
+
+def judge(labels: Sequence[Label], row: Row, reasons: Collection[str]) -> list[Judged]:
+    """All labels of one claim about one row.
+
+    Args:
+        labels: of this row and of one claim, at least one.
+        row: of the manifest.
+        reasons: names of the screen's rules.
+
+    Raises:
+        LabelError: the claim is not known, or a label's value does not fit it.
+    """
+    claim = labels[0].claim
+    if claim in SPECIAL:
+        return SPECIAL[claim](labels, row)
+    if claim in row:
+        return [_column(label, row, row[claim]) for label in labels]
+    if claim in reasons:
+        return [_yes_or_no(label, row, _fell(row, claim)) for label in labels]
+    raise LabelError(
+        f"{labels[0].where}: {claim!r} is no column of this manifest, no reason of its screen, and none of "
+        f"{', '.join(SPECIAL)}"
+    )
+
+
+def _fell(row: Row, reason: str) -> bool | None:
+    """Whether a sample fell by a rule; None where it never came to be judged."""
+    return None if row["drop_reasons"] is None else reason in row["drop_reasons"]
+
+
+def _column(label: Label, row: Row, said: Any) -> Judged:
+    if isinstance(said, bool) or label.value.lower() in (*YES, *NO):
+        if said is None or isinstance(said, bool):
+            return _yes_or_no(label, row, said)
+        # A score is judged by how it orders labels, not each by itself.
+        return Judged(label, "", "right", f"{said:.3g}", is_there=_is_yes(label), score=float(said), row=row)
+    if said is None:
+        return Judged(label, _group(label), "unanswered", "null", is_there=True, row=row)
+    if isinstance(said, int | float):
+        error = float(said) - _as_number(label)
+        is_right = label.tolerance is None or abs(error) <= label.tolerance
+        return _answer(label, "", is_right, f"{said:.3g}", "", error, row)
+    is_right = str(said) in label.values
+    group = str(said) if is_right else _group(label)
+    return _answer(label, group, is_right, str(said), str(said), None, row)
+
+
+def _answer(
+    label: Label, group: str, is_right: bool, said: str, said_group: str, error: float | None, row: Row
+) -> Judged:
+    """A claim that something is so, where something is."""
+    outcome: Outcome = "right" if is_right else "wrong"
+    return Judged(label, group, outcome, said, said_group, True, True, error, row=row)
+
+
+def _group(label: Label) -> str:
+    try:
+        float(label.value)
+    except ValueError:
+        return label.values[0]
+    return ""
+
+
+def _as_number(label: Label) -> float:
+    try:
+        return float(label.value)
+    except ValueError:
+        raise LabelError(f"{label.where}: {label.claim} is a number, {label.value!r} is none") from None
+
+
+def _is_yes(label: Label) -> bool:
+    if label.value.lower() not in (*YES, *NO):
+        raise LabelError(f"{label.where}: {label.claim} is answered by yes or no, not by {label.value!r}")
+    return label.value.lower() in YES
+
+
+def _yes_or_no(label: Label, row: Row, said: bool | None) -> Judged:
+    there = _is_yes(label)
+    if said is None:
+        return Judged(label, "", "unanswered", "null", is_there=there, row=row)
+    outcome: Outcome = "right" if said == there else "missed" if there else "wrong"
+    return Judged(label, "", outcome, "yes" if said else "no", "", said, there, row=row)
+
+
+def _regions(labels: Sequence[Label], row: Row) -> list[Judged]:
+    """Each labelled region: its point, or that it is hidden."""
+    if row.get("regions") is None:
+        return [Judged(x, x.value, "unanswered", "null", is_there=x.x is not None, row=row) for x in labels]
+    said = {region["region"]: region for region in row["regions"]}
+    return [_region(label, row, said.get(label.value)) for label in labels]
+
+
+def _region(label: Label, row: Row, said: Mapping[str, Any] | None) -> Judged:
+    if said is None:
+        outcome: Outcome = "right" if label.x is None else "missed"
+        return Judged(label, label.value, outcome, "not visible", is_there=label.x is not None, row=row)
+    text = f"{said['x']:.3f}, {said['y']:.3f}"
+    if label.x is None or label.y is None:
+        return Judged(label, label.value, "wrong", text, label.value, True, row=row)
+    # In heights of the face, so that a tight and a wide picture are held to the same.
+    away = math.hypot((said["x"] - label.x) * row["width"], (said["y"] - label.y) * row["height"])
+    error = away / row["face_height_px"] if row.get("face_height_px") else math.nan
+    limit = POINT_TOLERANCE if label.tolerance is None else label.tolerance
+    return _answer(label, label.value, error <= limit, text, label.value, error, row)
+
+
+def _touch(labels: Sequence[Label], row: Row) -> list[Judged]:
+    """The touch of a clip, which claims at most one: right where it lies in a labelled one of that region."""
+    told = [label for label in labels if label.value != "none"]
+    if row.get("interaction_found") is None:
+        label = told[0] if told else labels[0]
+        return [Judged(label, "", "unanswered", "null", is_there=bool(told), row=row)]
+    if not row["interaction_found"]:
+        if not told:
+            return [Judged(labels[0], "", "right", "none", row=row)]
+        longest = max(told, key=_seconds)
+        return [Judged(longest, "", "missed", "none", is_there=True, true_s=_seconds(longest), row=row)]
+    start, seconds = row.get("contact_start_s") or 0.0, row.get("contact_seconds") or 0.0
+    start += row["start_s"] or 0.0
+    said = f"{row['interaction_region']} {start:.1f}-{start + seconds:.1f} s"
+    if not told:
+        return [Judged(labels[0], "", "wrong", said, "", True, said_s=seconds, row=row)]
+    of_region = [label for label in told if row["interaction_region"] in label.values]
+    shared = {label: _overlap(label, start, start + seconds) for label in of_region}
+    label = max(shared, key=lambda x: shared[x]) if shared else max(told, key=_seconds)
+    both = shared.get(label, 0.0)
+    outcome: Outcome = "right" if both > 0 else "wrong"
+    whole = _seconds(label)
+    return [Judged(label, "", outcome, said, "", True, True, None, None, seconds, whole, both, row)]
+
+
+def _seconds(label: Label) -> float:
+    return (label.end_s or 0.0) - (label.start_s or 0.0) if label.end_s is not None else 0.0
+
+
+def _overlap(label: Label, start: float, end: float) -> float:
+    return max(
+        0.0, min(end, label.end_s if label.end_s is not None else end) - max(start, label.start_s or 0)
+    )
+
+
+def _cuts(labels: Sequence[Label], row: Row) -> list[Judged]:
+    """Whether a clip has a cut, and where."""
+    found = row.get("shot_starts")
+    if found is None:
+        return [Judged(x, "", "unanswered", "null", is_there=_is_yes(x), row=row) for x in labels]
+    cuts = [float(start) + (row["start_s"] or 0.0) for start in found[1:]]
+    said = ", ".join(f"{cut:.2f} s" for cut in cuts) or "none"
+    out = []
+    for label in labels:
+        there, at = _is_yes(label), label.start_s
+        limit = CUT_TOLERANCE if label.tolerance is None else label.tolerance
+        is_found = any(at is None or abs(cut - at) <= limit for cut in cuts)
+        outcome: Outcome = "right" if is_found == there else "missed" if there else "wrong"
+        out.append(Judged(label, "", outcome, said, "", is_found, there, row=row))
+    return out
+
+
+# Claims that are more than one column.
+SPECIAL: Mapping[str, Callable[[Sequence[Label], Row], list[Judged]]] = {
+    "region": _regions,
+    "touch": _touch,
+    "cut": _cuts,
+}
