@@ -154,7 +154,7 @@ def _measures(claim: str, group: str, judged: list[Judged]) -> list[Measure]:
     out = []
     for name, (_, compute) in METRICS.items():
         value = compute(table)
-        if not np.isfinite(value) or (name in _SCORES) != is_score:
+        if not np.isfinite(value) or (name in _SCORES) != is_score or (group and name == "accuracy"):
             continue
         again = np.array([compute(table[chosen]) for chosen in drawn])
         low, high = np.percentile(again[np.isfinite(again)], (2.5, 97.5))
