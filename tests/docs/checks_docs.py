@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipelines.validate.labels import read_labels
+from pipelines.validate.measures import read_floors
 from tests.docs.checks import At, after, asks_once, finished_job
 from trainer.config import load_config
 
@@ -226,3 +228,28 @@ def _(at: At) -> None:
     assert all((folder / "index.json").is_file() for folder in shards_of(at, "wan_stage2"))
     config = load_config(at.folder / "configs" / "train" / "wan_stage2.yaml")
     assert config.init == load_config(at.folder / "configs" / "train" / "wan_stage1.yaml").output
+
+
+# docs/truth.md
+
+
+@after("docs/truth.md", "interavatar validate out --labels /your/portraits/labels.csv")
+def _(at: At) -> None:
+    assert "accuracy" in at.done.said and "validation.html" in at.done.said
+    answers = pd.read_parquet(at.folder / "out" / "validation.parquet")
+    assert list(answers["outcome"]) == ["right"] and list(answers["said"]) == ["photo"]
+
+
+@after("docs/truth.md", "text 1")
+def _(at: At) -> None:
+    (at.folder / "labels.csv").write_text(at.shown)
+    labels = read_labels(at.folder / "labels.csv")
+    assert len(labels) == 8 and [label.claim for label in labels][-3:] == ["touch", "cut", "keep"]
+    assert labels[4].values == ("left_face", "mouth") and labels[3].tolerance == 10
+
+
+@after("docs/truth.md", "text 2")
+def _(at: At) -> None:
+    (at.folder / "floors.yaml").write_text(at.shown)
+    floors = read_floors(str(at.folder / "floors.yaml")).floors
+    assert [floor.claim for floor in floors] == ["touch", "region", "head_yaw"]

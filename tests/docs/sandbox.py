@@ -48,6 +48,7 @@ def make_media(folder: Path) -> None:
         portrait = picture.convert("RGB")
     for name in ("portraits/astronaut.jpg", "portrait.jpg", "face.png"):
         portrait.save(folder / name, quality=95)
+    (folder / "portraits" / "labels.csv").write_text("media,claim,value\nastronaut.jpg,depiction,photo\n")
     ffmpeg("-f", "lavfi", "-i", "sine=frequency=300:duration=1", "-ar", "16000", folder / "voice.wav")
     listed = [("a_person.mp4", "An astronaut smiles."), ("clip00.mp4", "A test picture.")]
     lines = [json.dumps({"uri": f"videos/{name}", "caption": caption}) for name, caption in listed]
