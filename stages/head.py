@@ -52,7 +52,7 @@ class Head(Stage):
     class Config(StageConfig):
         """Settings of `Head`."""
 
-        fps: float = Field(12.5, gt=0, description="sampled frames a second")
+        fps: float = Field(25.0, gt=0, description="sampled frames a second")
         short_side: int = Field(480, ge=64, description="shorter side of the frames, pixels")
         max_gap_s: float = Field(
             0.75, gt=0, description="a face box holds for so long without another, seconds"

@@ -33,7 +33,7 @@ def astronaut() -> Images:
 
 
 def clip(path: str) -> Images:
-    """Frames of the first four seconds at 12.5 a second, 480 pixels on the short side (as `Head`)."""
+    """Frames of the first four seconds at 12.5 a second, 480 pixels on the short side."""
     from media.decode import decode
     from media.requests import Frames
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from backends.sound.lip_sync import LipSyncScore, MouthTrack
+from backends.sound.lip_sync import LipSyncScore, MouthEnvelopeCorrelation, MouthTrack
 from backends.sound.syncnet import SyncNetScorer, build_net, crops, judged, mfcc, shifted_distances, stretches
 from backends.store.weights import Weights
 from media.decode import decode
@@ -204,9 +204,8 @@ def test_score_computed_another_way(syncnet: Weights) -> None:
     assert found.offset_s == (int(mean.argmin()) - 15) / 25
 
 
-def test_offset_of_moved_sound_with_fitted_weights(syncnet: Weights, tmp_path: Path) -> None:
-    """The last layers are fitted so that both towers tell the loudness; then moved sound is found."""
-    track, sound = talker(80)
+def fitted(syncnet: Weights, folder: Path, track: MouthTrack, sound: np.ndarray) -> SyncNetScorer:
+    """A scorer of which both towers tell the loudness: the last layers are fitted to it."""
     scorer = SyncNetScorer(syncnet, device="cpu")
     scorer.setup()
     seen: dict[str, list[torch.Tensor]] = {"netfclip": [], "netfcaud": []}
@@ -220,18 +219,28 @@ def test_offset_of_moved_sound_with_fitted_weights(syncnet: Weights, tmp_path: P
         known = torch.cat(features).double()
         known = torch.cat([known - known.mean(0), torch.ones(75, 1)], 1)
         shift = torch.cat(features).double().mean(0)
-        fitted = torch.linalg.solve(known.T @ known + 1e-9 * torch.eye(513), known.T @ wanted.double())
+        solved = torch.linalg.solve(known.T @ known + 1e-9 * torch.eye(513), known.T @ wanted.double())
         weight = torch.zeros(1024, 512)
-        weight[0] = fitted[:512, 0]
+        weight[0] = solved[:512, 0]
         state[f"{name}.3.weight"] = weight
         state[f"{name}.3.bias"] = torch.zeros(1024)
-        state[f"{name}.3.bias"][0] = fitted[512, 0] - fitted[:512, 0] @ shift
-    fitted_scorer = SyncNetScorer(saved(tmp_path, state), device="cpu")
+        state[f"{name}.3.bias"][0] = solved[512, 0] - solved[:512, 0] @ shift
+    return SyncNetScorer(saved(folder, state), device="cpu")
+
+
+def test_both_scorers_agree_on_sign_and_zero_of_the_offset(syncnet: Weights, tmp_path: Path) -> None:
+    """Moved sound is found, and the laptop's scorer says the same of an opening that is the brightness."""
+    track, sound = talker(80)
+    assert track.images is not None
+    scorer = fitted(syncnet, tmp_path, track, sound)
+    opening = np.array([image.mean() for image in track.images], np.float32) / 2550
     for late in (0, 5, -3):
         moved = np.roll(sound, late * 640)
-        found = fitted_scorer.score(track, moved, RATE)
+        found = scorer.score(track, moved, RATE)
         assert found is not None
         assert found.offset_s == pytest.approx(late / 25) and found.confidence > 0.5
+        other = MouthEnvelopeCorrelation().score(MouthTrack(track.times, opening), moved, RATE)
+        assert other is not None and other.offset_s == pytest.approx(late / 25, abs=0.02)
 
 
 def test_stretches_are_scored_apart_and_together(syncnet: Weights) -> None:
