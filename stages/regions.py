@@ -54,7 +54,7 @@ class Regions(Stage):
 
         short_side: int = Field(720, ge=64, description="shorter side of the first frame, pixels")
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = ("people_times", "people_keypoints")
     writes: ClassVar[Mapping[str, Column | Array]] = {
         "regions": Column(

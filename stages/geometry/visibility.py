@@ -90,7 +90,7 @@ def believable(
     known = person is not None and _knows(person, face)
     free = ~theirs & (person >= 0.5 if person is not None and known else True)
     hidden |= {r for r in _BODY if not _value(free, out[_AT[r]])}
-    _place_trunk(out, keypoints, image, free & ~hair)
+    hidden |= _place_trunk(out, keypoints, image, free & ~hair)
     hidden |= {hand for hand in ("left_hand", "right_hand") if _bent_back(keypoints, hand, width, height)}
     for region, i in _AT.items():
         margin = _JOINT_MARGIN if region in _JOINTS else _MARGIN
@@ -158,14 +158,20 @@ def _behind_hands(
     return out
 
 
-def _place_trunk(points: Points, keypoints: Points, image: npt.NDArray[np.uint8], free: Mask) -> None:
-    """Move chest and abdomen to where nothing lies before them, or take them away, in place."""
+def _place_trunk(points: Points, keypoints: Points, image: npt.NDArray[np.uint8], free: Mask) -> set[str]:
+    """Move chest and abdomen to where nothing lies before them, or take them away, in place.
+
+    Returns:
+        what hangs on hips that are made up, or behind a table.
+    """
     height, width = image.shape[:2]
     body = trunk(keypoints, width / height)
     points[[_AT["chest"], _AT["abdomen"]]] = (np.nan, np.nan, 0)
     if body is None:
-        return
-    body = replace(body, seen=clear_trunk(body, image))
+        return set()
+    end = clear_trunk(body, image)
+    blocked = end < min(body.seen, body.length)
+    body = replace(body, seen=end)
     free = free & ~own_arms(body, keypoints, (height, width))
     below_arms = body.hips or not arms_before(body, keypoints, width / height)
     for region, at in (("chest", body.chest), ("abdomen", body.abdomen if below_arms else None)):
@@ -174,6 +180,7 @@ def _place_trunk(points: Points, keypoints: Points, image: npt.NDArray[np.uint8]
             place = free_point(at * height, free, _ASIDE * face, _ROOM * face)
             if place is not None:
                 points[_AT[region]] = (*(place / (width, height)), body.score)  # type: ignore[index]
+    return {"left_thigh", "right_thigh"} if blocked or body.made_up else set()
 
 
 def _bent_back(keypoints: Points, hand: str, width: int, height: int) -> bool:
