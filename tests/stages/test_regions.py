@@ -347,7 +347,7 @@ def test_each_region_needs_its_points(region: str) -> None:
         **{f"{s}_calf": f"{s}_ankle" for s in ("left", "right")},
         **{f"{s}_hand": f"{s}_hand_wrist" for s in ("left", "right")},
     }
-    i = REGIONS.index(region)  # type: ignore[arg-type]
+    i = REGIONS.index(region)
     k = INDEX[parts.get(region, region)]
     outside = scattered()
     outside[k, 0] = 1.01

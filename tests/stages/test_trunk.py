@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pytest
@@ -90,12 +92,12 @@ def test_mirrored_people_mirror_their_chest() -> None:
     assert other == pytest.approx((1 - one[0], one[1], one[2]), abs=1e-5)
 
 
-def believed(keypoints: np.ndarray, image: np.ndarray | None = None, **others: object) -> np.ndarray:
+def believed(
+    keypoints: np.ndarray, image: np.ndarray | None = None, others: Sequence[np.ndarray] = ()
+) -> np.ndarray:
     image = image if image is not None else np.full((400, 400, 3), 128, np.uint8)
-    person = np.ones(image.shape[:2], np.float32)
-    return believable(
-        region_points(keypoints), keypoints, image, person, np.zeros(image.shape[:2], bool), **others
-    )
+    person, hair = np.ones(image.shape[:2], np.float32), np.zeros(image.shape[:2], bool)
+    return believable(region_points(keypoints), keypoints, image, person, hair, others)
 
 
 def empty_handed() -> np.ndarray:

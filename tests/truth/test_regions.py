@@ -54,8 +54,7 @@ class Finder:
 
     def __call__(self, image: Image, near: tuple[float, float] | None) -> np.ndarray:
         """Points [22, 3] of the person whose nose is nearest to `near`."""
-        frames = {stage.sees[0]: ([0.0], [image]) for stage in (self.people, self.regions)}
-        decoded = Decoded(frames=frames)
+        decoded = Decoded(frames={stage.sees[0]: ([0.0], [image]) for stage in (self.people, self.regions)})
         found = self.people.score(Clip(row={}, decoded=decoded))
         arrays = {key: found[key] for key in ("people_times", "people_keypoints")}
         points = self.regions.score(Clip(row={}, decoded=decoded, arrays=arrays))["region_points"]
@@ -76,7 +75,7 @@ def judged(points: np.ndarray, truth: Truth, width: int, height: int) -> Iterato
     for region, at in truth.items():
         if region == "hair":
             continue
-        x, y, confidence = points[REGIONS.index(region)]  # type: ignore[arg-type]
+        x, y, confidence = points[REGIONS.index(region)]
         if confidence <= 0 or at is None:
             yield region, "missed" if at else "hidden" if confidence > 0 else "absent"
         else:
@@ -120,7 +119,7 @@ def test_the_trunk_is_claimed_while_it_is_in_the_picture(samples: Path, find: Fi
             out = find(upper, seen["nose"])
             for region, count in counts.items():
                 if region in seen:
-                    claimed = bool(out[REGIONS.index(region), 2] > 0)  # type: ignore[arg-type]
+                    claimed = bool(out[REGIONS.index(region), 2] > 0)
                     count[
                         f"{'claimed' if claimed else 'left out'}, {'seen' if seen[region] else 'hidden'}"
                     ] += 1
