@@ -2,7 +2,8 @@
 
 Pose models put ears through hair, joints behind tables, shoulders and elbows where the picture ends, and
 draw a whole face under sunglasses or a hand. Every check here can only take a claim away, except that an
-ear drawn on the face is moved to where ears are. Widths are those of the face, ear to ear.
+ear drawn on the face is moved to where ears are, and chest and abdomen to where nothing lies before them.
+Widths are those of the face, ear to ear.
 """
 
 from __future__ import annotations
