@@ -54,7 +54,7 @@ class Regions(Stage):
 
         short_side: int = Field(720, ge=64, description="shorter side of the first frame, pixels")
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = ("people_times", "people_keypoints")
     writes: ClassVar[Mapping[str, Column | Array]] = {
         "regions": Column(
@@ -110,9 +110,10 @@ class Regions(Stage):
                 person = self.person_mask.mask(image)
         for i in seen:
             hair = self._hair(image, people, i)
-            points = region_points(people[i])
+            points = region_points(people[i], image.shape[1] / image.shape[0])
             points[REGIONS.index("hair")] = hair_point(hair)
-            found[i] = believable(points, people[i], image, person, hair)
+            others = [people[k] for k in seen if k != i]
+            found[i] = believable(points, people[i], image, person, hair, others)
         asked = f"{self.vision_language_model.name}+{self.hair_segmenter.name}"
         regions = as_regions(found[0]) if len(found) else []
         return {

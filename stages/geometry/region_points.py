@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.bodies.keypoints import INDEX
-from prompts.vocabulary import REGIONS, Region
+from prompts.vocabulary import REGIONS
+from stages.geometry.trunk import MIN_SCORE, neck_point, trunk
 
 # Wrist and the knuckles of the four fingers: their mean is the palm.
 _PALM = ("wrist", "index_1", "middle_1", "ring_1", "little_1")
-MIN_SCORE: Final = 0.5
 MIN_HAND_SCORE: Final = 0.3
 
 
@@ -29,8 +29,6 @@ def _sided(left: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("right_" + name.removeprefix("left_") for name in left)
 
 
-_SHOULDERS = ("left_shoulder", "right_shoulder")
-_HIPS = ("left_hip", "right_hip")
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "elbow": ("left_elbow",),
     "ear": ("left_ear",),
@@ -39,11 +37,8 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "calf": ("left_knee", "left_ankle"),
 }
 
-# The keypoints whose mean is the region's point; torso and neck weigh theirs differently, see below.
+# The keypoints whose mean is the region's point. Neck, chest and abdomen: `stages/geometry/trunk.py`.
 SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
-    "abdomen": (*_SHOULDERS, *_HIPS),
-    "chest": (*_SHOULDERS, *_HIPS),
-    "neck": (*_SHOULDERS, *_face(8)),
     "nose": _face(30),
     "mouth": _face(*range(48, 68)),
     "left_eye": _face(*range(42, 48)),
@@ -55,15 +50,16 @@ SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def region_points(keypoints: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def region_points(keypoints: npt.NDArray[np.float32], aspect: float = 1.0) -> npt.NDArray[np.float32]:
     """Points of all regions of one person in one picture.
 
     A region is visible when every keypoint it is made of lies inside the picture with a score of 0.5
-    (a hand: a mean score of 0.3). What the picture says against it is looked at in
-    `stages/geometry/visibility.py`.
+    (a hand: a mean score of 0.3); neck, chest and abdomen need no more than `neck_point` and `Trunk` say.
+    What the picture says against it is looked at in `stages/geometry/visibility.py`.
 
     Args:
         keypoints: float32 [133, 3], x and y, normalised, and a score 0-1, in COCO-WholeBody order.
+        aspect: width by height of the picture; chest and abdomen lie at a right angle to the shoulders.
 
     Returns:
         float32 [22, 3] in the order of `REGIONS`: x, y, confidence (the least of the scores it is made of;
@@ -81,17 +77,14 @@ def region_points(keypoints: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
             points = keypoints[[INDEX[name] for name in SOURCES[region]]]
             score = float(points[:, 2].min())
             if score >= MIN_SCORE and _inside(points):
-                out[i] = (*_point(region, points[:, :2]), score)
+                out[i] = (*points[:, :2].mean(0), score)
+    out[REGIONS.index("neck")] = neck_point(keypoints, aspect)
+    body = trunk(keypoints, aspect)
+    if body is not None:
+        for region, point in (("chest", body.chest), ("abdomen", body.abdomen)):
+            if point is not None:
+                out[REGIONS.index(region)] = (point[0] / aspect, point[1], body.score)
     return out
-
-
-def _point(region: Region, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    if region in ("chest", "abdomen"):
-        shoulders, hips = points[:2].mean(0), points[2:].mean(0)
-        return np.asarray(shoulders + (0.3 if region == "chest" else 0.75) * (hips - shoulders))
-    if region == "neck":
-        return np.asarray((points[:2].mean(0) + points[2]) / 2)
-    return np.asarray(points.mean(0))
 
 
 def _inside(points: npt.NDArray[np.float32]) -> bool:

@@ -2,12 +2,15 @@
 
 Pose models put ears through hair, joints behind tables, shoulders and elbows where the picture ends, and
 draw a whole face under sunglasses or a hand. Every check here can only take a claim away, except that an
-ear drawn on the face is moved to where ears are. Widths are those of the face, ear to ear.
+ear drawn on the face is moved to where ears are, and chest and abdomen to where nothing lies before them.
+Widths are those of the face, ear to ear.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -16,6 +19,8 @@ import numpy.typing as npt
 from backends.bodies.keypoints import INDEX, LEFT_HAND, RIGHT_HAND
 from backends.bodies.skin import FaceFrame, face_frame, is_skin, lab, skin_colours
 from prompts.vocabulary import REGIONS, Region
+from stages.geometry.in_front import arms_before, bodies, clear_trunk, free_point, own_arms
+from stages.geometry.trunk import trunk
 
 Points = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -40,14 +45,11 @@ _EYE_SKIN: Final = 0.15
 # leans on a hand at 0.24.
 _HAND_NEAR: Final = {"left_face": 0.25, "right_face": 0.25}
 _HAND_AT: Final = 0.08
-# Shoulder to hip is 0.288 of the stature (Winter, Biomechanics, table of segment lengths), nasion to chin
-# about 0.069 (Farkas, Anthropometry of the Head and Face): 4.2 times. Foreshortened trunks seen in people
-# who sit measured 3.2; half of 4.2 is a hip that was made up (behind a lectern: 1.7).
-_LEAST_TRUNK: Final = 2.1
-_TRUNK: Final[tuple[Region, ...]] = ("chest", "abdomen", "left_thigh", "right_thigh")
+# Chest and abdomen may move aside so far to be seen, and keep so far from what hides them, nasion to chin.
+_ASIDE, _ROOM = 0.5, 0.1
 _BODY: Final[tuple[Region, ...]] = (
-    *_TRUNK,
-    *("neck", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_calf", "right_calf"),
+    *("neck", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+    *("left_thigh", "right_thigh", "left_calf", "right_calf"),
 )
 _JOINTS: Final[tuple[Region, ...]] = ("left_shoulder", "right_shoulder", "left_elbow", "right_elbow")
 
@@ -58,6 +60,7 @@ def believable(
     image: npt.NDArray[np.uint8],
     person: npt.NDArray[np.float32] | None,
     hair: Mask,
+    others: Sequence[Points] = (),
 ) -> Points:
     """Region points without the claims that the picture contradicts.
 
@@ -67,6 +70,7 @@ def believable(
         image: RGB, uint8 [H, W, 3].
         person: float32 [H, W], 0 background to 1 person; None: not looked at.
         hair: bool [H, W], this person's hair as far as known.
+        others: float32 [133, 3] of each other person in the picture.
 
     Returns:
         float32 [22, 3], a copy; NaN, NaN, 0 where a claim was taken away.
@@ -83,10 +87,12 @@ def believable(
         hidden |= _hidden_ears(out, face, picture, colours, hair)
         hidden |= _covered_eyes(face, picture, colours)
         hidden |= _behind_hands(out, face, hands, width, height)
-        hidden |= _made_up_trunk(keypoints, face, width, height)
+    theirs = bodies(others, (height, width))
+    known = person is not None and _knows(person, face)
+    free = ~theirs & (person >= 0.5 if person is not None and known else True)
+    hidden |= {r for r in _BODY if not _value(free, out[_AT[r]])}
+    hidden |= _place_trunk(out, keypoints, image, free & ~hair)
     hidden |= {hand for hand in ("left_hand", "right_hand") if _bent_back(keypoints, hand, width, height)}
-    if person is not None and _knows(person, face):
-        hidden |= {r for r in _BODY if _value(person, out[_AT[r]]) < 0.5}
     for region, i in _AT.items():
         margin = _JOINT_MARGIN if region in _JOINTS else _MARGIN
         x, y, confidence = out[i]
@@ -153,13 +159,29 @@ def _behind_hands(
     return out
 
 
-def _made_up_trunk(keypoints: Points, face: FaceFrame, width: int, height: int) -> set[str]:
-    """What hangs on the hips, when they are much nearer to the shoulders than a trunk is long."""
-    xy = keypoints[:, :2] * (width, height)
-    shoulders = (xy[INDEX["left_shoulder"]] + xy[INDEX["right_shoulder"]]) / 2
-    hips = (xy[INDEX["left_hip"]] + xy[INDEX["right_hip"]]) / 2
-    long = _LEAST_TRUNK * float(np.linalg.norm(face.points[8] - face.points[27]))
-    return set() if np.linalg.norm(hips - shoulders) >= long else set(_TRUNK)
+def _place_trunk(points: Points, keypoints: Points, image: npt.NDArray[np.uint8], free: Mask) -> set[str]:
+    """Move chest and abdomen to where nothing lies before them, or take them away, in place.
+
+    Returns:
+        what hangs on hips that are made up, or behind a table.
+    """
+    height, width = image.shape[:2]
+    body = trunk(keypoints, width / height)
+    points[[_AT["chest"], _AT["abdomen"]]] = (np.nan, np.nan, 0)
+    if body is None:
+        return set()
+    end = clear_trunk(body, image)
+    blocked = end < min(body.seen, body.length)
+    body = replace(body, seen=end)
+    free = free & ~own_arms(body, keypoints, (height, width))
+    below_arms = body.hips or not arms_before(body, keypoints, width / height)
+    for region, at in (("chest", body.chest), ("abdomen", body.abdomen if below_arms else None)):
+        if at is not None:
+            face = body.face * height
+            place = free_point(at * height, free, _ASIDE * face, _ROOM * face)
+            if place is not None:
+                points[_AT[region]] = (*(place / (width, height)), body.score)  # type: ignore[index]
+    return {"left_thigh", "right_thigh"} if blocked or body.made_up else set()
 
 
 def _bent_back(keypoints: Points, hand: str, width: int, height: int) -> bool:
@@ -188,7 +210,7 @@ def _knows(person: npt.NDArray[np.float32], face: FaceFrame | None) -> bool:
     return float(np.median([_value(person, (*p, 1.0)) for p in inner])) > 0.5
 
 
-def _value(mask: npt.NDArray[np.float32], point: npt.ArrayLike) -> float:
+def _value(mask: npt.NDArray[Any], point: npt.ArrayLike) -> float:
     """The mask at a point x, y, normalised; 1 for a point that is not claimed."""
     x, y, confidence = np.asarray(point, np.float32)
     if not confidence > 0:

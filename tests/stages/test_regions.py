@@ -113,8 +113,8 @@ def test_points_lie_at_the_marks(pictures: Pictures) -> None:
                 right.append(apart(point, marks(name).points[region], image) <= limit)
         found += len(claimed(points))
         marked += len(marks(name).points) + 1
-    assert np.mean(right) >= 0.95  # measured: 248 of 248
-    assert found / marked >= 0.8  # measured: 248 of 292
+    assert np.mean(right) >= 0.95  # measured: 263 of 263
+    assert found / marked >= 0.87  # measured: 263 of 292
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -269,8 +269,22 @@ def scattered(seed: int = 0) -> np.ndarray:
     return points
 
 
+def standing(aspect: float = 1.0) -> np.ndarray:
+    """Somebody who stands upright in the picture, all of them in it: face 0.1 high, trunk 0.36 long."""
+    points = scattered()
+    points[:, :2] = 0.5 + 0.1 * (points[:, :2] - 0.5)
+    at = {
+        **{"face_1": (-0.04, 0.11), "face_15": (0.04, 0.11), "face_27": (0, 0.1), "face_8": (0, 0.2)},
+        **{"left_shoulder": (0.12, 0.25), "right_shoulder": (-0.12, 0.25)},
+        **{"left_hip": (0.07, 0.61), "right_hip": (-0.07, 0.61)},
+    }
+    for name, (x, y) in at.items():
+        points[INDEX[name], :2] = 0.5 + x / aspect, y
+    return points
+
+
 def test_every_formula() -> None:
-    k = scattered()
+    k = standing()
     xy = k[:, :2]
     shoulders, hips = (xy[5] + xy[6]) / 2, (xy[11] + xy[12]) / 2
     palm = np.array([0, 5, 9, 13, 17])
@@ -283,8 +297,8 @@ def test_every_formula() -> None:
         "left_face": xy[[36, 58, 69, 70]].mean(0),
         "left_ear": xy[3],
         "right_ear": xy[4],
-        "neck": (shoulders + xy[31]) / 2,
-        "chest": shoulders + 0.3 * (hips - shoulders),
+        "neck": (shoulders + 2 * xy[31]) / 3,
+        "chest": shoulders + 0.25 * (hips - shoulders),
         "abdomen": shoulders + 0.75 * (hips - shoulders),
         "left_shoulder": xy[5],
         "right_shoulder": xy[6],
@@ -321,11 +335,9 @@ def test_hair_beside_its_centre() -> None:
     assert hair_point(np.zeros((9, 9), bool))[2] == 0
 
 
-@pytest.mark.parametrize("region", [r for r in REGIONS if r != "hair"])
+@pytest.mark.parametrize("region", [r for r in REGIONS if r not in ("hair", "chest", "abdomen")])
 def test_each_region_needs_its_points(region: str) -> None:
     parts = {
-        "chest": "left_hip",
-        "abdomen": "right_hip",
         "neck": "face_8",
         "mouth": "face_60",
         "nose": "face_30",
@@ -335,7 +347,7 @@ def test_each_region_needs_its_points(region: str) -> None:
         **{f"{s}_calf": f"{s}_ankle" for s in ("left", "right")},
         **{f"{s}_hand": f"{s}_hand_wrist" for s in ("left", "right")},
     }
-    i = REGIONS.index(region)  # type: ignore[arg-type]
+    i = REGIONS.index(region)
     k = INDEX[parts.get(region, region)]
     outside = scattered()
     outside[k, 0] = 1.01
@@ -379,7 +391,8 @@ def test_looking_only_takes_claims_away(seed: int) -> None:
     points = region_points(keypoints)
     out = believable(points, keypoints, image, np.ones((60, 80), np.float32), np.zeros((60, 80), bool))
     assert claimed(out) <= claimed(points)
-    kept = (out[:, 2] > 0) & ~np.array(["ear" in region for region in REGIONS])
+    moved = ("left_ear", "right_ear", "chest", "abdomen")
+    kept = (out[:, 2] > 0) & ~np.array([region in moved for region in REGIONS])
     assert np.array_equal(out[kept], points[kept])
 
 
