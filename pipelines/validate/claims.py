@@ -7,14 +7,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from configs.reading import nearest
 from pipelines.validate.labels import Label, LabelError
 
 Row = Mapping[str, Any]
 Outcome = Literal["right", "wrong", "missed", "unanswered"]
+from prompts.vocabulary import REGIONS
 
 YES, NO = ("yes", "true"), ("no", "false")
 # A point within this of the labelled one is right, in heights of the face: a palm is half a face long.
-POINT_TOLERANCE = 0.35
+POINT_TOLERANCE = {
+    **{"eye": 0.12, "nose": 0.15, "mouth": 0.17, "ear": 0.2, "face": 0.22, "neck": 0.25, "hair": 0.8},
+    **{"chest": 0.35, "shoulder": 0.35, "elbow": 0.35, "hand": 0.35},
+    **{"abdomen": 0.45, "thigh": 0.5, "calf": 0.5},
+}
 CUT_TOLERANCE = 0.2  # s
 
 
@@ -136,10 +142,24 @@ def _yes_or_no(label: Label, row: Row, said: bool | None) -> Judged:
 
 def _regions(labels: Sequence[Label], row: Row) -> list[Judged]:
     """Each labelled region: its point, or that it is hidden."""
+    for label in labels:
+        _part(label)
     if row.get("regions") is None:
         return [Judged(x, x.value, "unanswered", "null", is_there=x.x is not None, row=row) for x in labels]
     said = {region["region"]: region for region in row["regions"]}
     return [_region(label, row, said.get(label.value)) for label in labels]
+
+
+def _part(label: Label) -> str:
+    """The region without its side.
+
+    Raises:
+        LabelError: there is no such region.
+    """
+    part = label.value.removeprefix("left_").removeprefix("right_")
+    if part not in POINT_TOLERANCE:
+        raise LabelError(f"{label.where}: there is no region {label.value!r}{nearest(label.value, REGIONS)}")
+    return part
 
 
 def _region(label: Label, row: Row, said: Mapping[str, Any] | None) -> Judged:
@@ -152,7 +172,7 @@ def _region(label: Label, row: Row, said: Mapping[str, Any] | None) -> Judged:
     # In heights of the face, so that a tight and a wide picture are held to the same.
     away = math.hypot((said["x"] - label.x) * row["width"], (said["y"] - label.y) * row["height"])
     error = away / row["face_height_px"] if row.get("face_height_px") else math.nan
-    limit = POINT_TOLERANCE if label.tolerance is None else label.tolerance
+    limit = POINT_TOLERANCE[_part(label)] if label.tolerance is None else label.tolerance
     return _answer(label, label.value, error <= limit, text, label.value, error, row)
 
 

@@ -161,7 +161,7 @@ def test_a_score_is_judged_by_its_order(run: Path) -> None:
 
 def test_points_are_measured_in_faces(run: Path) -> None:
     labels = [
-        label(run, 0, "region", "nose", x=0.55, y=0.5),  # 20 px of 400, a fifth of the face
+        label(run, 0, "region", "nose", x=0.53, y=0.5),  # 12 px of 400, an eighth of the face
         label(run, 0, "region", "chest"),  # hidden, and not claimed
         label(run, 1, "region", "nose", x=0.5, y=0.5),
         label(run, 2, "region", "nose", x=0.5, y=0.9),  # 80 px of 200
@@ -169,7 +169,7 @@ def test_points_are_measured_in_faces(run: Path) -> None:
     ]
     validation = found(run, labels)
     assert [x.outcome for x in validation.judged] == ["right", "right", "missed", "wrong", "unanswered"]
-    assert validation.judged[0].error == pytest.approx(0.2)
+    assert validation.judged[0].error == pytest.approx(0.12)
     assert validation.judged[3].error == pytest.approx(0.8)
     of_noses = numbers(validation.measures, "nose")
     assert of_noses["precision"] == 0.5 and of_noses["recall"] == 0.25
@@ -306,6 +306,8 @@ def test_claims_that_cannot_be_judged(run: Path) -> None:
         found(run, [label(run, 0, "wingspan", "2")])
     with pytest.raises(LabelError, match="is a number"):
         found(run, [label(run, 0, "yaw", "left")])
+    with pytest.raises(LabelError, match="no region 'knows'; did you mean nose"):
+        found(run, [label(run, 0, "region", "knows", x=0.5, y=0.5)])
     with pytest.raises(LabelError, match="yes or no"):
         found(run, [label(run, 0, "steady", "very")])
     with pytest.raises(LabelError, match="none of the 1 labelled files"):
