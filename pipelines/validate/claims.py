@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 from configs.reading import nearest
 from pipelines.validate.labels import Label, LabelError
+from prompts.vocabulary import REGIONS
 
 Row = Mapping[str, Any]
 Outcome = Literal["right", "wrong", "missed", "unanswered"]
-from prompts.vocabulary import REGIONS
-
 YES, NO = ("yes", "true"), ("no", "false")
 # A point within this of the labelled one is right, in heights of the face: a palm is half a face long.
 POINT_TOLERANCE = {
