@@ -125,7 +125,7 @@ def test_points_do_not_hold_in_a_broken_picture(grass):
     rng = np.random.default_rng(3)
     moving = [warped(grass, dx=6 * i - 100) for i in range(26)]
     disorder = [moving[j] for i in range(0, 26, 5) for j in i + rng.permutation(min(5, 26 - i))]
-    assert score(disorder)["points_kept"] < 0.4
+    assert score(disorder)["points_kept"] < 0.75 < score(moving)["points_kept"]
     shaken = [warped(grass, *rng.uniform(-15, 15, 2)) for _ in range(26)]
     assert score(shaken)["points_kept"] < 0.4
     other = cv2.flip(warped(grass, dx=150, dy=-100), -1)
