@@ -114,7 +114,7 @@ class Head(Stage):
         return (Frames(self.config.fps, self.config.short_side),)
 
     def score(self, clip: Clip) -> dict[str, Any]:
-        """Pose, motion, mouth and eyes; None for all but the share and the arrays when there is no mesh."""
+        """Pose, motion, mouth and eyes; what needs a mesh is None where there is none."""
         frames = clip.frames(self.sees[0])
         boxes = np.full((len(frames), 4), np.nan, np.float32)
         if clip["face_boxes"] is not None:
@@ -163,22 +163,22 @@ class Head(Stage):
     ) -> dict[str, float | None]:
         """Puts into the mesh's pose [T, 3] what the points say: yaw [F] in degrees, NaN no face.
 
-        Each frame goes by the sampled face nearest to it.
+        Each frame goes by the sampled face nearest to it, if that is at most `max_gap_s` away.
         """
         faces = np.flatnonzero(np.isfinite(turned))
         if not len(faces):
             return {"head_yaw_share": None, "head_profile_share": None}
-        nearest = np.abs(times[:, None] - face_times[faces]).argmin(1)
-        turned = turned[faces]
-        mesh = pose[np.abs(times[:, None] - face_times[faces]).argmin(0), 0]
+        gap = np.abs(times[:, None] - face_times[faces])
+        nearest, near = gap.argmin(1), gap.min(1) <= self.config.max_gap_s
+        turned, mesh = turned[faces], pose[gap.argmin(0), 0]
         profile = np.abs(turned) >= self.config.profile_from
         agree = np.abs(turned - mesh) <= _MAX_DIFFERENCE  # not where there is no mesh
         alone = profile | (np.isnan(mesh) & (np.abs(turned) >= _LOST_FROM))
         known = agree | alone
 
-        pose[alone[nearest]] = np.nan
-        pose[alone[nearest], 0] = turned[nearest[alone[nearest]]]
-        pose[~known[nearest]] = np.nan
+        by_points = alone[nearest] & near
+        pose[by_points | ~known[nearest]] = np.nan
+        pose[by_points, 0] = turned[nearest[by_points]]
         return {
             "head_yaw_share": float(known.mean()),
             "head_profile_share": float(profile[known].mean()) if known.any() else None,

@@ -30,7 +30,7 @@ _THROWN = 0.0625
 class Motion(Stage):
     """Motion from points followed through the clip (InterAvatar §4.3 and B.2: CoTracker).
 
-    The papers do not define their motion score; three numbers are stored instead. The clip is cut
+    The papers do not define their motion score; these numbers are stored instead. The clip is cut
     into equal chunks of at most `chunk_s`, and a grid of points is followed through each.
 
     - visibility_ratio: mean share of visible points, least of up to three chunks (TalkVid's

@@ -141,6 +141,14 @@ def test_a_profile_is_told_whatever_the_mesh_says() -> None:
     assert np.isnan(out["head_pose"][20:, 1:]).all()
 
 
+def test_a_profile_is_not_carried_to_where_no_face_is() -> None:
+    times = np.arange(40) / 12.5
+    out = scores(np.full((40, NUM_POINTS, 2), np.nan), times, np.where(times < 0.5, 80, np.nan))
+    assert out["head_profile_share"] == 1
+    known = np.isfinite(out["head_pose"][:, 0])
+    assert known[0] and times[known].max() == pytest.approx(0.48 + 0.75, abs=0.08)
+
+
 def test_yaw_that_cannot_be_known_is_null() -> None:
     times = np.arange(10) / 12.5
     frontal = np.stack([mesh_of(0, 0, 0)] * 10)
