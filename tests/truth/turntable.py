@@ -102,7 +102,7 @@ def draw(
     out = background.copy()
     for i in order:
         cv2.fillConvexPoly(out, points[i], colours[i], shift=4)
-    return cv2.GaussianBlur(out, (0, 0), 0.6)
+    return np.asarray(cv2.GaussianBlur(out, (0, 0), 0.6), np.uint8)
 
 
 def _to_front(mesh: Floats) -> Floats:
