@@ -12,7 +12,7 @@ from backends.faces.face_mesh import NUM_POINTS, MediaPipeFaceMesh
 from media.decode import Decoded
 from stages.clip import Clip
 from stages.faces import Faces
-from stages.head import _MODEL, _POINTS, Head, eye_aspect_ratio, head_pose
+from stages.head import _MODEL, _POINTS, Head, eye_aspect_ratio, head_pose, points_yaw
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -67,24 +67,44 @@ def test_what_the_signs_mean() -> None:
     assert seen(forehead, 0, 0, 20)[0] > seen(forehead, 0, 0, 0)[0]  # crown towards own left shoulder
 
 
-def scores(meshes: np.ndarray, times: np.ndarray) -> dict:
-    """What `Head` makes of meshes in pixels of a 640 x 480 frame."""
+def five_points(yaw: float, roll: float = 0, size: float = 90) -> np.ndarray:
+    """The detector's points of a head in a known pose, [5, 2] in pixels; `size` from eyes to mouth."""
+    y, r = np.radians((yaw, roll))
+    apart, aside = np.cos(y), np.sin(y)
+    upright = np.array(
+        [(-0.53 * apart, 0), (0.53 * apart, 0), (0.42 * aside, 0.55), (-0.445 * apart, 1), (0.445 * apart, 1)]
+    )
+    return size * upright @ np.array([[np.cos(r), np.sin(r)], [-np.sin(r), np.cos(r)]]) + (300, 180)
+
+
+def scores(meshes: np.ndarray, times: np.ndarray, turned: np.ndarray) -> dict:
+    """What `Head` makes of meshes in pixels of a 640 x 480 frame and points turned by `turned` degrees."""
     stage = Head(Scripted(meshes / (640, 480)))
     images = [np.zeros((480, 640, 3), np.uint8)] * len(times)
-    out = stage.score(Clip(row={}, decoded=Decoded(frames={stage.sees[0]: (list(times), images)})))
+    points = np.stack([five_points(yaw) / (640, 480) for yaw in turned])
+    arrays = {"face_times": times, "face_landmarks": points.astype(np.float32)}
+    frames = {stage.sees[0]: (list(times), images)}
+    out = stage.score(Clip(row={}, decoded=Decoded(frames=frames), arrays=arrays))
     assert set(out) == set(Head.writes)
     return out
 
 
+def of_mesh(yaw: float) -> float:
+    """What a head turned so far shows in the mesh, degrees."""
+    return float(np.degrees(np.arcsin(0.86 * np.sin(np.radians(yaw)))))
+
+
 def test_a_head_that_turns_steadily() -> None:
     times = np.arange(50) / 12.5
-    meshes = np.stack([mesh_of(-20 + 12 * t, 0, 0) for t in times])
+    yaw = -20 + 12 * times
+    meshes = np.stack([mesh_of(of_mesh(y), 0, 0) for y in yaw])
     meshes[20] = np.nan
-    out = scores(meshes, times)
+    out = scores(meshes, times, yaw)
     assert out["head_motion"] == pytest.approx(12, abs=0.5)
     assert out["face_mesh_share"] == pytest.approx(49 / 50)
     assert out["head_yaw_range"] == pytest.approx(0.9 * 12 * times[-1], rel=0.05)
     assert out["head_yaw_max_abs"] == pytest.approx(25, abs=2)
+    assert out["head_profile_share"] == 0
     assert np.isnan(out["mouth_opening"][20])
     assert np.isnan(out["head_pose"][20]).all()
 
@@ -93,11 +113,54 @@ def test_a_face_that_moves_across_the_frame() -> None:
     times = np.arange(50) / 12.5
     still = mesh_of(0, 0, 0)
     height = float(np.linalg.norm(still[10] - still[152]))
-    out = scores(np.stack([np.add(still, (40 * t, 0)) for t in times]), times)
+    out = scores(np.stack([np.add(still, (40 * t, 0)) for t in times]), times, np.zeros(50))
     assert out["head_translation"] == pytest.approx(40 / height, rel=1e-3)
     assert out["head_motion"] < 0.1
     np.testing.assert_allclose(out["mouth_opening"], 20 / height, rtol=1e-4)
     assert out["mouth_motion"] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("yaw", [-85, -45, 0, 30, 70])
+@pytest.mark.parametrize("roll", [-40, 0, 25])
+def test_yaw_of_the_five_points(yaw: float, roll: float) -> None:
+    assert points_yaw(five_points(yaw, roll)[None])[0] == pytest.approx(yaw, abs=1e-6)
+    assert np.isnan(points_yaw(np.full((1, 5, 2), np.nan))[0])
+
+
+def test_a_profile_is_told_whatever_the_mesh_says() -> None:
+    """The mesh makes a face half turned of it, or none; so for the second half of the clip."""
+    times = np.arange(40) / 12.5
+    meshes = np.stack([mesh_of(of_mesh(10), 0, 0)] * 20 + [mesh_of(40, 0, 0)] * 20)
+    meshes[30:] = np.nan
+    out = scores(meshes, times, np.where(times < times[20], 10, 80))
+    assert out["head_profile_share"] == 0.5
+    assert out["head_yaw_share"] == 1
+    assert out["head_yaw_max_abs"] == pytest.approx(80, abs=0.1)
+    np.testing.assert_allclose(out["head_pose"][:20, 0], 10, atol=1)
+    np.testing.assert_allclose(out["head_pose"][20:, 0], 80, atol=0.1)
+    assert np.isnan(out["head_pose"][20:, 1:]).all()
+
+
+def test_a_profile_is_not_carried_to_where_no_face_is() -> None:
+    times = np.arange(40) / 12.5
+    out = scores(np.full((40, NUM_POINTS, 2), np.nan), times, np.where(times < 0.5, 80, np.nan))
+    assert out["head_profile_share"] == 1
+    known = np.isfinite(out["head_pose"][:, 0])
+    assert known[0] and times[known].max() == pytest.approx(0.48 + 0.75, abs=0.08)
+
+
+def test_yaw_that_cannot_be_known_is_null() -> None:
+    times = np.arange(10) / 12.5
+    frontal = np.stack([mesh_of(0, 0, 0)] * 10)
+    apart = scores(frontal, times, np.full(10, 40))
+    assert apart["head_yaw_share"] == 0
+    assert apart["head_yaw"] is None and apart["head_yaw_max_abs"] is None
+    assert apart["head_profile_share"] is None
+    assert apart["face_mesh_share"] == 1 and apart["mouth_motion"] is not None
+    without = scores(np.full_like(frontal, np.nan), times, np.zeros(10))
+    assert without["head_yaw_share"] == 0 and without["head_yaw"] is None
+    turned = scores(np.full_like(frontal, np.nan), times, np.full(10, -55))
+    assert turned["head_yaw"] == pytest.approx(-55, abs=0.1) and turned["head_profile_share"] == 0
 
 
 def test_no_mesh_gives_none() -> None:
@@ -131,7 +194,9 @@ def mirrored(clip: Clip) -> Clip:
     }
     boxes = clip["face_boxes"]
     boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
-    return Clip(row={}, decoded=Decoded(frames=frames), arrays=clip.arrays | {"face_boxes": boxes})
+    points = clip["face_landmarks"][:, [1, 0, 2, 4, 3]] * (-1, 1) + (1, 0)
+    arrays = clip.arrays | {"face_boxes": boxes, "face_landmarks": points}
+    return Clip(row={}, decoded=Decoded(frames=frames), arrays=arrays)
 
 
 def test_mirroring_flips_yaw_and_roll(

@@ -113,6 +113,36 @@ def test_plain_background_says_nothing(grass):
     assert found["subject_motion"] > 0.01
 
 
+def test_points_hold_while_the_picture_moves(grass):
+    """Also where it moves fast and out of the frame: 5 % of the width a frame."""
+    assert score([warped(grass)] * 26)["points_kept"] == 1
+    assert score([warped(grass, dx=24 * (i % 13)) for i in range(13)])["points_kept"] > 0.85
+    swaying = [warped(grass, dx=40 * math.sin(i / 4), turn=8 * math.sin(i / 5)) for i in range(38)]
+    assert score(swaying)["points_kept"] > 0.85
+
+
+def test_points_do_not_hold_in_a_broken_picture(grass):
+    rng = np.random.default_rng(3)
+    moving = [warped(grass, dx=6 * i - 100) for i in range(26)]
+    disorder = [moving[j] for i in range(0, 26, 5) for j in i + rng.permutation(min(5, 26 - i))]
+    assert score(disorder)["points_kept"] < 0.75 < score(moving)["points_kept"]
+    shaken = [warped(grass, *rng.uniform(-15, 15, 2)) for _ in range(26)]
+    assert score(shaken)["points_kept"] < 0.4
+    other = cv2.flip(warped(grass, dx=150, dy=-100), -1)
+    blend = [
+        cv2.addWeighted(image, 0.5 + 0.5 * math.cos(i / 2), other, 0.5 - 0.5 * math.cos(i / 2), 0)
+        for i, image in enumerate(moving)
+    ]
+    assert score(blend)["points_kept"] < 0.55
+    blocks = [image.copy() for image in moving]
+    for image in blocks:
+        for y, x in rng.integers(0, (HEIGHT - 64, WIDTH - 64), (25, 2)):
+            image[y : y + 64, x : x + 64] = other[y : y + 64, x : x + 64]
+    assert score(blocks)["points_kept"] < 0.5
+    plain = [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 13
+    assert score(plain)["points_kept"] is None
+
+
 def test_cut_and_occlusion_lower_visibility(grass):
     still = warped(grass)
     other = cv2.flip(warped(grass, dx=150, dy=-100), -1)
@@ -128,6 +158,7 @@ def test_cut_and_occlusion_lower_visibility(grass):
 def test_too_short(grass):
     found = score([warped(grass)] * 2)
     assert found["visibility_ratio"] is None and found["camera_motion"] is None
+    assert found["points_kept"] is None
     assert set(found) == set(Motion.writes)
 
 
@@ -162,4 +193,5 @@ def test_real_clips(samples, decode_clip):
     assert lake["camera_motion"] > 0.015 and drift["camera_motion"] > 0.015
     assert 0.01 < still["subject_motion"] < 0.04
     assert still["visibility_ratio"] > 0.9 > lake["visibility_ratio"]
+    assert still["points_kept"] > 0.9 and lake["points_kept"] > 0.75
     assert 0.25 < still["person_share"] < 0.5
