@@ -1,9 +1,10 @@
 """Heads turned by known angles, and clips that hold together or do not.
 
 Pictures: portraits of the samples on a turntable (`tests/truth/turntable.py`), -90 to 90 degrees. Claims:
-`head_yaw` in degrees with the sign of `stages.head.Head`, and `profile` (yes from 75 degrees, no to 45).
+`head_yaw` in degrees with the sign of `stages.head.Head`, and `head_profile_share`, yes from 75 degrees, no to
+45.
 
-Clips of 3 s, claim `points_lost`, value `steady` or `broken`. Steady: real clips, the same closer, and
+Clips of 3 s, claim `points_lost`, yes or no. Not lost (steady): real clips, the same closer, and
 turntable heads that swing 55 degrees to both sides at up to 140 degrees a second. Broken: the same clips with
 their frames in disorder, with a picture that swims, with blocks from elsewhere, with another clip shining
 through, or shaken.
@@ -100,7 +101,17 @@ def _pictures(samples: Path, folder: Path) -> Iterator[Row]:
             note = f"pitch {pitch:.0f}, roll {roll:.0f}"
             yield (media, "head_yaw", str(yaw), "", "", "", "", name, note)
             if abs(yaw) != 60:
-                yield (media, "profile", "yes" if abs(yaw) > 60 else "no", "", "", "", "", name, note)
+                yield (
+                    media,
+                    "head_profile_share",
+                    "yes" if abs(yaw) > 60 else "no",
+                    "",
+                    "",
+                    "",
+                    "",
+                    name,
+                    note,
+                )
 
 
 def _clips(samples: Path, folder: Path) -> Iterator[Row]:
@@ -111,14 +122,12 @@ def _clips(samples: Path, folder: Path) -> Iterator[Row]:
     for k, name in enumerate(SWINGING):
         source = Path(name).name
         images = _swing(_head(samples, name), np.random.default_rng((SEED, 100 + k)))
-        yield write(
-            f"swing_{source}.mp4", images, "steady", source, "turntable, swings 55 degrees to both sides"
-        )
+        yield write(f"swing_{source}.mp4", images, "no", source, "turntable, swings 55 degrees to both sides")
     shots = [_shot(samples, *clip) for clip in CLIPS]
     for k, (clip, (wide, close)) in enumerate(zip(CLIPS, shots, strict=True)):
         stem, source = f"{Path(clip[0]).stem}_{clip[1]:g}", clip[0]
-        yield write(f"{stem}_wide.mp4", wide, "steady", source, "as it is")
-        yield write(f"{stem}_close.mp4", close, "steady", source, "closer")
+        yield write(f"{stem}_wide.mp4", wide, "no", source, "as it is")
+        yield write(f"{stem}_close.mp4", close, "no", source, "closer")
         for j, fault in enumerate(FAULTS):
             closer = (j + k) % 2
             other = shots[(k + 5) % len(shots)][closer]
@@ -127,7 +136,7 @@ def _clips(samples: Path, folder: Path) -> Iterator[Row]:
             yield write(
                 f"{stem}_{kind}.mp4",
                 broken,
-                "broken",
+                "yes",
                 source,
                 f"{kind}, {'closer' if closer else 'as it is'}",
             )

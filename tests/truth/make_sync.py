@@ -1,6 +1,6 @@
 """Talking heads whose sound is moved, swapped or left, at other rates, and with a head that moves strongly.
 
-Claims: `av_offset` in seconds, how much later the sound is than the picture, and `voice_belongs`, yes or no.
+Claims: `av_offset_s` in seconds, how much later the sound is than the picture, and `lip_sync_confidence`, yes or no.
 What the clips of the samples themselves are off is labelled by eye (tests/truth/labels/sync.csv), and what is
 made here adds to it. A crop of a talking head follows a smooth random path with zoom and roll.
 
@@ -63,7 +63,7 @@ def make(samples: Path, folder: Path) -> Path:
 def offsets() -> dict[str, tuple[float, str]]:
     """Name of a talking clip of the samples: how much later its sound is than its picture, s; its source."""
     with LABELS.open() as file:
-        rows = [row for row in csv.DictReader(file) if row["claim"] == "av_offset"]
+        rows = [row for row in csv.DictReader(file) if row["claim"] == "av_offset_s"]
     return {Path(row["media"]).stem: (float(row["value"]), row["source"]) for row in rows}
 
 
@@ -92,7 +92,7 @@ def swapped(videos: Videos, own: Own, folder: Path) -> Iterator[Row]:
             path = folder / f"swap_{name}_{other}.mp4"
             limit = ("-t", f"{seconds:.2f}")
             ffmpeg("-i", video, "-i", sound, "-map", "0:v", "-map", "1:a", "-c", "copy", *limit, path)
-            yield {"media": path.name, "claim": "voice_belongs", "value": "no", "source": own[name][1]}
+            yield {"media": path.name, "claim": "lip_sync_confidence", "value": "no", "source": own[name][1]}
 
 
 def resampled(videos: Videos, own: Own, folder: Path) -> Iterator[Row]:
@@ -151,8 +151,8 @@ def _wave(times: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArr
 
 def _rows(path: Path, own: tuple[float, str], shift: float) -> Iterator[Row]:
     common = {"media": path.name, "source": own[1]}
-    yield common | {"claim": "av_offset", "value": f"{own[0] + shift:.3f}"}
-    yield common | {"claim": "voice_belongs", "value": "yes"}
+    yield common | {"claim": "av_offset_s", "value": f"{own[0] + shift:.3f}"}
+    yield common | {"claim": "lip_sync_confidence", "value": "yes"}
 
 
 if __name__ == "__main__":
