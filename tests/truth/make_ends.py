@@ -139,7 +139,7 @@ def _hand(images: Images, n: int, rng: np.random.Generator) -> Images:
     tone = np.array(rng.choice([(205, 160, 135), (150, 105, 80), (95, 62, 48)]), np.float32)
     shade = cv2.GaussianBlur(rng.normal(0, 40, (SIDE, SIDE)).astype(np.float32), (0, 0), 15) * 8
     for k in range(n):
-        mask = np.zeros((SIDE, SIDE), np.float32)
+        mask: npt.NDArray[Any] = np.zeros((SIDE, SIDE), np.float32)
         reach = -0.1 + 0.6 * min(1.0, (k + 1) / max(n, 6))
         cv2.ellipse(mask, (round(reach * SIDE), round(high * SIDE)), (90, 45), 20, 0, 360, (1.0,), -1)
         mask = cv2.GaussianBlur(mask, (0, 0), 6)[..., None]
