@@ -22,7 +22,7 @@ from media.sound import Mono
 from media.spool import Spool
 
 # Raised by hand when a change here alters frames or samples: every stage that sees them is computed again.
-MEDIA_VERSION = 3
+MEDIA_VERSION = 4
 PEAK_RATE = 16_000  # Hz
 # Pictures of a clip are kept in memory; those of a longer video, which is only cut, on disk from here on, s.
 LONG_S = 120.0
@@ -76,6 +76,14 @@ class Decoded:
     audio: dict[Audio, npt.NDArray[np.float32] | None] = field(default_factory=dict)
     audio_peak: float | None = None
 
+    @property
+    def end_s(self) -> float:
+        """When the last picture goes, s: one is shown for as long as they usually are; 0 without any."""
+        if not len(self.frame_times):
+            return 0.0
+        usual = float(np.median(np.diff(self.frame_times))) if len(self.frame_times) > 1 else 0.0
+        return float(self.frame_times[-1]) + usual
+
 
 class _Sampler:
     """Picks the frames of one request out of a sequential decode."""
@@ -87,12 +95,18 @@ class _Sampler:
         self.images: list[Image] | Spool = []
         self.sizes: set[Size] = set()
 
+    @property
+    def _step(self) -> float:
+        """Time between two pictures, s."""
+        return 1 / self.request.fps if self.request.fps else math.inf
+
     def wants(self, time: float) -> bool:
+        """Whether the next picture is one of them, by its time alone."""
         if self.request.fps is None:
             return True
         if time + SAME_TIME < self.next_tick:
             return False
-        step = 1 / self.request.fps
+        step = self._step
         self.next_tick = time + step if self.next_tick == -math.inf else self.next_tick + step
         if self.next_tick <= time:  # the source is slower than the request, or has a gap
             self.next_tick = time + step
@@ -105,6 +119,16 @@ class _Sampler:
         self.times.append(time)
         self.images.append(image)
         self.sizes.add(image.shape[1::-1])
+
+    def lacks(self, last: float) -> bool:
+        """Whether the last picture, of which this is the time, is one of them and was not taken."""
+        return self.request.fps != 0 and self.times[-1] < last
+
+    def end(self, image: Image, time: float) -> None:
+        """Take the last picture; in place of the one before, unless that is the first, where it is near."""
+        if len(self.times) > 1 and time - self.times[-1] < self._step / 2 - SAME_TIME:
+            del self.times[-1], self.images[-1]
+        self.take(image, time)
 
     def taken(self, size: Size) -> tuple[list[float], Sequence[Image]]:
         """Times and pictures, all of the size that those of a clip of `size` have."""
@@ -190,6 +214,8 @@ class _Taken:
             kept = self.out.audio
             self.tracks = {r: Mono(r, keeps=r in kept) for r in (*kept, Audio(PEAK_RATE))}
         self.times: list[float] = []
+        self.last: VideoFrame | None = None
+        self.shown: dict[Size, Image] = {}  # the last picture, in sizes that are wanted
         self.interlaced = 0
         self.sizes: Counter[Size] = Counter()  # frames of each size
 
@@ -210,14 +236,18 @@ class _Taken:
         self.times.append(time)
         self.sizes[self.shower.size] += 1
         self.interlaced += frame.interlaced_frame
-        images: dict[Size, Image] = {}
+        self.last, self.shown = frame, {}
         for sampler in self.samplers:
-            if not sampler.wants(time):
-                continue
-            target = short_side_size(*self.shower.size, sampler.request.short_side)
-            if target not in images:
-                images[target] = self.shower.rgb(frame, target)
-            sampler.take(images[target], time)
+            if sampler.wants(time):
+                sampler.take(self._image(sampler), time)
+
+    def _image(self, sampler: _Sampler) -> Image:
+        """The last picture as it is wanted."""
+        target = short_side_size(*self.shower.size, sampler.request.short_side)
+        if target not in self.shown:
+            assert self.last is not None, "there is a picture"
+            self.shown[target] = self.shower.rgb(self.last, target)
+        return self.shown[target]
 
     def decoded(self, one: Pass, start: float, length: float) -> Decoded:
         """All of it, after the pass over at most `length` s from `start` on."""
@@ -232,6 +262,8 @@ class _Taken:
         out.width, out.height = size = common_size(self.sizes)
         out.interlaced_share = self.interlaced / len(self.times)
         for sampler in self.samplers:
+            if sampler.lacks(self.times[-1]):
+                sampler.end(self._image(sampler), self.times[-1])
             out.frames[sampler.request] = sampler.taken(size)
         for request, track in self.tracks.items():
             samples = track.finish(length)

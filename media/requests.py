@@ -9,6 +9,10 @@ from dataclasses import dataclass
 class Frames:
     """RGB frames a stage wants: `fps` a second (None: every frame), shorter side `short_side` pixels.
 
+    The first and the last frame of the range are always among them, so that a claim about a whole clip has
+    looked at its ends: the last interval is between a half and one and a half of the others. At 0 a second
+    the first frame comes alone.
+
     Frames are never enlarged. Stages that ask for the same rate and size share the same pictures.
     """
 

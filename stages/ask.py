@@ -17,8 +17,6 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 # The same rate and size as most measuring stages ask for, so that the pictures are decoded once.
 VIDEO: Final = Frames(fps=2.0, short_side=480)
-# So rarely that a clip gives its first frame alone.
-ONCE: Final = 0.001
 MAX_FRAMES: Final = 24
 
 
@@ -37,7 +35,7 @@ class AskingStage(Stage):
 
 def first_frame(short_side: int) -> Frames:
     """The request for a clip's first frame."""
-    return Frames(fps=ONCE, short_side=short_side)
+    return Frames(fps=0, short_side=short_side)
 
 
 def ask(

@@ -17,9 +17,9 @@ class AudioFeatures(Stage):
     """Sound as the model is conditioned on it (InterAvatar B.2: Wav2Vec2, Baevski et al. 2020).
 
     Row i of `audio_features` begins at i / audio_features_hz seconds of the clip and spans 25 ms. Sound after
-    the last picture is left out. Sound that ends before gives fewer rows than the video lasts: the trainer
-    interpolates to its frames by time, not by count. Without a sound track there are no rows, [0, D], and
-    `audio_features_hz` is null; a silent track has rows like any other.
+    the last picture has gone is left out. Sound that ends before gives fewer rows than the video lasts: the
+    trainer interpolates to its frames by time, not by count. Without a sound track there are no rows,
+    [0, D], and `audio_features_hz` is null; a silent track has rows like any other.
     """
 
     writes: ClassVar[Mapping[str, Column | Array]] = {
@@ -42,10 +42,8 @@ class AudioFeatures(Stage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """All of `writes`; see the class."""
         samples = clip.audio(self.sees[0])
-        times = clip.media.frame_times
-        if samples is not None and len(times) > 1:
-            shown_s = float(times[-1] + np.median(np.diff(times)))  # the last picture stays for a while
-            samples = samples[: max(0, round(shown_s * RATE))]
+        if samples is not None and len(clip.media.frame_times) > 1:
+            samples = samples[: max(0, round(clip.media.end_s * RATE))]
         heard = np.zeros(0, np.float32) if samples is None else samples
         return {
             "audio_features": self.audio_embedder.embed(heard, RATE).astype(np.float16),

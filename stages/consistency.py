@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,10 @@ from stages.contract import Array, Column, Score, Stage, StageConfig
 class Consistency(Stage):
     """Temporal and identity consistency (InterAvatar §4.3: CLIP and InsightFace similarity of frames).
 
-    Both are cosines of embeddings of neighbouring sampled frames, not of neighbours in the file:
-    `image_every_s` and `face_every_s` apart. Cosines of different embedders do not compare; the
-    embedders are named beside them. One frame drawn at random gives the face embedding that
-    training takes as identity (appendix B.2).
+    Both are cosines of embeddings of neighbouring sampled frames, not of neighbours in the file: about
+    `image_every_s` and `face_every_s` apart, the first and the last picture (or face) among them. Cosines
+    of different embedders do not compare; the embedders are named beside them. One frame drawn at random
+    gives the face embedding that training takes as identity (appendix B.2).
     """
 
     class Config(StageConfig):
@@ -36,6 +36,7 @@ class Consistency(Stage):
         min_samples: int = Field(2, ge=2, description="fewest of each in a short clip, if there are so many")
         max_samples: int = Field(20, ge=2, description="most of each in a long clip")
 
+    version: ClassVar[int] = 2
     reads = ("face_times", "face_boxes", "face_landmarks")
     writes = {
         "temporal_consistency": Score("cosine", "mean similarity of neighbouring frames' image embeddings"),
@@ -75,8 +76,10 @@ class Consistency(Stage):
         if seen:
             drawn = seen[int(clip.rng().integers(len(seen)))]
             chosen = self._spread(frames.times, seen, self.config.face_every_s)
-            # The drawn frame takes the place of the nearest: one face less to embed.
-            chosen[int(np.abs(np.array(chosen) - drawn).argmin())] = drawn
+            if drawn not in chosen:
+                if inner := chosen[1:-1]:  # in the place of one that is no end: one face less to embed
+                    chosen.remove(min(inner, key=lambda i: abs(i - drawn)))
+                chosen.append(drawn)
             order = sorted(set(chosen))
             vectors = self.face_embedder.embed([frames.images[i] for i in order], marks[order])
             faces = dict(zip(order, vectors, strict=True))

@@ -25,7 +25,8 @@ class Faces(Stage):
 
     A detection joins the track whose last box is nearest, at most `max_jump` face heights away and of
     like size, at most `max_gap_s` earlier. A track seen in a single frame is taken for a false alarm
-    unless the clip has no longer one. The main face is the track with the largest sum of box heights:
+    unless the clip has no longer one, or it is all that the first or the last frame shows (a cut may
+    lie before it). The main face is the track with the largest sum of box heights:
     large and there for long, so it does not change between two people of like size; where that track
     has not begun or has ended (another shot) the next one that does not overlap it in time takes over.
     """
@@ -42,8 +43,9 @@ class Faces(Stage):
         max_gap_s: float = Field(1.6, gt=0, description="a track may miss its face for so long, seconds")
         stop_without_face: bool = Field(True, description="compute nothing more for a clip without any face")
 
+    version: ClassVar[int] = 2
     writes: ClassVar[Mapping[str, Column | Array]] = {
-        "num_people_max": Column("int", "people", "most faces at once; single-frame and tiny ones ignored"),
+        "num_people_max": Column("int", "people", "most faces at once; tiny ones and false alarms ignored"),
         "num_people": Column("int", "people", "median number of faces over the frames that show one"),
         "face_share": Score("0-1", "share of sampled frames with the main face"),
         "face_height": Score("share of shorter side", "median box height of the main face"),
@@ -74,8 +76,7 @@ class Faces(Stage):
         frames = clip.frames(self.sees[0])
         found = [self.detector.detect(image) for image in frames.images]
         tracks = link_faces(found, frames.times, self.config.max_jump, self.config.max_gap_s)
-        longest = max((len(t) for t in tracks), default=0)
-        tracks = [t for t in tracks if len(t) >= min(2, longest)]
+        tracks = _believed(tracks, len(frames))
         counts = self._counts(found, tracks)
         main = _main_face(found, tracks)
 
@@ -121,6 +122,14 @@ class Faces(Stage):
             if len(heights):
                 counts[i] = (heights >= self.config.min_relative_height * heights.max()).sum()
         return counts
+
+
+def _believed(tracks: Sequence[dict[int, int]], count: int) -> list[dict[int, int]]:
+    """The tracks that are no false alarms, of `count` frames."""
+    longest = max((len(track) for track in tracks), default=0)
+    believed = [track for track in tracks if len(track) >= min(2, longest)]
+    lonely = {0, count - 1}.difference(*believed)
+    return believed + [track for track in tracks if track not in believed and lonely.intersection(track)]
 
 
 def link_faces(

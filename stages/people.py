@@ -57,6 +57,7 @@ class People(Stage):
             1.6, ge=0.5, description="how far around a face's middle hands are looked for, face heights"
         )
 
+    version: ClassVar[int] = 2
     writes: ClassVar[Mapping[str, Column | Array]] = {
         "people_tracked": Column("int", "people", "people followed through the clip, 0 to 2"),
         "people_aspect": Column("float", "ratio", "width by height of the picture the points are shares of"),
@@ -91,7 +92,7 @@ class People(Stage):
         times, images = frames.times, frames.images
         height, width = images[0].shape[:2]
         step = max(1, round(self.config.face_every_s * self.config.fps))
-        picked = list(range(0, len(images), step))
+        picked = sorted({*range(0, len(images), step), len(images) - 1})
         tracks = self._people([self.detector.detect(images[i]) for i in picked], times[picked])
         points = np.full(
             (len(images), max(1, len(tracks)), NUM_KEYPOINTS, 3), (np.nan, np.nan, 0), np.float32

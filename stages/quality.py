@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -40,6 +40,7 @@ class Quality(Stage):
         brisque_every_s: float = Field(5.0, gt=0, description="one frame in this many seconds is rated, s")
         brisque_frames: int = Field(4, ge=1, description="frames rated at most")
 
+    version: ClassVar[int] = 2
     reads = ("face_times", "face_boxes")
     writes = {
         "luminance": Score("0-255", "mean BT.601 luma over pixels and sampled frames"),
@@ -54,7 +55,9 @@ class Quality(Stage):
         ),
         "brisque": Score("0-100", "BRISQUE, median over few frames; lower is better"),
         "letterbox_share": Score("0-1", "share of the frame under black bars on two opposite sides"),
-        "frozen_share": Score("0-1", "share of neighbouring sampled frames that are the same picture"),
+        "frozen_share": Score(
+            "0-1", "share of time between neighbouring sampled frames that are the same picture"
+        ),
         "bitrate_per_pixel": Score("bit", "video bits per pixel of the coded frames; null when unknown"),
         "image_quality": Column("string", "", "the implementation that gave `brisque`"),
     }
@@ -86,7 +89,7 @@ class Quality(Stage):
             "blur_face": float(np.median([_sharpness(face) for face in faces])) if faces else None,
             "brisque": self._brisque(frames.times, frames.images),
             "letterbox_share": letterbox(luma),
-            "frozen_share": frozen(luma),
+            "frozen_share": frozen(luma, frames.times),
             "bitrate_per_pixel": _bitrate(clip),
             "image_quality": self.image_quality.id,
         }
@@ -152,11 +155,19 @@ def letterbox(luma: Sequence[Image]) -> float:
     return 1 - inside
 
 
-def frozen(luma: Sequence[Image]) -> float | None:
-    """Share of neighbouring frames, 0-1, alike to a grey level in every 1/32 x 1/32; None for one frame."""
+def frozen(luma: Sequence[Image], times: npt.NDArray[np.float64]) -> float | None:
+    """Share of time, 0-1, between neighbouring frames alike to a grey level in every 1/32 x 1/32.
+
+    Args:
+        luma: frames, uint8 [H, W] each.
+        times: of the frames, ascending, s.
+
+    Returns:
+        None for one frame.
+    """
     small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).astype(np.int16) for image in luma]
     same = [int(np.abs(a - b).max()) <= 1 for a, b in pairwise(small)]
-    return float(np.mean(same)) if same else None
+    return float(np.average(same, weights=np.diff(times))) if same else None
 
 
 def _bitrate(clip: Clip) -> float | None:

@@ -11,25 +11,32 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scenedetect import AdaptiveDetector, FrameTimecode
 
 from media.requests import Frames
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
 
 SAME_TIME = 1e-9  # s
+NEIGHBOURS = 2  # frames to each side that a change is compared with, as in PySceneDetect
+OVEREXPOSED = 250  # 0-255
+LEFT = 0.2  # least share of a picture that says something of its structure
+REACH = 0.1  # of a picture's sides: how far a knock moves it from one frame to the next
 Image = npt.NDArray[Any]  # uint8, [H, W] or [H, W, 3]
 
 
 class Shots(Stage):
     """Cuts and fades of a clip, on the first pictures of a new shot.
 
-    PySceneDetect's AdaptiveDetector proposes a cut where a frame changes far more than its
+    As in PySceneDetect's AdaptiveDetector a cut is proposed where a frame changes far more than its
     neighbours do, which fast motion and camera moves do not. Its usual floor of 15 misses jump cuts
     of one scene, so the floor is lower here and each proposal is confirmed by structure: the
     correlation of luma ignores exposure, and pictures that come back after a moment (a flash) are
-    no cut. The first two and last two frames cannot be judged: a stray frame there is no shot.
-    Slow dissolves between two pictures are not found.
+    no cut.
+
+    A single stray frame at the start or the end is a shot too. There a change has neighbours on one side
+    alone, and a flash or a knock could not be seen to pass: the pictures must differ wherever one is moved
+    to. So jump cuts within one framing are missed there. Slow dissolves are not found. A clip that begins
+    or ends blank (black) has a fade there, and no cut; its shots are what lies between.
     """
 
     class Config(StageConfig):
@@ -47,6 +54,12 @@ class Shots(Stage):
         min_structure: float = Field(
             0.08, ge=0, le=1, description="least 1 - correlation of luma across a cut"
         )
+        min_end_structure: float = Field(
+            0.21,
+            ge=0,
+            le=1,
+            description="the same at the first and last two frames, wherever one picture is moved to",
+        )
         flash_s: float = Field(
             0.4, ge=0, description="a picture that returns within this time was a flash, s"
         )
@@ -55,7 +68,7 @@ class Shots(Stage):
             4.0, ge=0, description="a frame is blank below this deviation of luma, 0-255"
         )
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     writes = {
         "num_cuts": Column(
             "int", "count", "shot changes inside the clip: hard cuts and fades through a blank"
@@ -63,7 +76,7 @@ class Shots(Stage):
         "cut_times": Column("floats", "s", "time of the first frame after each cut, ascending"),
         "shot_starts": Column("floats", "s", "time of the first frame of each shot, ascending"),
         "shot_ends": Column("floats", "s", "end of the last frame of each shot, ascending"),
-        "num_fades": Column("int", "count", "passages through blank (uniform) frames inside the clip"),
+        "num_fades": Column("int", "count", "passages through, from or to blank (uniform) frames"),
         "longest_shot_s": Score("s", "length of the longest shot"),
     }
 
@@ -75,28 +88,30 @@ class Shots(Stage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """Cut times, counts and the longest shot."""
         frames = clip.frames(self.sees[0])
-        film = _Film(frames.times, frames.images)
-        settings = self.config
-        cuts = [i for i in self._proposals(film) if self._is_cut(film, i)]
-        fades = film.blank_runs(settings.blank_std)
-        times = film.times
-        for start, end in fades:
-            seen = any(
-                times[start] - settings.flash_s <= times[i] <= times[end] + settings.flash_s for i in cuts
-            )
-            if not seen and _difference(film.luma(start - 1), film.luma(end)) >= settings.min_structure:
-                cuts.append(end)
-        cut_times = [float(times[i]) for i in sorted(cuts)]
-
-        # A frame lasts as long as frames usually do, also where none follows for a while.
-        period = float(np.median(np.diff(frames.times))) if len(frames) > 1 else 0.0
-        last = [*(np.searchsorted(frames.times, cut_times) - 1), -1]
-        ends = [float(frames.times[i]) + period for i in last]
-        ends = [min(end, cut) for end, cut in zip(ends, [*cut_times, math.inf], strict=True)]
-        starts = [float(frames.times[0]), *cut_times]
+        film = _Film(frames.times, frames.images, self.config.blank_std)
+        times, count = film.times, len(film.times)
+        fades = film.blank_runs()
+        first = fades[0][1] if fades and fades[0][0] == 0 else 0
+        end = fades[-1][0] if fades and fades[-1][1] == count else count
+        # A shot begins with a picture: where it goes blank none does.
+        places = [i for i in self._proposals(film) if first < i < end and not film.blank[i]]
+        cuts = [i for i in places if self._is_cut(film, i, first, end)]
+        for start, stop in fades:
+            if start < first or stop > end:
+                continue
+            near = (times[start] - self.config.flash_s, times[stop] + self.config.flash_s)
+            is_seen = any(near[0] <= times[i] <= near[1] for i in cuts)
+            if (
+                not is_seen
+                and _difference(film.luma(start - 1), film.luma(stop)) >= self.config.min_structure
+            ):
+                cuts.append(stop)
+        cuts.sort()
+        starts = [float(times[i]) for i in (first, *cuts)]
+        ends = [film.end_of_shot(i) for i in (*cuts, end)]
         return {
-            "num_cuts": len(cut_times),
-            "cut_times": cut_times,
+            "num_cuts": len(cuts),
+            "cut_times": starts[1:],
             "shot_starts": starts,
             "shot_ends": ends,
             "num_fades": len(fades),
@@ -105,33 +120,32 @@ class Shots(Stage):
 
     def _proposals(self, film: _Film) -> list[int]:
         """Indices of frames that change far more than their neighbours."""
-        times = film.times
-        if len(times) < 5:
-            return []
-        rate = 1 / float(np.median(np.diff(times)))
-        detector = AdaptiveDetector(
-            adaptive_threshold=self.config.adaptive_threshold,
-            min_scene_len=1,
-            min_content_val=self.config.min_change,
-        )
-        found: list[int] = []
-        for i in range(len(times)):
-            # Counted in frames: the detector keeps no rate, and the source may have none.
-            image = cv2.cvtColor(film.image(i), cv2.COLOR_RGB2BGR)
-            for cut in detector.process_frame(FrameTimecode(i, rate), image):
-                if not found or times[cut.frame_num] - times[found[-1]] >= self.config.min_shot_s:
-                    found.append(cut.frame_num)
+        settings, found = self.config, list[int]()
+        changes = film.changes()
+        for i, change in enumerate(changes):
+            near = [*changes[max(0, i - NEIGHBOURS) : i], *changes[i + 1 : i + 1 + NEIGHBOURS]]
+            if not near or change < max(settings.min_change, settings.adaptive_threshold * np.mean(near)):
+                continue
+            if not found or film.times[i + 1] - film.times[found[-1]] >= settings.min_shot_s:
+                found.append(i + 1)
         return found
 
-    def _is_cut(self, film: _Film, cut: int) -> bool:
-        """Whether the structure changes at `cut` and no picture from before it comes back soon."""
+    def _is_cut(self, film: _Film, cut: int, first: int, end: int) -> bool:
+        """Whether the structure changes at `cut` and no picture from before it comes back soon.
+
+        first, end: of the frames that are not blank at the ends.
+        """
         change = _difference(film.luma(cut - 1), film.luma(cut))
         if change < self.config.min_structure:
             return False
-        first, end = film.around(cut, self.config.flash_s)
-        before = [film.luma(i) for i in range(first, cut)]
-        after = [film.luma(i) for i in range(cut, end)]
-        return min(_difference(a, b) for a in before for b in after) >= 0.4 * change if before else True
+        if min(cut - first, end - cut) <= NEIGHBOURS:
+            moved = _moved_difference(film.luma(cut - 1), film.luma(cut))
+            if moved < self.config.min_end_structure:
+                return False
+        start, stop = film.around(cut, self.config.flash_s)
+        before = [film.luma(i) for i in range(max(start, first), cut)]
+        after = [film.luma(i) for i in range(cut, min(stop, end))]
+        return min((_difference(a, b) for a in before for b in after), default=change) >= 0.4 * change
 
 
 class _Film:
@@ -141,11 +155,12 @@ class _Film:
     in 0.15 s), so that a slide show keeps its neighbours.
 
     times: of the frames left, s.
+    blank: which of them are uniform.
     """
 
-    def __init__(self, times: npt.NDArray[np.float64], images: Sequence[Image]) -> None:
-        self._images = images
-        self._kept, self._spread = [0], []
+    def __init__(self, times: npt.NDArray[np.float64], images: Sequence[Image], blank_std: float) -> None:
+        self._all_times, self._images = times, images
+        self._kept, spread = [0], []
         last = images[0]
         for i, image in enumerate(images):
             if i:
@@ -154,12 +169,18 @@ class _Film:
                     continue
                 self._kept.append(i)
                 last = image
-            self._spread.append(float(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).std()))
+            spread.append(float(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).std()))
         self.times = times[self._kept]
+        self.blank = np.array(spread) < blank_std
 
     def image(self, index: int) -> Image:
         """A frame, uint8 [H, W, 3]."""
         return self._images[self._kept[index]]
+
+    def changes(self) -> list[float]:
+        """Mean absolute change of hue, saturation and value to each frame from the one before, 0-255."""
+        colours = [cv2.cvtColor(self.image(i), cv2.COLOR_RGB2HSV) for i in range(len(self.times))]
+        return [cv2.norm(a, b, cv2.NORM_L1) / a.size for a, b in pairwise(colours)]
 
     def luma(self, index: int) -> Image:
         """A frame's luma, uint8 [H, W]."""
@@ -171,22 +192,51 @@ class _Film:
         end = np.searchsorted(self.times, self.times[index] + reach + SAME_TIME, side="right")
         return int(first), int(end)
 
-    def blank_runs(self, limit: float) -> list[tuple[int, int]]:
-        """Runs [first, end) of uniform frames that have pictures on both sides."""
-        blank = np.array(self._spread) < limit
-        steps = np.flatnonzero(np.diff(np.concatenate([[False], blank, [False]]).astype(np.int8)))
-        runs = steps.reshape(-1, 2).tolist()
-        return [(start, end) for start, end in runs if start > 0 and end < len(blank)]
+    def blank_runs(self) -> list[tuple[int, int]]:
+        """Runs [first, end) of uniform frames; none where all are."""
+        if self.blank.all():
+            return []
+        steps = np.flatnonzero(np.diff(np.concatenate([[False], self.blank, [False]]).astype(np.int8)))
+        return [(start, end) for start, end in steps.reshape(-1, 2).tolist()]
+
+    def end_of_shot(self, end: int) -> float:
+        """When the last picture before frame `end` that is not blank goes, s.
+
+        A frame lasts as long as frames usually do, also where none follows for a while.
+        """
+        while end > 1 and self.blank[end - 1]:
+            end -= 1
+        place = len(self._all_times) if end == len(self.times) else self._kept[end]
+        period = float(np.median(np.diff(self._all_times))) if len(self._all_times) > 1 else 0.0
+        following = self._all_times[place] if place < len(self._all_times) else math.inf
+        return min(float(self._all_times[place - 1]) + period, float(following))
 
 
 def _difference(first: Image, second: Image) -> float:
-    """1 - Pearson correlation of two pictures of one size, 0-2: blind to exposure; 1 beside a uniform one."""
-    a = first.astype(np.float32).ravel()
-    b = second.astype(np.float32).ravel()
+    """1 - Pearson correlation of two pictures of one size, 0-2: blind to exposure; 1 beside a uniform one.
+
+    Where either is overexposed nothing is compared, unless that is nearly everywhere.
+    """
+    a, b = first.astype(np.float32).ravel(), second.astype(np.float32).ravel()
+    both = np.maximum(a, b) < OVEREXPOSED
+    if both.mean() > LEFT:
+        a, b = a[both], b[both]
     a -= a.mean()
     b -= b.mean()
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
     return 1 - float(a @ b) / norm if norm > a.size else 1.0
+
+
+def _moved_difference(first: Image, second: Image) -> float:
+    """The least difference of two pictures of one size when one is moved by up to a tenth of its sides."""
+    height, width = first.shape
+    high, wide = round(REACH * height), round(REACH * width)
+    inner = first[high : height - high, wide : width - wide]
+    return min(
+        _difference(inner, second[y : y + inner.shape[0], x : x + inner.shape[1]])
+        for y in range(2 * high + 1)
+        for x in range(2 * wide + 1)
+    )
 
 
 def split(

@@ -29,8 +29,8 @@ class Speech(Stage):
     """Single speaker and sound level (InterAvatar B.2: single-speaker extraction, Plaquet & Bredin 2023).
 
     Levels are dB relative to a full-scale square wave: RMS 1.0 is 0 dBFS. All shares of the clip are of
-    its video: sound after the last picture is not heard. The number of speakers is the diarizer's where
-    the voice detector hears speech; singing and speech in a film's background count as speech too.
+    its video: sound after the last picture has gone is not heard. The number of speakers is the diarizer's
+    where the voice detector hears speech; singing and speech in a film's background count as speech too.
     """
 
     class Config(StageConfig):
@@ -48,6 +48,7 @@ class Speech(Stage):
             0.3, gt=0, description="pauses in all that a noise level is read from, seconds"
         )
 
+    version: ClassVar[int] = 2
     writes: ClassVar[Mapping[str, Column | Array]] = {
         "audio_silent": Column("bool", "", "the track is silence throughout; null without a track"),
         "loudness_dbfs": Score(
@@ -98,9 +99,8 @@ class Speech(Stage):
         if samples is None or not len(samples):
             return out
         rate = self.config.rate
-        times = clip.media.frame_times
         # A clip of one picture has no duration of its own.
-        seconds = float(times[-1]) if len(times) and times[-1] > 0 else len(samples) / rate
+        seconds = clip.media.end_s or len(samples) / rate
         samples = samples[: max(1, round(seconds * rate))]
         out |= {
             "audio_silent": _loudest(samples, rate) <= self.config.silence_dbfs,

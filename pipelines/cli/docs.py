@@ -217,6 +217,8 @@ def _sees(stage: Stage) -> str:
 
 def _seen(request: Request) -> str:
     match request:
+        case Frames(0, side):
+            return f"the first frame, short side {side} px"
         case Frames(fps, side):
             return f"frames at {'every frame' if fps is None else f'{fps:g}/s'}, short side {side} px"
         case Audio(rate):

@@ -204,9 +204,9 @@ def test_a_clip_is_made_of_an_added_type(hug: Vocabulary) -> None:
 
 # Of stages that read nothing computed, seed 0, with the paper's eleven.
 PAPERS = {
-    "interaction": "a7761e685a8ae093",
-    "reactions": "c3f0a99a63254ead",
-    "touch_point": "81247fdbad956dd1",
+    "interaction": "afba9b0c9d60e89f",
+    "reactions": "0af63aecb8c6fa07",
+    "touch_point": "380bf44f5e1ac951",
     "synthesise": "98c83dc65fc1a2ed",
     "contacts": "3556d13cef3b3d7c",
 }
@@ -226,7 +226,7 @@ def test_the_papers_types_leave_every_fingerprint_as_it_is(tmp_path: Path) -> No
     (tmp_path / "verbs.yaml").write_text("types: {poked: aggressive}\nverbs: {poked: prod}\n")
     assert fingerprints(VOCABULARY) == fingerprints(load_vocabulary(str(tmp_path / "verbs.yaml"))) == PAPERS
     in_any_order = Reactions.Config(types=("punched", "kissed"))
-    assert fingerprint(Reactions(Noting(), config=in_any_order), {}, 0) == "7729e53edb732e02"
+    assert fingerprint(Reactions(Noting(), config=in_any_order), {}, 0) == "0313a3ef5673a10a"
 
 
 @pytest.mark.parametrize(

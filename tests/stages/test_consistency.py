@@ -53,6 +53,15 @@ def test_neighbours_are_compared():
     assert set(found) == set(Consistency.writes)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_first_and_the_last_face_are_compared_whichever_is_drawn(seed: int) -> None:
+    stage, clip = clip_of([80, 0, 0, 0, 0, 0, 0, 0, 60], [True] * 9, seed)
+    stage = Consistency(stage.image_embedder, stage.face_embedder)  # faces 2 s apart
+    found = stage.score(clip)
+    assert found["identity_consistency_min"] == pytest.approx(cosine(80), abs=1e-5)
+    assert found["temporal_consistency_min"] == pytest.approx(cosine(80), abs=1e-5)
+
+
 def test_random_face_is_seeded_and_one_with_a_face():
     drawn = set()
     for seed in range(20):

@@ -74,6 +74,15 @@ def test_a_face_of_one_frame_and_a_tiny_one_are_not_counted() -> None:
     assert scores([[face(0.5), face(0.85)] for _ in range(6)])["num_people_max"] == 2
 
 
+def test_a_face_that_is_all_that_an_end_shows_is_believed() -> None:
+    out = scores([[face(0.2)], [face(0.2)], [face(0.2)], [face(0.8)]])
+    assert out["face_share"] == 1 and out["face_boxes"][3, 0] > 0.5
+    out = scores([[face(0.8)], [face(0.2)], [face(0.2)], []])
+    assert out["face_share"] == 0.75 and out["face_boxes"][0, 0] > 0.5
+    out = scores([[face(0.2)], [face(0.2)], [face(0.2)], [face(0.2), face(0.8)]])  # beside another it is not
+    assert out["num_people_max"] == 1
+
+
 def test_main_face_is_followed_across_a_cut_and_missing_frames_are_nan() -> None:
     out = scores([[face(0.2)], [face(0.2)], [], [face(0.2)], [face(0.8)], [face(0.8)]])
     assert np.isnan(out["face_boxes"][2]).all()

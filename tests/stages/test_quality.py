@@ -113,8 +113,9 @@ def test_letterbox(photo):
 def test_frozen(photo):
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     other = np.roll(grey, 5, axis=1)
-    assert frozen([grey]) is None
-    assert frozen([grey, grey, other]) == 0.5
+    assert frozen([grey], np.array([0.0])) is None
+    assert frozen([grey, grey, other], np.array([0, 0.5, 1])) == 0.5
+    assert frozen([other, grey, grey], np.array([0, 0.75, 1])) == 0.25  # of the time, not of the frames
 
 
 def test_real_clips(stage, samples, decode_clip):

@@ -108,6 +108,48 @@ def test_fade_through_black_is_one_cut_and_one_fade():
     assert 1.4 < found["cut_times"][0] < 2.4
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("at_start", [False, True])
+def test_a_shot_of_few_frames_at_an_end_is_found(length: int, at_start: bool) -> None:
+    main, short = (
+        [noisy(texture(1), i) for i in range(60 - length)],
+        [noisy(texture(2), i) for i in range(length)],
+    )
+    found = score(short + main if at_start else main + short)
+    assert found["cut_times"] == pytest.approx([length / 25 if at_start else 2.4 - length / 25])
+    assert found["num_fades"] == 0
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("at_start", [False, True])
+def test_a_flash_or_a_knock_at_an_end_is_no_cut(length: int, at_start: bool) -> None:
+    wide = texture(3, width=56, height=30)
+    still, moved = wide[:27, 4:52], wide[2:29, 6:54]
+    bright = np.clip(still.astype(int) + 110, 0, 255).astype(np.uint8)
+    for other in (moved, bright):
+        images = [noisy(still, i) for i in range(60 - length)] + [noisy(other, i) for i in range(length)]
+        assert score(images[::-1] if at_start else images)["num_cuts"] == 0
+
+
+@pytest.mark.parametrize("black", [1, 5])
+def test_black_ends_are_fades_and_belong_to_no_shot(black: int) -> None:
+    picture = [noisy(texture(4), i) for i in range(50)]
+    dark = [np.zeros_like(picture[0])] * black
+    found = score(dark + picture + dark)
+    assert (found["num_cuts"], found["num_fades"]) == (0, 2)
+    assert found["shot_starts"] == pytest.approx([black / 25])
+    assert found["shot_ends"] == pytest.approx([2 + black / 25])
+    assert score(dark * 20)["num_fades"] == 0  # nothing fades
+
+
+def test_a_shot_ends_before_the_black_that_follows_it() -> None:
+    first, second = ([noisy(texture(n), i) for i in range(25)] for n in (5, 6))
+    found = score(first + [np.zeros_like(first[0])] * 20 + second)
+    assert (found["num_cuts"], found["num_fades"]) == (1, 1)
+    assert found["shot_starts"] == pytest.approx([0, 1.8])
+    assert found["shot_ends"] == pytest.approx([1.0, 2.8])
+
+
 def test_short_clip_has_no_cut():
     assert score([texture(i) for i in range(3)])["num_cuts"] == 0
     assert score([texture(1)])["longest_shot_s"] == 0.0

@@ -30,7 +30,7 @@ def load(path: Path) -> np.ndarray:
 
 def clip_of(sound: np.ndarray | None, seconds: float | None = None) -> Clip:
     length = seconds or (1.0 if sound is None else len(sound) / RATE)
-    times = np.linspace(0, length, round(length * 25) + 1)
+    times = np.arange(round(length * 25)) / 25
     return Clip(row={}, decoded=Decoded(audio={Audio(): sound}, frame_times=times))
 
 

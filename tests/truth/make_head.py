@@ -1,8 +1,8 @@
 """Heads turned by known angles, and clips that hold together or do not.
 
 Pictures: portraits of the samples on a turntable (`tests/truth/turntable.py`), -90 to 90 degrees. Claims:
-`head_yaw` in degrees with the sign of `stages.head.Head`, and `head_profile_share`, yes from 75 degrees, no to
-45.
+`head_yaw` in degrees with the sign of `stages.head.Head`, and `head_profile_share`, yes from 75 degrees, no
+to 45.
 
 Clips of 3 s, claim `points_lost`, yes or no. Not lost (steady): real clips, the same closer, and
 turntable heads that swing 55 degrees to both sides at up to 140 degrees a second. Broken: the same clips with
