@@ -1,8 +1,8 @@
 """Talking heads whose sound is moved, swapped or left, at other rates, and with a head that moves strongly.
 
-Claims: `av_offset_s` in seconds, how much later the sound is than the picture, and `lip_sync_confidence`, yes or
-no. What the clips of the samples themselves are off is labelled by eye (tests/truth/labels/sync.csv), and what is
-made here adds to it. A crop of a talking head follows a smooth random path with zoom and roll.
+Claims: `av_offset_s` in seconds, how much later the sound is than the picture, and `lip_sync_confidence`, yes
+or no. What the clips of the samples themselves are off is labelled by eye (tests/truth/labels/sync.csv), and
+what is made here adds to it. A crop of a talking head follows a smooth random path with zoom and roll.
 
 `python -m tests.truth.make_sync SAMPLES FOLDER` writes 137 clips in five minutes.
 """
