@@ -12,7 +12,7 @@ from pipelines.validate.labels import Label, LabelError
 from prompts.vocabulary import REGIONS
 
 Row = Mapping[str, Any]
-Outcome = Literal["right", "wrong", "missed", "unanswered"]
+Outcome = Literal["right", "wrong", "missed", "unanswered", "measured"]
 YES, NO = ("yes", "true"), ("no", "false")
 # A point within this of the labelled one is right, in heights of the face: a palm is half a face long.
 POINT_TOLERANCE = {
@@ -30,7 +30,8 @@ class Judged:
     Attributes:
         label: the label.
         group: what is true, where a claim has several words or regions; "" otherwise.
-        outcome: right or wrong; missed: there is something and nothing is claimed; unanswered: null.
+        outcome: right or wrong; missed: there is something and nothing is claimed; unanswered: null;
+            measured: a number that no tolerance makes right or wrong.
         said: the answer, for people.
         said_group: the word or region that is claimed, as `group`.
         is_claim: the manifest claims that there is something.
@@ -90,12 +91,15 @@ def _column(label: Label, row: Row, said: Any) -> Judged:
         if said is None or isinstance(said, bool):
             return _yes_or_no(label, row, said)
         # A score is judged by how it orders labels, not each by itself.
-        return Judged(label, "", "right", f"{said:.3g}", is_there=_is_yes(label), score=float(said), row=row)
+        there = _is_yes(label)
+        return Judged(label, "", "measured", f"{said:.3g}", is_there=there, score=float(said), row=row)
     if said is None:
         return Judged(label, _group(label), "unanswered", "null", is_there=True, row=row)
     if isinstance(said, int | float):
         error = float(said) - _as_number(label)
-        is_right = label.tolerance is None or abs(error) <= label.tolerance
+        if label.tolerance is None:
+            return Judged(label, "", "measured", f"{said:.3g}", error=error, row=row)
+        is_right = abs(error) <= label.tolerance
         return _answer(label, "", is_right, f"{said:.3g}", "", error, row)
     is_right = str(said) in label.values
     group = str(said) if is_right else _group(label)

@@ -18,7 +18,7 @@ SEED = 0
 Table = npt.NDArray[np.void]
 _FIELDS = np.dtype(
     [
-        *((name, np.bool_) for name in ("right", "claim", "there")),
+        *((name, np.bool_) for name in ("right", "unanswered", "measured", "claim", "there")),
         *((name, np.float64) for name in ("error", "score", "said_s", "true_s", "shared_s")),
     ]
 )
@@ -73,7 +73,8 @@ def _table(judged: Sequence[Judged], group: str) -> Table:
         score = np.nan if one.score is None else one.score
         claim = one.is_claim and group in ("", one.said_group)
         there = one.is_there and group in ("", one.group)
-        table[i] = (one.outcome == "right", claim, there, error, score, one.said_s, one.true_s, one.shared_s)
+        which = tuple(one.outcome == name for name in ("right", "unanswered", "measured"))
+        table[i] = (*which, claim, there, error, score, one.said_s, one.true_s, one.shared_s)
     return table
 
 
@@ -110,6 +111,7 @@ METRICS: dict[str, tuple[str, Callable[[Table], float]]] = {
         "share of labels that are answered right; null is not right",
         lambda t: _share(t["right"], np.ones(len(t), bool)),
     ),
+    "unanswered": ("share of labels whose answer is null", lambda t: float(t["unanswered"].mean())),
     "precision": ("share of what is claimed that is right", lambda t: _share(t["right"], t["claim"])),
     "recall": ("share of what is there that is claimed right", lambda t: _share(t["right"], t["there"])),
     "false_alarms": ("share of what is not there that is claimed", lambda t: _share(t["claim"], ~t["there"])),
@@ -123,7 +125,9 @@ METRICS: dict[str, tuple[str, Callable[[Table], float]]] = {
     "bias": ("median of the error", _of_errors(lambda e: float(np.median(e)))),
     "roc_area": ("how often the score is higher where the label says yes, 0.5 is chance", _roc_area),
 }
-_SCORES = ("roc_area",)
+_OF_SCORES = ("roc_area", "unanswered")
+# Of numbers that no tolerance makes right or wrong.
+_OF_NUMBERS = ("median_error", "p90_error", "bias", "unanswered")
 
 
 def measure(judged: Iterable[Judged]) -> list[Measure]:
@@ -141,7 +145,9 @@ def measure(judged: Iterable[Judged]) -> list[Measure]:
 
 def _measures(claim: str, group: str, judged: list[Judged]) -> list[Measure]:
     table = _table(judged, group)
-    is_score = bool(np.isfinite(table["score"]).any())
+    fitting = set(METRICS) - {"accuracy" if group else ""}
+    if table["measured"].any():
+        fitting = set(_OF_SCORES if np.isfinite(table["score"]).any() else _OF_NUMBERS)
     places: dict[str, list[int]] = defaultdict(list)
     for i, one in enumerate(judged):
         places[one.label.source or one.label.media].append(i)
@@ -154,7 +160,7 @@ def _measures(claim: str, group: str, judged: list[Judged]) -> list[Measure]:
     out = []
     for name, (_, compute) in METRICS.items():
         value = compute(table)
-        if not np.isfinite(value) or (name in _SCORES) != is_score or (group and name == "accuracy"):
+        if not np.isfinite(value) or name not in fitting or (name == "unanswered" and value == 0):
             continue
         again = np.array([compute(table[chosen]) for chosen in drawn])
         low, high = np.percentile(again[np.isfinite(again)], (2.5, 97.5))

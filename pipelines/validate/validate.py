@@ -101,7 +101,7 @@ def _shared_out(labels: Sequence[Label], rows: Sequence[Row]) -> list[tuple[Row,
 def wrong_first(judged: Sequence[Judged]) -> list[Judged]:
     """What is not right, by claim; wrong answers before missing ones, those furthest off first."""
     order = {"wrong": 0, "missed": 1, "unanswered": 2}
-    bad = [one for one in judged if one.outcome != "right"]
+    bad = [one for one in judged if one.outcome in order]
     return sorted(bad, key=lambda x: (x.label.claim, order[x.outcome], -abs(x.error or 0.0)))
 
 

@@ -107,11 +107,12 @@ def test_words(run: Path) -> None:
     truth = ("photo", "painting", "painting", "animal")
     measures = found(run, [label(run, i, "kind", value) for i, value in enumerate(truth)]).measures
     # Right: 0 and 2. Claimed: 0, 1, 2; the null of 3 is no claim, but no right answer either.
-    assert numbers(measures) == {"accuracy": 0.5, "precision": pytest.approx(2 / 3), "recall": 0.5}
+    share = {"accuracy": 0.5, "precision": pytest.approx(2 / 3), "recall": 0.5, "unanswered": 0.25}
+    assert numbers(measures) == share
     assert numbers(measures, "painting") == {"precision": 1.0, "recall": 0.5}
     photo = numbers(measures, "photo")  # 1 is called one and is none
     assert photo["precision"] == 0.5 and photo["recall"] == 1.0 and photo["false_alarms"] == 1.0
-    assert numbers(measures, "animal") == {"recall": 0.0}
+    assert numbers(measures, "animal") == {"recall": 0.0, "unanswered": 1.0}
 
 
 def test_several_words_may_be_right(run: Path) -> None:
@@ -128,10 +129,14 @@ def test_numbers_have_errors(run: Path) -> None:
         "accuracy": 0.5,
         "precision": pytest.approx(2 / 3),
         "recall": 0.5,
+        "unanswered": 0.25,
         "median_error": 10.0,
         "p90_error": pytest.approx(18.0),
         "bias": -2.0,
     }
+    bare = found(run, [label(run, i, "yaw", v) for i, v in enumerate(("12", "5", "0"))])
+    assert [x.outcome for x in bare.judged] == ["measured", "measured", "unanswered"]
+    assert set(numbers(bare.measures)) == {"median_error", "p90_error", "bias", "unanswered"}
 
 
 def test_yes_or_no_of_a_column_and_of_a_rule(run: Path) -> None:
@@ -140,6 +145,7 @@ def test_yes_or_no_of_a_column_and_of_a_rule(run: Path) -> None:
     ).measures
     assert numbers(measures) == {
         "accuracy": 0.25,
+        "unanswered": 0.25,
         "precision": 0.5,
         "recall": 0.5,
         "false_alarms": 0.5,
@@ -195,6 +201,7 @@ def test_touches_are_counted_by_clips_and_by_seconds(run: Path) -> None:
         "precision": 0.5,
         "recall": 0.5,
         "false_alarms": 0.5,
+        "unanswered": 0.25,
         "precision_s": pytest.approx(1 / 3),  # one second of the two and one that are claimed
         "recall_s": pytest.approx(1 / 3),
     }
@@ -243,7 +250,7 @@ def test_area_under_the_curve_is_scikit_learns() -> None:
     rng = np.random.default_rng(3)
     scores, truth = rng.integers(0, 6, 80).astype(float), rng.random(80) < 0.4
     judged = [
-        Judged(Label(str(i), "s", "yes"), "", "right", "", is_there=bool(t), score=float(s))
+        Judged(Label(str(i), "s", "yes"), "", "measured", "", is_there=bool(t), score=float(s))
         for i, (s, t) in enumerate(zip(scores, truth, strict=True))
     ]
     (area,) = measure(judged)
