@@ -23,6 +23,7 @@ from pipelines.requests import load_profile, profile_roles
 from pipelines.review.report import write_report
 from pipelines.talking_head import TalkingHeadSettings, talking_head
 from tests.support.clips import ffmpeg
+from tests.truth.floors import holds_floors
 
 # The first test waits for the run over everything, which takes minutes where cores are busy.
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -62,6 +63,7 @@ def test_verdicts_agree_with_people(everything: Path, samples: Path) -> None:
     }
     assert len(wrong) <= 2, wrong
     assert rows["keep"].sum() >= 7
+    holds_floors(everything, ("verdicts", "sync", "head"), "talking_head", samples)
 
 
 def test_scores_are_there_and_in_range(everything: Path) -> None:

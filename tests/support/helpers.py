@@ -64,7 +64,7 @@ def make_run(
 
 def linked(folder: Path, files: list[Path]) -> Path:
     """A new folder with links to these files."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for file in files:
         (folder / file.name).symlink_to(file)
     return folder
