@@ -60,7 +60,7 @@ def test_settings_are_the_pipelines(clip: Path) -> None:
 
 def test_a_stage_of_ones_own_reads_from_ours(clip: Path) -> None:
     scores = ia.score(Brightness, clip, columns={"brightness_goal": 100.0})
-    assert scores["profile"].shape == (4,)
+    assert scores["profile"].shape == (5,)  # at 0, 0.5, 1, 1.5 s, and the last frame
     assert scores["brightness"] == pytest.approx(scores["profile"].mean() - 100)
 
 
