@@ -39,19 +39,19 @@ FEATURES: Final[Mapping[str, Callable[[Approach, Sight], float]]] = {
 UNKNOWN: Final = -0.5
 # Mean, scale and weight of each, and the bias.
 WEIGHTS: Final[Mapping[str, tuple[float, float, float]]] = {
-    "again": (0.744, 0.333, 0.829),
-    "stands_out": (1.537, 0.708, 0.649),
-    "on_body": (-0.219, 0.772, 0.642),
-    "still": (-0.908, 0.466, 0.235),
-    "slow": (-0.102, 0.201, 1.437),
-    "steady": (-0.009, 0.038, 0.501),
-    "not_large": (-0.004, 0.020, 0.249),
-    "back": (0.774, 0.304, 1.192),
-    "apart": (-0.140, 0.265, 1.334),
-    "open": (0.798, 0.198, 1.583),
-    "body": (-0.402, 0.490, 1.341),
+    "again": (0.729, 0.346, 0.882),
+    "stands_out": (1.530, 0.727, 0.323),
+    "on_body": (-0.290, 0.893, 0.642),
+    "still": (-0.916, 0.481, 0.158),
+    "slow": (-0.112, 0.217, 1.096),
+    "steady": (-0.010, 0.037, 0.353),
+    "not_large": (-0.004, 0.019, 0.164),
+    "back": (0.768, 0.313, 0.904),
+    "apart": (-0.124, 0.253, 1.012),
+    "open": (0.800, 0.193, 1.319),
+    "body": (-0.409, 0.492, 1.004),
 }
-BIAS: Final = 1.252
+BIAS: Final = 0.658
 
 DOUBTS: Final = {
     "again": "further looks find no hand there",

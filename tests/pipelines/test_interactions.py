@@ -82,8 +82,11 @@ def test_touch_is_found_where_the_labels_say(real: Path) -> None:
 
 def test_talking_and_signing_are_no_touch(real: Path) -> None:
     rows = rows_of(real).loc[list(UNTOUCHED)]
-    assert not rows["interaction_found"].any() and rows["interaction_x"].isna().all()
-    assert all("no_interaction" in reasons for reasons in rows["drop_reasons"])
+    assert not rows["interaction_found"].eq(True).any() and rows["interaction_x"].isna().all()
+    for _, row in rows.iterrows():
+        uncertain = pd.notna(row["contact_uncertain"])
+        assert pd.isna(row["interaction_found"]) == uncertain == pd.notna(row["touch_uncertain"])
+        assert ("touch_uncertain" if uncertain else "no_interaction") in row["drop_reasons"]
     assert rows["interaction_prompt"].isna().all()
 
 
