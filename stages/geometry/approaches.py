@@ -92,12 +92,11 @@ class Approach:
     those in which the hand is near and slow; it lasts from the first to the last of them. still_s: how long
     it is near and hardly moves. hand: for each of `resting` its points [N, 21, 2], picture heights;
     touching: which of its six touching points are near, [N, 6].
-    gaps: least distance to each region while it rests, [22]. The rest are shares of the resting frames: found
-    there, a hand that touches its fellow (half where that is not sure), a closed one, one that shows its
-    back, a face that was seen; palm: greatest length, face heights; speed: median, face heights a second;
-    extent: how far it strays from its mean place while it hardly moves (root mean square), face heights;
-    motion: its way over the head by time; travel: how far from its resting place it is seen within two
-    seconds, face heights.
+    gaps: least distance to each region while it rests, [22]; gap: to its own, face heights. motion: its way
+    over the head by time; speed: median, face heights a second. extent: how far it strays from its mean place
+    while it hardly moves (root mean square), palm: its greatest length, face heights. Shares of the resting
+    frames: joined, it touches its fellow (half where that is not sure); back, it shows its back; face, the
+    face was seen. closed: `openness`, its median.
     """
 
     person: int
@@ -117,9 +116,7 @@ class Approach:
     motion: float
     speed: float
     extent: float
-    travel: float
     palm: float
-    found: float
     joined: float
     closed: float
     back: float
@@ -241,9 +238,7 @@ def _rests(
                 motion=_motion(times, np.stack([hands[nearest[t]].place[t] for t in touching]), touching),
                 speed=float(np.median(speed[resting])),
                 extent=float(np.sqrt(places.var(0).sum())),
-                travel=_travel(times, of[0], np.median(places, 0), touching),
                 palm=float((palm_length(points) / face).max()),
-                found=float(np.mean([h.seen[t] for h, t in zip(of, resting, strict=True)])),
                 joined=float(joined[resting].mean()),
                 closed=float(np.median(openness(points))),
                 back=float(np.mean(backs)),
@@ -280,12 +275,6 @@ def _owner(person: Body, hand: Hand, t: int, people: int, arm: float) -> str | N
     if away < arm * float(person.face_height[t]):
         return hand.side
     return hand.side if people == 1 and score == 0 else None
-
-
-def _travel(times: Times, hand: Hand, place: Floats, frames: npt.NDArray[np.intp]) -> float:
-    around = (times >= times[frames[0]] - 2) & (times <= times[frames[-1]] + 2)
-    away = np.linalg.norm(hand.place[around] - place, axis=1)
-    return float(np.nanmax(away)) if np.isfinite(away).any() else 0.0
 
 
 def _speed(times: Times, hand: Hand, same: Sequence[Hand], face_height: Floats) -> Floats:

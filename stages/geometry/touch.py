@@ -85,7 +85,7 @@ def body(times: npt.NDArray[np.float64], keypoints: Floats, aspect: float, max_g
         up=np.asarray(up, np.float32),
         regions=np.asarray(regions, np.float32),
         trunk=_trunk(points, face, up),
-        seen=np.isfinite(keypoints[:, FACE, 0]).all(1),
+        seen=np.asarray(np.isfinite(keypoints[:, FACE, 0]).all(1)),
     )
 
 

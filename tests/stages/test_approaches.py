@@ -98,7 +98,7 @@ def test_a_hand_that_stays_rests() -> None:
     assert out.start_s == pytest.approx(0.5)
     assert out.seconds == pytest.approx(0.8)
     assert out.resting_s == pytest.approx(0.8)
-    assert (out.gap, out.joined, out.found, out.face) == (0, 0, 1, 1)
+    assert (out.gap, out.joined, out.face) == (0, 0, 1)
     assert out.gaps[REGIONS.index("right_face")] <= 0 < out.gaps[REGIONS.index("left_ear")]
     assert out.motion == out.speed == pytest.approx(0, abs=1e-6)
     assert contact_type(out.seconds, out.motion) == "pressed"
@@ -154,7 +154,6 @@ def test_a_hand_lost_meanwhile_is_bridged() -> None:
     points[7:10, k.RIGHT_HAND] = MISSING
     out = at_head(points)
     assert out is not None and out.seconds == pytest.approx(0.8)
-    assert out.found == pytest.approx(5 / 8)
     points[6:12, k.RIGHT_HAND] = MISSING  # 0.7 s: too long to be sure
     assert at_head(points) is None
 

@@ -7,7 +7,7 @@ paper, or darkness. Each lasts 3.2 s. What is claimed: `touch` (the region, and 
 
 Hands and people are in four folds: no clip mixes two, `source` is the fold's name.
 
-`python -m tests.truth.make_touch SAMPLES FOLDER` writes all, some 130 in five minutes.
+`python -m tests.truth.make_touch SAMPLES FOLDER` writes all, some 120 in five minutes.
 """
 
 from __future__ import annotations
