@@ -11,6 +11,7 @@ from stages.artifacts import Anatomy, Artifacts
 from stages.attributes import Attributes
 from stages.audio_features import AudioFeatures
 from stages.caption import Caption
+from stages.clip_start import ClipStart
 from stages.consistency import Consistency
 from stages.contacts import Contacts
 from stages.faces import Faces
@@ -48,6 +49,7 @@ class RealInteractionsSettings(Settings):
     caption: Caption.Config = Caption.Config()
     people_count: PeopleCount.Config = PeopleCount.Config()
     regions: Regions.Config = Regions.Config()
+    clip_start: ClipStart.Config = ClipStart.Config()
     touch_point: TouchPoint.Config = TouchPoint.Config()
 
 
@@ -55,15 +57,17 @@ def real_interactions(models: Roles, settings: RealInteractionsSettings) -> Pipe
     """The pipeline: measurements first, in one decode, then the questions, dearest last."""
     s = settings
     vlm = models.vision_language_model
+    people = People(models.face_detector, models.pose, models.hand_detector, config=s.people)
+    regions = Regions(vlm, models.hair_segmenter, models.person_mask, config=s.regions)
     return Pipeline(
         name="real_interactions",
         stages=[
             Probe(config=s.probe),  # decodable, streams, true rate
             Shots(config=s.shots),  # cuts inside the clip
             Faces(models.face_detector, config=s.faces),  # faces, main face
-            # 133 keypoints of up to two people
-            People(models.face_detector, models.pose, models.hand_detector, config=s.people),
-            Contacts(config=s.contacts),  # hands against regions over time
+            people,  # 133 keypoints of up to two people
+            # hands against regions over time
+            Contacts(models.hand_detector, models.person_mask, people.sees[0], config=s.contacts),
             Quality(models.image_quality, config=s.quality),  # luminance, blur
             Motion(models.point_tracker, models.person_mask, config=s.motion),  # subject, camera
             Consistency(models.image_embedder, models.face_embedder, config=s.consistency),  # time, identity
@@ -73,9 +77,10 @@ def real_interactions(models: Roles, settings: RealInteractionsSettings) -> Pipe
             Caption(vlm, config=s.caption, facts=FACTS),
             PeopleCount(vlm, config=s.people_count),  # at most two
             Interaction(vlm),  # type or none, region of 22, who acts
-            Regions(
-                vlm, models.hair_segmenter, models.person_mask, config=s.regions
-            ),  # points on the first frame
+            regions,  # points on the first frame
+            ClipStart(
+                regions, people.sees[0], config=s.clip_start
+            ),  # a later one, where that hides the region
             TouchPoint(vlm, config=s.touch_point),  # which person, where, the prompt
             Artifacts(vlm),  # §4.3: watermarks, subtitles, distortions
             Anatomy(vlm),

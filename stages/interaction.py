@@ -22,15 +22,17 @@ class Interaction(AskingStage):
     how it moved there.
     """
 
+    version: ClassVar[int] = 2
     reads = (
         "caption",
         "contact_region",
         "contact_seconds",
         "contact_motion",
         "contact_by_other",
+        "contact_uncertain",
     )
     writes: ClassVar[Mapping[str, Column]] = {
-        "interaction_found": Column("bool", "", "somebody in the clip is touched"),
+        "interaction_found": Column("bool", "", "somebody in the clip is touched; null: uncertain"),
         "interaction_type": Column("string", "", "Kind of touch, a word of the vocabulary; null: none."),
         "interaction_group": Column("string", "", "affectionate, gentle, neutral or aggressive."),
         "interaction_region": Column(
@@ -48,7 +50,9 @@ class Interaction(AskingStage):
         return True
 
     def score(self, clip: Clip) -> dict[str, Any]:
-        """Ask; every column but the first and the last is None without a touch."""
+        """Ask; without a touch every column but the first and the last is None, where a hand may touch the
+        first too.
+        """
         types = self.vocabulary.types
         answer = interaction_model(types)
         prompt = self.prompts[0].fill(
@@ -58,8 +62,10 @@ class Interaction(AskingStage):
         )
         said = ask(self.model, prompt, answer, clip.frames(VIDEO), lambda: measured(clip, answer), consistent)
         out: dict[str, Any] = dict.fromkeys(self.writes)
-        out |= {"interaction_found": said.interaction_type != "none", "interaction_by": self.model.name}
-        if said.interaction_type != "none":
+        found = said.interaction_type != "none"
+        unknown = not found and clip["contact_uncertain"] is not None
+        out |= {"interaction_found": None if unknown else found, "interaction_by": self.model.name}
+        if found:
             out |= {
                 "interaction_type": said.interaction_type,
                 "interaction_group": types[said.interaction_type],

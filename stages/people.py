@@ -34,10 +34,11 @@ class People(Stage):
     picture; of two, each in a crop around the way of the face, and a pose whose nose is not at that
     face is thrown away, since the estimator follows whoever is most prominent.
 
-    A body model loses a hand at the face, which is when it matters. So every frame's surroundings of each
-    face, `hands_within` face heights to all sides, are searched for hands. One where a person's hand
-    was found replaces it (it is seen larger); one at a person's wrist completes that person; of the only
-    person in a clip a hand is also theirs while the wrist is outside the picture; what is left is loose.
+    A body model loses a hand at the face, which is when it matters. So in every frame the surroundings of
+    each face, `hands_within` face heights to all sides, and the trunk below it are searched for hands. One
+    where a person's hand was found replaces it (it is seen larger); one at a person's wrist completes that
+    person; of the only person in a clip a hand is also theirs while the wrist is outside the picture; what is
+    left is loose.
     """
 
     class Config(StageConfig):
@@ -160,14 +161,25 @@ class People(Stage):
         for box in boxes[np.isfinite(boxes).all(1)]:
             size = (box[3] - box[1]) * height
             middle = (box[:2] + box[2:]) / 2 * (width, height)
-            low = np.maximum(middle - self.config.hands_within * size, 0).astype(int)
-            high = np.minimum(middle + self.config.hands_within * size, (width, height)).astype(int)
-            found = self.hands.detect(np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]]))
-            for hand, left in zip(found.points, found.left, strict=True):
-                points = np.asarray((hand * (high - low) + low) / (width, height), np.float32)
-                if all(_apart(points, other, width / height) > 0.5 * _size(other) for other, _ in out):
-                    out.append((points, bool(left)))
+            reach = self.config.hands_within * size
+            for centre in (
+                middle,
+                middle + np.array([0, 0.5 * size + reach]),
+            ):  # the head, and the trunk below the chin
+                low = np.maximum(centre - reach, 0).astype(int)
+                high = np.minimum(centre + reach, (width, height)).astype(int)
+                if (high - low < size / 2).any():
+                    continue
+                found = self.hands.detect(np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]]))
+                for hand, left in zip(found.points, found.left, strict=True):
+                    points = np.asarray((hand * (high - low) + low) / (width, height), np.float32)
+                    if all(_apart(points, other, width / height) > 0.5 * _size(other) for other, _ in out):
+                        out.append((points, bool(left)))
         return out
+
+
+# What it sees where nobody set it otherwise; other stages that look at the same frames ask for the same.
+SEEN = Frames(People.Config().fps, People.Config().short_side)
 
 
 def _crop(boxes: Floats, width: int, height: int) -> tuple[int, int, int, int]:

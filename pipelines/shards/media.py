@@ -1,6 +1,7 @@
 """The media of one sample as its shard holds them: H.264 in MP4 without sound, and sound as WAV.
 
-Both begin with the first picture of the clip. The same file gives the same bytes every time.
+Both begin with the first picture of the clip, or with that at `skip_s`. The same file gives the same bytes
+every time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from av.video.frame import VideoFrame
 from media.encoder import Encoder
 from media.files import MediaError
 from media.orientation import orientation_of
-from media.reader import PacketHash, Reader, open_media
+from media.reader import SAME_TIME, PacketHash, Reader, open_media
 from media.requests import Audio
 from media.shown import Size, even, is_hdr
 from media.sound import Mono
@@ -44,6 +45,7 @@ class Wanted:
     content_hash: of the packets the run read (see `media.decode.Decoded`); None: unknown.
     size: width and height of the clip as shown; None: those of its first picture.
     is_uniform: all pictures are stored with one size, and none is interlaced.
+    skip_s: pictures and sound before this are left out, s after the beginning of the range.
     """
 
     start_s: float | None = None
@@ -53,6 +55,7 @@ class Wanted:
     content_hash: str | None = None
     size: Size | None = None
     is_uniform: bool = True
+    skip_s: float = 0.0
 
     @property
     def is_whole(self) -> bool:
@@ -90,7 +93,7 @@ def pack(path: Path, wanted: Wanted) -> Packed:
         MediaError: the file is no clip, or no longer the one that was measured.
         OSError: it cannot be opened.
     """
-    if wanted.is_whole and wanted.rate is None and wanted.is_uniform:
+    if wanted.is_whole and wanted.rate is None and wanted.is_uniform and not wanted.skip_s:
         packed = _copied(path, wanted)
         if packed is not None:
             return packed
@@ -170,20 +173,24 @@ def _encoded(path: Path, wanted: Wanted) -> Packed:
     length = math.inf if wanted.end_s is None else wanted.end_s - start
     with open_media(path) as reader:
         for one in reader.passes(start, wanted.end_s):
-            sound, encoder = _track(reader), None
+            sound, encoder, seen, first_s = _track(reader), None, 0, 0.0
             for frame, time in one:
                 if isinstance(frame, VideoFrame):
+                    seen += 1
+                    if time < wanted.skip_s - SAME_TIME:
+                        continue
+                    first_s = first_s if encoder else max(time, 0.0)
                     encoder = encoder or Encoder(
                         frame, reader.aspect, reader.rate, wanted.rate, CRF, PRESET, wanted.size
                     )
                     encoder.add(frame, max(time, 0.0))
                 elif sound is not None:
                     sound.hear(frame, time)
-        if encoder is None or one.first_s is None:
+        if encoder is None:
             raise MediaError("no video frame can be decoded")
-        _check(encoder.seen, one.hash, wanted)
+        _check(seen, one.hash, wanted)
         mp4 = encoder.finish()
-    packed = _packed(mp4, sound, max(one.first_s, 0.0), encoder.size, length, copied=False)
+    packed = _packed(mp4, sound, first_s, encoder.size, length, copied=False)
     if packed is None:
         raise MediaError(f"{encoder.seen} frame(s) are no clip")
     return packed

@@ -86,6 +86,7 @@ def _pack(sample: Sample) -> Packed:
         size=(row["width"], row["height"]) if row.get("width") and row.get("height") else None,
         frames=None if is_copy else row.get("num_frames"),
         content_hash=None if is_copy else row.get("content_hash"),
+        skip_s=row.get("clip_start_s") or 0.0,
     )
     uri = row["media_uri"] or ""
     if own and not storage.exists(uri):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from backends.bodies.keypoints import FACE, INDEX, LEFT_HAND, RIGHT_HAND
 from prompts.vocabulary import REGIONS
-from stages.geometry.region_points import MIN_HAND_SCORE, region_points
+from stages.geometry.region_points import MIN_HAND_SCORE, MIN_SCORE, region_points
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,6 +27,7 @@ _NOSE: Final = FACE.start + 30
 _TIPS: Final = [4, 8, 12, 16, 20]
 _PALM: Final = [0, 5, 9, 13, 17]
 HAIR: Final = REGIONS.index("hair")
+TRUNK: Final = (REGIONS.index("chest"), REGIONS.index("abdomen"))
 
 # How far a region reaches from its point, face heights: this project's own estimate of body proportions
 # (an eye is a fifth of the face's width, which is three quarters of its height).
@@ -47,7 +48,8 @@ class Body:
     """One person through a clip. T frames; NaN where unknown.
 
     keypoints: [T, 133, 3] with short gaps closed. face_height: [T]. skull: [T, 2]. up: [T, 2], unit, to the
-    top of the head. regions: [T, 22, 2].
+    top of the head. regions: [T, 22, 2]. trunk: [T, 2, 4, 2], corners of chest and abdomen. seen: [T], the
+    face was found in that frame.
     """
 
     keypoints: Floats
@@ -55,6 +57,8 @@ class Body:
     skull: Floats
     up: Floats
     regions: Floats
+    trunk: Floats
+    seen: npt.NDArray[np.bool_]
 
 
 def body(times: npt.NDArray[np.float64], keypoints: Floats, aspect: float, max_gap_s: float) -> Body:
@@ -74,8 +78,32 @@ def body(times: npt.NDArray[np.float64], keypoints: Floats, aspect: float, max_g
     ahead = ((xy[:, _NOSE] - ears) * side).sum(1)
     level = ((brows - ears) * up).sum(1)
     skull = ears - _BEHIND * ahead[:, None] * side + level[:, None] * up
-    floats = [np.asarray(v, np.float32) for v in (points, face, skull, up, regions)]
-    return Body(*floats)
+    return Body(
+        keypoints=np.asarray(points, np.float32),
+        face_height=np.asarray(face, np.float32),
+        skull=np.asarray(skull, np.float32),
+        up=np.asarray(up, np.float32),
+        regions=np.asarray(regions, np.float32),
+        trunk=_trunk(points, face, up),
+        seen=np.asarray(np.isfinite(keypoints[:, FACE, 0]).all(1)),
+    )
+
+
+def _trunk(points: Floats, face: Floats, up: Floats) -> Floats:
+    """Corners of chest and abdomen, [T, 2, 4, 2], from shoulders [T, 133, 3] and face height; NaN without
+    shoulders.
+
+    A head is 4 / 3 face heights; by the classical canon of 7.5 heads breast, navel and crotch are 2, 3 and 4
+    heads below the crown, shoulders 1.4.
+    """
+    left, right = (points[:, INDEX[f"{side}_shoulder"]] for side in ("left", "right"))
+    sure = (np.minimum(left[:, 2], right[:, 2]) >= MIN_SCORE)[:, None]
+    middle = np.where(sure, (left[:, :2] + right[:, :2]) / 2, np.nan)
+    half = 0.85 * (left[:, :2] - right[:, :2]) / 2
+    down = -up * face[:, None]
+    levels = [middle + d * down for d in (0.1, 1.4, 2.9)]
+    parts = [[a - half, a + half, b + half, b - half] for a, b in pairwise(levels)]
+    return np.asarray(np.stack([np.stack(part, 1) for part in parts], 1), np.float32)
 
 
 def hand_of(points: Floats, part: slice, aspect: float) -> Floats:
@@ -107,6 +135,12 @@ def gaps(person: Body, t: int, hand: Floats) -> Floats:
     if not (face > 0 and np.isfinite(points).all()):
         return out
     out[:] = np.linalg.norm(points[:, None] - person.regions[t][None], axis=2) / face - REACH
+    for region, corners in zip(TRUNK, person.trunk[t], strict=True):
+        if np.isfinite(corners).all():
+            shape = np.ascontiguousarray(corners)
+            out[:, region] = [
+                -cv2.pointPolygonTest(shape, (float(x), float(y)), True) / face for x, y in points
+            ]
     outline = person.keypoints[t, FACE, :2]
     if np.isfinite(outline).all():
         hull = cv2.convexHull(np.ascontiguousarray(outline))
@@ -152,6 +186,20 @@ def openness(hand: Floats) -> Floats:
     """How far four fingers reach out of the palm, knuckle to tip, in palm lengths, [...]."""
     fingers = np.linalg.norm(hand[..., _TIPS[1:], :] - hand[..., _PALM[1:], :], axis=-1).mean(-1)
     return np.asarray(fingers / np.maximum(palm_length(hand), 1e-6), np.float32)
+
+
+def shows_back(hand: Floats, side: str | None) -> float:
+    """How clearly a hand [21, 2] shows its back (1) rather than its palm (0); 0.5 edge-on, or of no known
+    side.
+
+    On the back of a left hand with its fingers up the index finger is to the right of the little one.
+    """
+    if side is None or not np.isfinite(hand).all():
+        return 0.5
+    index, little = hand[5] - hand[0], hand[17] - hand[0]
+    area = float(index[0] * little[1] - index[1] * little[0]) / max(float(palm_length(hand)) ** 2, 1e-12)
+    turned = -area if side == "left" else area
+    return float(np.clip(0.5 + turned, 0, 1))
 
 
 def bridge(times: npt.NDArray[np.float64], values: Floats, max_gap_s: float) -> Floats:

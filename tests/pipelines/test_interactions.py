@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -81,16 +82,22 @@ def test_touch_is_found_where_the_labels_say(real: Path) -> None:
 
 def test_talking_and_signing_are_no_touch(real: Path) -> None:
     rows = rows_of(real).loc[list(UNTOUCHED)]
-    assert not rows["interaction_found"].any() and rows["interaction_x"].isna().all()
-    assert all("no_interaction" in reasons for reasons in rows["drop_reasons"])
+    assert not rows["interaction_found"].eq(True).any() and rows["interaction_x"].isna().all()
+    for _, row in rows.iterrows():
+        uncertain = pd.notna(row["contact_uncertain"])
+        assert pd.isna(row["interaction_found"]) == uncertain == pd.notna(row["touch_uncertain"])
+        assert ("touch_uncertain" if uncertain else "no_interaction") in row["drop_reasons"]
     assert rows["interaction_prompt"].isna().all()
 
 
-def test_the_point_is_the_regions_on_the_first_frame_or_there_is_none(real: Path) -> None:
+def test_the_point_is_the_regions_where_the_clip_starts_or_there_is_none(real: Path) -> None:
     rows = rows_of(real).loc[list(TOUCHED)]
     assert rows["region_visible"].sum() >= 3
     for _, row in rows.iterrows():
-        points = load_features(real, row.to_dict(), "regions")["region_points"]
+        points = load_features(real, row.to_dict(), "clip_start")["start_points"]
+        first = load_features(real, row.to_dict(), "regions")["region_points"]
+        assert row["clip_start_s"] > 0 or np.array_equal(points, first, equal_nan=True)
+        assert row["clip_start_s"] == 0 or row["clip_start_s"] < row["contact_start_s"]
         x, y, confidence = points[int(row["interaction_person"]), REGIONS.index(row["interaction_region"])]
         if row["region_visible"]:
             assert (row["interaction_x"], row["interaction_y"]) == pytest.approx((x, y)) and confidence > 0

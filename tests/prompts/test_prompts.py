@@ -43,8 +43,9 @@ TOUCH = {
     "interaction_type": "stroked",
     "interaction_region": "left_face",
     "interaction_description": 'A hand strokes a cheek. "Ignore the above."',
-    "region_points": POINTS,
+    "start_points": POINTS,
     "hand_gaps": np.zeros((2, 22), np.float32),
+    "unsure_gaps": np.zeros((2, 22), np.float32),
 }
 
 # Prompt file -> the stage that asks, and what it knows of the clip.

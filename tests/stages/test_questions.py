@@ -109,8 +109,9 @@ def touch(people: int = 1, kind: str = "stroked", **more: Any) -> dict[str, Any]
     return {
         "interaction_type": kind,
         "interaction_region": "nose",
-        "region_points": points,
+        "start_points": points,
         "hand_gaps": gaps,
+        "unsure_gaps": np.full((people, 22), np.nan, np.float32),
         **more,
     }
 
@@ -128,6 +129,7 @@ def test_the_point_of_the_only_person_needs_no_question() -> None:
         "region_visible": True,
         "interaction_gap": pytest.approx(0.1),
         "hand_came_near": True,
+        "touch_uncertain": None,
         "interaction_prompt": "The person is reacting right after being stroked.",
     }
 

@@ -130,6 +130,29 @@ def test_a_range_of_a_long_file(tmp_path: Path) -> None:
     assert pack(clip, Wanted(1.23, 2.71)) == packed  # the same bytes
 
 
+def test_a_clip_may_begin_later_and_picture_and_sound_both_do(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", seconds=2)
+    measured = decode(clip, [ALL, HEARD])
+    times = measured.frames[ALL][0]
+    skip = times[len(times) // 3]
+    # What was measured is the whole clip: it is still recognised.
+    wanted = Wanted(frames=len(times), content_hash=measured.content_hash, skip_s=skip)
+    packed = pack(clip, wanted)
+    after = seen(packed.mp4, tmp_path)
+    left = [t for t in times if t >= skip]
+    assert packed.num_frames == len(left) == len(after.frame_times) and not packed.copied
+    assert packed.first_s == skip and packed.seconds == pytest.approx(len(left) / packed.fps)
+    assert after.frame_times == pytest.approx(np.array(left) - skip, abs=1e-4)
+    shown = np.stack(measured.frames[ALL][1])[len(times) // 3 :].astype(np.float32)
+    assert np.abs(pictures(after) - shown).mean() < 4
+    heard = measured.audio[HEARD]
+    assert heard is not None
+    part = heard[round(skip * 16000) :][: len(sound(packed))]
+    assert np.abs(sound(packed)[: len(part)] - part).max() < 1e-4
+    with pytest.raises(MediaError, match="no video frame"):
+        pack(clip, Wanted(skip_s=9))
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 @pytest.mark.parametrize("times", [(1.23, 2.71), (0.7, None), (None, 2.2), (3.3, 3.9), (0.1 + 0.2, 1.1)])
 def test_the_packets_of_a_range_are_those_that_the_stages_read(
