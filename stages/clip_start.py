@@ -85,12 +85,15 @@ class ClipStart(Stage):
         if out["start_points"][person, index, 2] > 0:
             return out
         times, keypoints = np.asarray(clip["people_times"]), np.asarray(clip["people_keypoints"])
+        images = clip.frames(self.frames).images
+        aspect = images[0].shape[1] / images[0].shape[0]
         latest = min(touch_s - self.config.lead_s, (clip["duration_s"] or 0.0) - self.config.min_left_s)
         frames = np.flatnonzero((times > 0) & (times <= latest))
         # The hair's point is not made of keypoints; a head that is seen may show it.
         shown = REGIONS.index("nose") if region == "hair" else index
-        maybe = np.array([i for i in frames if region_points(keypoints[i, person])[shown, 2] > 0], np.intp)
-        images = clip.frames(self.frames).images
+        maybe = np.array(
+            [i for i in frames if region_points(keypoints[i, person], aspect)[shown, 2] > 0], np.intp
+        )
         regions = self.regions.with_prompts({p.name: p.text for p in self.prompts})
         for i in spread(maybe, _TRIES):
             there = ([float(times[i])], [images[i]])

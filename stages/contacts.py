@@ -89,7 +89,11 @@ class Contacts(Stage):
         "hand_gaps": Array(
             "[P, 22]", "face heights", "least distance to each region of a hand that touches; NaN: none does"
         ),
-        "unsure_gaps": Array("[P, 22]", "face heights", "the same of hands that may or may not touch"),
+        "unsure_gaps": Array(
+            "[P, 22]",
+            "face heights",
+            "the same of hands that may or may not touch; NaN where one surely does",
+        ),
     }
 
     def __init__(
@@ -123,6 +127,7 @@ class Contacts(Stage):
                     row[:] = np.fmin(
                         row, np.where(np.isfinite(approach.gaps), np.maximum(approach.gaps, 0), np.nan)
                     )
+        out["unsure_gaps"][np.isfinite(out["hand_gaps"])] = np.nan
         claimed = [j for j in judged if j[1].zone in CLAIMED]
         if not claimed:
             return out

@@ -193,7 +193,8 @@ def _rests(
     nearest = near.argmin(0)
     every = np.arange(len(times))
     gap, speed = near[nearest, every], np.stack([h.speed for h in hands])[nearest, every]
-    step = float(np.median(np.diff(times)))
+    # A frame counts until the next one: the last interval of a clip is another than the rest.
+    lasts = np.diff(times, append=times[-1])
     out = []
     for run in _runs(times, gap, limits.enter, limits.leave, limits.max_gap_s):
         touching = run[gap[run] <= limits.leave]
@@ -226,9 +227,9 @@ def _rests(
                 region=votes.most_common(1)[0][0],
                 side=side,
                 start_s=float(times[resting[0]]),
-                seconds=float(times[resting[-1]] - times[resting[0]] + step),
-                resting_s=len(resting) * step,
-                still_s=int((speed[resting] <= _STILL).sum()) * step,
+                seconds=float(times[resting[-1]] + lasts[resting[-1]] - times[resting[0]]),
+                resting_s=float(lasts[resting].sum()),
+                still_s=float(lasts[resting[speed[resting] <= _STILL]].sum()),
                 frames=touching,
                 resting=resting,
                 hand=points,

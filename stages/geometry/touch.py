@@ -65,7 +65,7 @@ def body(times: npt.NDArray[np.float64], keypoints: Floats, aspect: float, max_g
     """One person's head and regions over time from keypoints [T, 133, 3], normalised."""
     points = keypoints.copy()
     points[:, : LEFT_HAND.start] = bridge(times, keypoints[:, : LEFT_HAND.start], max_gap_s)
-    regions = np.stack([region_points(frame) for frame in points])[..., :2] * (aspect, 1)
+    regions = np.stack([region_points(frame, aspect) for frame in points])[..., :2] * (aspect, 1)
     points[..., 0] *= aspect
     xy = points[..., :2]
     brows, ears = xy[:, _BROWS].mean(1), xy[:, _EAR_TO_EAR].mean(1)
