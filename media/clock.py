@@ -21,6 +21,7 @@ BACK_DERIVED = 2.0
 AHEAD = 10.0
 # Picture and sound of a recording end together to this, s; sound is padded to whole frames.
 SAME_END = 0.1
+PACKED = "mpeg4"  # decoder of pictures that may lie two in a packet
 # Decoders of pictures whose order FFmpeg's parsers do not derive.
 UNORDERED = frozenset({"h264", "hevc"})
 # Pictures that wait in a decoder for those that are shown before them; H.264 allows 16.
@@ -112,12 +113,17 @@ class Stamps:
     that pictures judder. There they are counted: pictures leave a decoder in the order in which they are
     shown, and the n-th one is shown at the n-th time of decoding.
 
+    So they are where MPEG-4 packs two pictures into one packet and follows it by an empty one (DivX, Xvid in
+    AVI): the parser then takes them for others.
+
     counts: times come right only if every picture from the first one on is decoded.
+    may_be_packed: the pictures must be looked at to know whether they are packed.
     """
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, container: Any, stream: Any, has_packed: bool = False) -> None:
         self._stores_none = container.format.name in DECODING_TIMES or bool(container.format.flags & NO_TIMES)
-        self.counts = self._stores_none and stream.codec_context.name in UNORDERED
+        self.counts = self._stores_none and (stream.codec_context.name in UNORDERED or has_packed)
+        self.may_be_packed = self._stores_none and stream.codec_context.name == PACKED
         self._delay: int | None = None  # of presentation after decoding, of the first packet
         self._is_ordered = False  # times of presentation were derived
         self._step = max(1, round(1 / float(stream.time_base * (stream.average_rate or 25))))
@@ -160,7 +166,7 @@ class Stamps:
         """The time stamp of the next picture that is shown, in ticks of its stream."""
         slot = heapq.heappop(self._waiting) if self._waiting else self._next
         is_guess = frame.pts == frame.dts and frame.dts in self._unstamped  # PyAV's, where there is none
-        if frame.pts is not None and self._is_ordered:
+        if frame.pts is not None and self._is_ordered and not self.counts:
             return int(frame.pts) - (self._delay or 0)
         if self._stores_none or frame.pts is None or is_guess:
             return slot + self._shift

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,7 @@ APART = 10.0
 MAX_PIXELS = 64 << 20
 MAX_SIDE = 16_384
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # of decoders
+PACKED_WITHIN = 60  # packets: a stream that packs its pictures does so within its first ones
 INTRA = 1  # a type of picture, as FFmpeg numbers them
 ASPECT = 10.0  # the widest or highest pixel that is believed
 # Packets of pictures that may wait for their key frame to be known, bytes; beyond, all are decoded.
@@ -98,7 +100,11 @@ class Reader:
             self._is_indexed = is_indexed(file, self.container.format.name)
         finally:
             file.seek(place)
+        self._has_packed = False
         self._begin()
+        self._has_packed = self._stamps is not None and self._stamps.may_be_packed and self._finds_packed()
+        if self._has_packed:
+            self._begin()
 
     def close(self) -> None:
         """Close the container; the file is left open."""
@@ -133,7 +139,7 @@ class Reader:
         self.damaged = 0
         self.end_s = 0.0
         self._clock = Clock(self.container, self.streams, self._is_indexed)
-        self._stamps = None if self.video is None else Stamps(self.container, self.video)
+        self._stamps = None if self.video is None else Stamps(self.container, self.video, self._has_packed)
         self._next_sound: float | None = None  # time stamp of the next frame of sound, s
 
     @property
@@ -334,6 +340,15 @@ class Reader:
                     break
         self._rewind()
         yield Lead(self, -math.inf, False)
+
+    def _finds_packed(self) -> bool:
+        """Whether the first pictures have derived times that go back: several are packed into one packet."""
+        times: list[int] = []
+        for packet in itertools.islice(self.packets([self.picture]), PACKED_WITHIN):
+            with contextlib.suppress(av.FFmpegError, ValueError, OverflowError):
+                times += [frame.pts for frame in packet.decode() if frame.pts is not None]
+        self._rewind()
+        return any(later < earlier for earlier, later in itertools.pairwise(times))
 
     def _jump(self, time: float) -> None:
         try:
