@@ -16,9 +16,9 @@ from stages.clip import Clip
 from stages.contract import Array, Column, Score, Stage, StageConfig
 from stages.geometry.approaches import Approach, Hand, Limits, approaches, away, hands_of, spread
 from stages.geometry.touch import Body, body
-from stages.geometry.touch_model import CLAIMED, doubt, probability
 from stages.people import SEEN
 from stages.touch_evidence import Pictures, Sight
+from stages.touch_model import judge, likelihood
 
 # A touch that lasts longer than this is not a tap; one that moves faster over the region strokes it.
 # Both are this project's own choice.
@@ -33,9 +33,9 @@ class Contacts(Stage):
     heights, of finger tips and palm). Of each the pictures are asked again (`stages/touch_evidence.py`):
     whether further looks find the same hand, whether it has the colour of the face's skin, whether the place
     differs from how it is without the hand, and whether what the hand hides is the body. A logistic model of
-    that and of how the hand rests (`stages/geometry/touch_model.py`) says how likely the candidate is a
+    that and of how the hand rests (`stages/touch_model.py`) says how likely the candidate is a
     touch: from `sure` on it is one; from `unsure` on nobody knows, and `contact_uncertain` says what speaks
-    against it; below it is none.
+    against it; below it is none. A hand is in one place at a time, the likeliest.
 
     A hand is another's when in half the frames of the touch, or of its first second, the arm of the one
     touched does not lead to it: the arm that brings a hand is its owner's, and a pose estimator soon
@@ -63,7 +63,7 @@ class Contacts(Stage):
         max_arm_gap: float = Field(
             1.0, gt=0, description="an arm leads to a hand whose wrist is so near the body's wrist"
         )
-        sure: float = Field(0.6, ge=0, le=1, description="a touch is at least so likely")
+        sure: float = Field(0.4, ge=0, le=1, description="a touch is at least so likely")
         unsure: float = Field(0.25, ge=0, le=1, description="what is less likely is no touch")
 
     version: ClassVar[int] = 2
@@ -76,7 +76,7 @@ class Contacts(Stage):
         ),
         "contact_by_other": Column("bool", "", "whether the hand is another person's"),
         "contact_start_s": Score("s", "when the touch begins"),
-        "contact_seconds": Score("s", "how long it lasts"),
+        "contact_seconds": Score("s", "from the first to the last frame in which the hand rests"),
         "contact_resting_s": Score("s", "how long the hand is near and slow"),
         "contact_gap": Score("face heights", "least distance of hand and region in it"),
         "contact_motion": Score("face heights/s", "how fast the hand moves over the region"),
@@ -114,26 +114,25 @@ class Contacts(Stage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """The surest touch; all but the gaps None without a candidate."""
         out: dict[str, Any] = dict.fromkeys(self.writes)
-        judged = [(probability(a, s), a, s) for a, s in self.candidates(clip)]
+        candidates = self.candidates(clip)
+        judged = judge(candidates, [likelihood(a, s) for a, s in candidates])
         people = np.asarray(clip["people_keypoints"]).shape[1]
         for name, low, high in (
             ("hand_gaps", self.config.sure, 2.0),
             ("unsure_gaps", self.config.unsure, self.config.sure),
         ):
             out[name] = np.full((people, len(REGIONS)), np.nan, np.float32)
-            for likely, approach, _ in judged:
-                if low <= likely < high:
-                    row = out[name][approach.person]
-                    row[:] = np.fmin(
-                        row, np.where(np.isfinite(approach.gaps), np.maximum(approach.gaps, 0), np.nan)
-                    )
+            for one in judged:
+                if low <= one.likely < high:
+                    row, gaps = out[name][one.approach.person], one.approach.gaps
+                    row[:] = np.fmin(row, np.where(np.isfinite(gaps), np.maximum(gaps, 0), np.nan))
         out["unsure_gaps"][np.isfinite(out["hand_gaps"])] = np.nan
-        claimed = [j for j in judged if j[1].zone in CLAIMED]
-        if not claimed:
+        if not judged:
             return out
-        likely, best, sight = max(claimed, key=lambda j: j[0])
-        out["contact_probability"] = likely
-        if likely >= self.config.sure:
+        surest = max(judged, key=lambda one: one.likely)
+        best = surest.approach
+        out["contact_probability"] = surest.likely
+        if surest.likely >= self.config.sure:
             out |= {
                 "contact_region": REGIONS[best.region],
                 "contact_person": best.person,
@@ -145,8 +144,8 @@ class Contacts(Stage):
                 "contact_gap": best.gap,
                 "contact_motion": best.motion,
             }
-        elif likely >= self.config.unsure:
-            out["contact_uncertain"] = doubt(best, sight)
+        elif surest.likely >= self.config.unsure:
+            out["contact_uncertain"] = surest.doubt
         return out
 
     def candidates(self, clip: Clip) -> list[tuple[Approach, Sight]]:

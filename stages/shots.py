@@ -179,7 +179,7 @@ class _Film:
 
     def changes(self) -> list[float]:
         """Mean absolute change of hue, saturation and value to each frame from the one before, 0-255."""
-        colours = [cv2.cvtColor(self.image(i), cv2.COLOR_RGB2HSV) for i in range(len(self.times))]
+        colours = (cv2.cvtColor(self.image(i), cv2.COLOR_RGB2HSV) for i in range(len(self.times)))
         return [cv2.norm(a, b, cv2.NORM_L1) / a.size for a, b in pairwise(colours)]
 
     def luma(self, index: int) -> Image:

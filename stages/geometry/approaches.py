@@ -227,7 +227,7 @@ def _rests(
                 region=votes.most_common(1)[0][0],
                 side=side,
                 start_s=float(times[resting[0]]),
-                seconds=float(times[resting[-1]] + lasts[resting[-1]] - times[resting[0]]),
+                seconds=float(max(times[resting[-1]] - times[resting[0]], lasts[resting].min())),
                 resting_s=float(lasts[resting].sum()),
                 still_s=float(lasts[resting[speed[resting] <= _STILL]].sum()),
                 frames=touching,
@@ -339,6 +339,14 @@ def away(
     before = np.flatnonzero(free & (times < begin - _MARGIN_S) & (times > begin - within_s))
     after = np.flatnonzero(free & (times > end + _MARGIN_S) & (times < end + within_s))
     return [int(t) for t in (*before[-1:], *after[:1])]
+
+
+def of_one_rest(a: Approach, b: Approach) -> bool:
+    """Whether two approaches to different zones are one hand's at one time: most of the shorter rest is in
+    both.
+    """
+    both = len(np.intersect1d(a.resting, b.resting))
+    return a.person == b.person and a.side == b.side and both > 0.5 * min(len(a.resting), len(b.resting))
 
 
 def spread(frames: npt.NDArray[np.intp], count: int) -> list[int]:

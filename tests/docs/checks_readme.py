@@ -13,7 +13,7 @@ from pipelines.engine.settings import Settings
 from pipelines.requests import load_profile, profile_roles
 from tests.docs.checks import At, after, asks_once, finished_job
 from tests.docs.pages import blocks
-from tests.docs.sandbox import TINY_CLIPS
+from tests.docs.sandbox import LIMIT, TINY_CLIPS
 from trainer.config import load_config
 
 VIDEOS = TINY_CLIPS + 3  # one with a person, one long, one broken
@@ -21,20 +21,20 @@ VIDEOS = TINY_CLIPS + 3  # one with a person, one long, one broken
 
 @after("README.md", "interavatar run talking_head --input /your/videos --output out --limit 20")
 def _(at: At) -> None:
-    assert "talking_head: 20 samples in, 20 out: " in at.done.said and "errors 1 (" in at.done.said
+    assert f"talking_head: {LIMIT} samples in, {LIMIT} out: " in at.done.said and "errors 1 (" in at.done.said
     assert (at.folder / "out" / "report.html").is_file()
 
 
 @after("README.md", "python 1")
 def _(at: At) -> None:
-    assert len(at.names["rows"]) == 20
+    assert len(at.names["rows"]) == LIMIT
     shown, reasons, unread = at.values
     assert list(shown.columns) == [
         "source_uri", "keep", "drop_reasons", "luminance", "head_yaw", "lip_sync_confidence",
     ]  # fmt: skip
     person = shown[shown.source_uri.str.endswith("/a_person.mp4")].iloc[0]
     assert 10 < person.luminance < 245 and abs(person.head_yaw) < 45
-    assert reasons.sum() >= 20 and all(isinstance(reason, str) for reason in reasons.index if reason)
+    assert reasons.sum() >= LIMIT and all(isinstance(reason, str) for reason in reasons.index if reason)
     ((uri, error),) = unread.itertuples(index=False)
     assert Path(uri).name == "broken.mp4" and error["stage"] == "probe"
     assert error["message"].startswith("not a readable media file")
@@ -42,13 +42,13 @@ def _(at: At) -> None:
 
 @after("README.md", "interavatar plan talking_head --input /your/videos --output out")
 def _(at: At) -> None:
-    assert f"{VIDEOS - 20} samples to compute, 20 reused" in at.done.said
+    assert f"{VIDEOS - LIMIT} samples to compute, {LIMIT} reused" in at.done.said
     assert "CPU-seconds a sample" in at.done.said and "writes " in at.done.said
 
 
 @after("README.md", "interavatar run talking_head --input /your/videos --output out")
 def _(at: At) -> None:
-    assert f"(computed {VIDEOS - 20}, reused 20, " in at.done.said
+    assert f"(computed {VIDEOS - LIMIT}, reused {LIMIT}, " in at.done.said
 
 
 @after("README.md", "interavatar screen out --screen my_screen.yaml")

@@ -18,7 +18,7 @@ from pipelines.requests import Request, load_profile, resolve
 from tests.docs import checks_docs, checks_guides, checks_python, checks_readme  # noqa: F401 - their checks
 from tests.docs.checks import CHECKS, At
 from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, files_of, key_of, pages
-from tests.docs.sandbox import finished, make_media, put_into_the_bucket, serve_catalogue
+from tests.docs.sandbox import LIMIT, finished, make_media, put_into_the_bucket, serve_catalogue
 from tests.docs.table import ENDS, NOT_RUN
 from tests.support.cluster_nodes import free_port, nodes
 from tests.support.misbehaving_server import MisbehavingServer
@@ -38,6 +38,7 @@ OWN = {
     "AWS_SECRET_ACCESS_KEY=SECRET": f"AWS_SECRET_ACCESS_KEY={SECRET}",
     "{000000..000041}": "{000000..000000}",
     # The same with less of it.
+    "limit 20": f"limit {LIMIT}",
     "clips=40": "clips=2",
     "clips=8": "clips=4",
     "configs/train/tiny.yaml": "configs/train/tiny.yaml --set steps=4 --set sample_every=null",

@@ -28,6 +28,7 @@ from tests.conftest import ROOT
 from tests.support.helpers import linked, quiet
 from tests.support.misbehaving_server import MisbehavingServer
 from tests.support.schema_answers import answer
+from tests.truth.floors import holds_floors
 
 TOUCHED = {  # clip -> regions that its label allows
     "intel_asl_learn.mkv": {"hair", "left_face", "right_face"},
@@ -35,7 +36,13 @@ TOUCHED = {  # clip -> regions that its label allows
     "pyfeat_woman_emotions.mp4": {"nose", "mouth", "left_face", "right_face"},
     "datajuicer_hair_braiding.mp4": {"hair"},
 }
-UNTOUCHED = ("intel_asl_book.mkv", "retalking_woman_glasses.mp4", "liveportrait_man_outdoor_zh.mp4")
+UNTOUCHED = (
+    "intel_asl_book.mkv",
+    "retalking_woman_glasses.mp4",
+    "liveportrait_man_outdoor_zh.mp4",
+    "hellomeme_man_subtitles.mp4",
+    "latentsync_man_en.mp4",
+)
 REASONS = {  # picture -> why it is dropped; all others are kept
     "facealign_grass.jpg": "no_person",
     "facerec_two_people.jpg": "many_people",
@@ -88,6 +95,11 @@ def test_talking_and_signing_are_no_touch(real: Path) -> None:
         assert pd.isna(row["interaction_found"]) == uncertain == pd.notna(row["touch_uncertain"])
         assert ("touch_uncertain" if uncertain else "no_interaction") in row["drop_reasons"]
     assert rows["interaction_prompt"].isna().all()
+
+
+def test_touch_holds_its_floors(real: Path, samples: Path) -> None:
+    measures = holds_floors(real, ("touch",), "real_interactions", samples)
+    assert {m.claim for m in measures} == {"touch"}
 
 
 def test_the_point_is_the_regions_where_the_clip_starts_or_there_is_none(real: Path) -> None:

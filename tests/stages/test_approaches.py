@@ -96,7 +96,7 @@ def test_a_hand_that_stays_rests() -> None:
     assert out is not None
     assert (region(out), out.person, out.side) == ("right_face", 0, "right")
     assert out.start_s == pytest.approx(0.5)
-    assert out.seconds == pytest.approx(0.8)
+    assert out.seconds == pytest.approx(0.7)
     assert out.resting_s == pytest.approx(0.8)
     assert (out.gap, out.joined, out.face) == (0, 0, 1)
     assert out.gaps[REGIONS.index("right_face")] <= 0 < out.gaps[REGIONS.index("left_ear")]
@@ -153,7 +153,7 @@ def test_a_hand_lost_meanwhile_is_bridged() -> None:
     put(points, "right", slice(5, 13), RIGHT_CHEEK)
     points[7:10, k.RIGHT_HAND] = MISSING
     out = at_head(points)
-    assert out is not None and out.seconds == pytest.approx(0.8)
+    assert out is not None and out.seconds == pytest.approx(0.7)
     points[6:12, k.RIGHT_HAND] = MISSING  # 0.7 s: too long to be sure
     assert at_head(points) is None
 

@@ -93,7 +93,7 @@ def test_a_hand_that_is_seen_and_hides_the_cheek_touches_it(monkeypatch: pytest.
     out = scored(monkeypatch, touching())
     assert (out["contact_region"], out["contact_person"], out["contact_hand"]) == ("right_face", 0, "right")
     assert out["contact_by_other"] is False and out["contact_uncertain"] is None
-    assert out["contact_start_s"] == pytest.approx(1.5) and out["contact_seconds"] == pytest.approx(1.0)
+    assert out["contact_start_s"] == pytest.approx(1.5) and out["contact_seconds"] == pytest.approx(0.9)
     assert out["contact_gap"] == 0 and out["contact_probability"] > 0.8
     assert out["hand_gaps"][0, CHEEK] == 0 and np.isnan(out["unsure_gaps"][0, CHEEK])
 

@@ -1,4 +1,4 @@
-"""Fits the model of `stages/geometry/touch_model.py` to labelled clips, and says how good it is on others.
+"""Fits the model of `stages/touch_model.py` to labelled clips, and says how good it is on others.
 
 `python -m tests.truth.fit_touch SAMPLES MADE FOLDER`: SAMPLES holds the real clips of `labels/touch.csv`,
 MADE what `tests.truth.make_touch` wrote, FOLDER keeps what was measured of each clip. Prints the weights, and
@@ -11,7 +11,7 @@ import csv
 import pickle
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,9 @@ from prompts.vocabulary import REGIONS
 from stages.clip import Clip
 from stages.contacts import Contacts
 from stages.geometry.approaches import ZONES, Approach
-from stages.geometry.touch_model import CLAIMED, FEATURES, UNCERTAIN, UNKNOWN, lacking
 from stages.people import People
 from stages.touch_evidence import Sight
+from stages.touch_model import FEATURES, NEEDED, UNKNOWN, Needed, judge
 
 LABELS = Path(__file__).parent / "labels" / "touch.csv"
 # Real clips whose hands or people are in the made ones belong to their fold; the others are dealt out.
@@ -64,7 +64,9 @@ REAL = 4.0  # so much a real clip weighs against a made one
 # turn its palm away from it.
 PRIOR, PRIORS = 0.5, {"on_body": 2.0, "stands_out": 1.5, "again": 1.5, "back": 1.0}
 RIDGE = 0.01
+SURE = (0.31, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
 Floats = npt.NDArray[np.float64]
+Model = tuple[Floats, Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class Labelled:
         """Whether one of these is of its zone."""
         zone = ZONES[approach.zone]
         return any(zone[REGIONS.index(r)] for regions in self.touched(approach) for r in regions)
+
+
+Found = tuple[Labelled, Approach | None, float]
 
 
 def labelled(samples: Path, made: Path, folder: Path) -> Iterator[Labelled]:
@@ -153,9 +158,8 @@ def _measured(
 
 
 def rows_of(clip: Labelled) -> Floats:
-    """Features of the candidates that may be claimed, [N, F]."""
-    used = [(a, s) for a, s in clip.candidates if a.zone in CLAIMED]
-    rows = [[feature(a, s) for feature in FEATURES.values()] for a, s in used]
+    """Features of the candidates, [N, F]."""
+    rows = [[feature(a, s) for feature in FEATURES.values()] for a, s in clip.candidates]
     return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
 
 
@@ -165,18 +169,17 @@ def table(clips: Sequence[Labelled]) -> tuple[Floats, Floats, Floats, Floats]:
     """
     x, y, fold, weight = [], [], [], []
     for clip in clips:
-        used = [(a, s) for a, s in clip.candidates if a.zone in CLAIMED]
-        for (approach, _), row in zip(used, rows_of(clip), strict=True):
+        for (approach, _), row in zip(clip.candidates, rows_of(clip), strict=True):
             if clip.touched(approach) and not clip.is_touch(approach):
                 continue  # the hand is at the face, and its wrist before the shoulder
             x.append(row)
             y.append(clip.is_touch(approach))
             fold.append(clip.fold)
-            weight.append((1 if clip.made else REAL) / len(used) ** 0.5)
+            weight.append((1 if clip.made else REAL) / len(clip.candidates) ** 0.5)
     return tuple(np.array(v, np.float64) for v in (x, y, fold, weight))  # type: ignore[return-value]
 
 
-def fit(x: Floats, y: Floats, weight: Floats) -> tuple[Floats, Floats, Floats]:
+def fit(x: Floats, y: Floats, weight: Floats) -> Model:
     """Means, scales and weights (the last is the bias) of a logistic model with weights of at least 0.
 
     What is unknown counts as `UNKNOWN`. Each feature is made so that more of it speaks for a touch.
@@ -194,72 +197,105 @@ def fit(x: Floats, y: Floats, weight: Floats) -> tuple[Floats, Floats, Floats]:
     return mean, scale, w
 
 
-def predict(x: Floats, model: tuple[Floats, Floats, Floats]) -> Floats:
+def predict(x: Floats, model: Model) -> Floats:
     """Probabilities of rows of features."""
     mean, scale, w = model
     z = np.column_stack([np.nan_to_num((x - mean) / scale, nan=UNKNOWN), np.ones(len(x))])
     return np.asarray(1 / (1 + np.exp(-np.clip(z @ w, -50, 50))))
 
 
-def judge(clip: Labelled, model: tuple[Floats, Floats, Floats]) -> Floats:
-    """How likely each candidate of a clip that may be claimed is a touch."""
-    lacks = np.array([lacking(a, s) is not None for a, s in clip.candidates if a.zone in CLAIMED], bool)
-    likely = predict(rows_of(clip), model)
-    return np.where(lacks, np.minimum(likely, UNCERTAIN), likely)
+def needed_by(clips: Sequence[Labelled]) -> Needed:
+    """What is needed, its limits below all but the fiftieth part of some clips' touches."""
+    touches = [(a, s) for clip in clips for a, s in clip.candidates if clip.is_touch(a)]
+    return {
+        name: (of, float(np.nanquantile([of(a, s) for a, s in touches], 0.02)) - 1e-6)
+        for name, (of, _) in NEEDED.items()
+    }
 
 
-def report(clips: Sequence[Labelled], judged: Mapping[str, Floats]) -> Iterator[str]:
-    """Precision and recall of the surest candidate of each clip, by clips and by seconds, at some
-    thresholds.
-    """
-    best = []
-    for clip in clips:
-        used, of = [a for a, _ in clip.candidates if a.zone in CLAIMED], judged[clip.name]
-        best.append((clip, used[int(of.argmax())] if used else None, float(of.max()) if used else 0.0))
-    for sure in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+def surest(clip: Labelled, model: Model, needed: Needed = NEEDED) -> tuple[Approach | None, float]:
+    """The candidate that is likeliest a touch, and how likely; None, 0 without any."""
+    judged = judge(clip.candidates, [float(p) for p in predict(rows_of(clip), model)], needed)
+    best = max(judged, key=lambda one: one.likely, default=None)
+    return (None, 0.0) if best is None else (best.approach, best.likely)
+
+
+def counts(rows: Sequence[Found], sure: float) -> tuple[int, int, int]:
+    """Clips that are claimed, that are claimed rightly, and that have a touch."""
+    claims = [(clip, a) for clip, a, p in rows if a is not None and p >= sure]
+    return len(claims), sum(c.is_touch(a) for c, a in claims), sum(bool(c.touches) for c, _, _ in rows)
+
+
+def seconds(rows: Sequence[Found], sure: float) -> tuple[float, float, float]:
+    """The same by seconds, to a hundredth."""
+    out = np.zeros(3)
+    for clip, approach, p in rows:
+        now = np.arange(clip.times[0], clip.times[-1] + 0.1, 0.01) if len(clip.times) else np.zeros(0)
+        truth, right, claim = (np.zeros(len(now), bool) for _ in range(3))
+        for regions, a, b in clip.touches:
+            at = (now >= a) & (now < b)
+            truth |= at
+            if approach and any(ZONES[approach.zone][REGIONS.index(r)] for r in regions):
+                right |= at
+        if approach and p >= sure:
+            begin = clip.times[approach.resting[0]]
+            claim = (now >= begin) & (now < begin + approach.seconds)
+        out += [v.sum() / 100 for v in (claim, claim & right, truth)]
+    return float(out[0]), float(out[1]), float(out[2])
+
+
+def said(name: str, clips: tuple[int, int, int], seconds: tuple[float, float, float]) -> str:
+    """Precision and recall in a line."""
+    (claimed, right, true), (claimed_s, right_s, true_s) = clips, seconds
+    return (
+        f"{name}: clips {right}/{claimed} right, {right}/{true} found; "
+        f"seconds {right_s:.1f}/{claimed_s:.1f} right, {right_s:.1f}/{true_s:.1f} found"
+    )
+
+
+def report(rows: Sequence[Found]) -> Iterator[str]:
+    """Precision and recall at some thresholds, and every clip with a candidate or a touch."""
+    for sure in SURE:
         for which in ("all", "real", "made"):
-            rows = [b for b in best if which == "all" or b[0].made == (which == "made")]
-            claims = [(c, a) for c, a, p in rows if a is not None and p >= sure]
-            right = [c for c, a in claims if c.is_touch(a)]
-            true = [c for c, _, _ in rows if c.touches]
-            seconds = [_seconds(c, a if p >= sure else None) for c, a, p in rows]
-            claimed_s, right_s, true_s = (sum(v[i] for v in seconds) for i in range(3))
-            yield (
-                f"{sure} {which}: clips {len(right)}/{len(claims)} right, {len(right)}/{len(true)} found; "
-                f"seconds {right_s:.1f}/{claimed_s:.1f} right, {right_s:.1f}/{true_s:.1f} found"
-            )
-    for clip, approach, p in best:
+            some = [r for r in rows if which == "all" or r[0].made == (which == "made")]
+            yield said(f"{sure} {which}", counts(some, sure), seconds(some, sure))
+    for clip, approach, p in rows:
         if approach is not None or clip.touches:
-            found = approach is not None and clip.is_touch(approach)
+            found = "ok" if approach is not None and clip.is_touch(approach) else "no"
             where = "" if approach is None else f"{REGIONS[approach.region]} {approach.zone}"
             want = "|".join(sorted(clip.touches[0][0])) if clip.touches else "none"
-            yield f"{clip.name:28s} {p:.2f} {'ok ' if found else 'no '} want {want}; {where}"
+            yield f"{clip.name:28s} {p:.2f} {found} want {want}; {where}"
 
 
-def _seconds(clip: Labelled, approach: Approach | None) -> tuple[float, float, float]:
-    """Seconds that are claimed, that are claimed rightly, and that are touched; to a frame's tenth."""
-    now = np.arange(clip.times[0], clip.times[-1] + 0.1, 0.01) if len(clip.times) else np.zeros(0)
-    truth, claim = np.zeros(len(now), bool), np.zeros(len(now), bool)
-    for regions, a, b in clip.touches:
-        if approach is None or any(ZONES[approach.zone][REGIONS.index(r)] for r in regions):
-            truth |= (now >= a) & (now < b)
-    if approach is not None:
-        begin = clip.times[approach.resting[0]]
-        claim = (now >= begin) & (now < begin + approach.seconds)
-    return tuple(float(v.sum()) / 100 for v in (claim, claim & truth, truth))  # type: ignore[return-value]
+def chosen_elsewhere(rows: Sequence[Found]) -> str:
+    """The same where each fold's threshold is chosen on the others: the lowest with a precision of 0.9."""
+    clips, lengths, chosen = np.zeros(3, int), np.zeros(3), []
+    for k in range(FOLDS):
+        here, others = ([r for r in rows if (r[0].fold == k) == own] for own in (True, False))
+        good = [s for s in SURE if (c := counts(others, s))[1] >= 0.9 * c[0]]
+        chosen.append(min(good, default=SURE[-1]))
+        clips += counts(here, chosen[-1])
+        lengths += seconds(here, chosen[-1])
+    c, s = clips.tolist(), lengths.tolist()
+    return said(f"thresholds {chosen} from other folds", (c[0], c[1], c[2]), (s[0], s[1], s[2]))
 
 
 if __name__ == "__main__":
     clips = list(labelled(*map(Path, sys.argv[1:4])))
     x, y, fold, weight = table(clips)
     print(len(clips), "clips", len(y), "candidates", int(y.sum()), "touches")
-    judged: dict[str, Floats] = {}
+    found: list[Found] = []
+    strict: list[Found] = []
     for k in range(FOLDS):
         model = fit(x[fold != k], y[fold != k], weight[fold != k])
-        judged |= {c.name: judge(c, model) for c in clips if c.fold == k}
+        needed = needed_by([c for c in clips if c.fold != k])
+        found += [(c, *surest(c, model)) for c in clips if c.fold == k]
+        strict += [(c, *surest(c, model, needed)) for c in clips if c.fold == k]
     mean, scale, w = fit(x, y, weight)
     for name, m, s, v in zip(FEATURES, mean, scale, w, strict=False):
         print(f'    "{name}": ({m:.3f}, {s:.3f}, {v:.3f}),')
     print(f"BIAS: Final = {w[-1]:.3f}")
-    for line in report(clips, judged):
+    print("What is needed, and the threshold, from the other folds as well:")
+    print(chosen_elsewhere(strict))
+    for line in report(found):
         print(line)

@@ -32,7 +32,10 @@ from tests.conftest import ROOT
 from tests.support.helpers import make_files
 from tests.support.toys import Length, Root, Square
 
-COMMANDS = ("run", "screen", "status", "report", "plan", "doctor", "shards", "train", "latents", "sample")
+COMMANDS = (
+    *("run", "screen", "status", "report", "validate", "plan", "doctor"),
+    *("shards", "train", "latents", "sample"),
+)
 HOSTILE = "<script>alert(1)</script>"
 
 
