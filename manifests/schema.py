@@ -116,8 +116,8 @@ COMMON_COLUMNS: Mapping[str, Field] = {
     "interaction_type": Field("string", "", "Kind of touch, a word of the vocabulary; null: none."),
     "interaction_group": Field("string", "", "affectionate, gentle, neutral or aggressive."),
     "interaction_region": Field("string", "", "Body region touched; left and right are the subject's own."),
-    "interaction_x": Field("float", "0-1", "Point touched, share of the first frame's width from the left."),
-    "interaction_y": Field("float", "0-1", "Point touched, share of the first frame's height from the top."),
+    "interaction_x": Field("float", "0-1", "Point touched, share of the width from the left."),
+    "interaction_y": Field("float", "0-1", "Point touched, share of the height from the top."),
     "interaction_person": Field(
         "int", "", "Index of the person touched, 0 the leftmost at first appearance."
     ),

@@ -26,9 +26,9 @@ _TRIES: Final = 4
 class ClipStart(Stage):
     """Where the clip should start, and the points of all regions there.
 
-    That is the beginning, unless the region touched is hidden there and `Contacts` knows when the touch
-    begins: then the earliest of a few frames before it that show the region, if the rest is long enough to
-    train on.
+    That is the beginning, unless the region touched is hidden there and `Contacts` knows when that touch
+    begins (a language model may mean another one): then the earliest of a few frames before it that show the
+    region, if the rest is long enough to train on.
     """
 
     class Config(StageConfig):
@@ -43,7 +43,7 @@ class ClipStart(Stage):
 
     reads = (
         *("people_times", "people_keypoints", "region_points", "duration_s"),
-        *("interaction_region", "contact_person", "contact_start_s"),
+        *("interaction_region", "contact_region", "contact_person", "contact_start_s"),
     )
     writes: ClassVar[Mapping[str, Column | Array]] = {
         "clip_start_s": Score(
@@ -79,7 +79,7 @@ class ClipStart(Stage):
         region, person, touch_s = (
             clip[name] for name in ("interaction_region", "contact_person", "contact_start_s")
         )
-        if region is None or person is None or touch_s is None:
+        if region is None or region != clip["contact_region"] or person is None or touch_s is None:
             return out
         index = REGIONS.index(region)
         if out["start_points"][person, index, 2] > 0:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from backends.bodies.hand_detector import HandDetector
 from backends.bodies.person_mask import PersonMask
@@ -18,7 +18,7 @@ from stages.geometry.approaches import Approach, Hand, Limits, approaches, away,
 from stages.geometry.touch import Body, body
 from stages.people import SEEN
 from stages.touch_evidence import Pictures, Sight
-from stages.touch_model import judge, likelihood
+from stages.touch_model import UNCERTAIN, judge, likelihood
 
 # A touch that lasts longer than this is not a tap; one that moves faster over the region strokes it.
 # Both are this project's own choice.
@@ -65,6 +65,15 @@ class Contacts(Stage):
         )
         sure: float = Field(0.4, ge=0, le=1, description="a touch is at least so likely")
         unsure: float = Field(0.25, ge=0, le=1, description="what is less likely is no touch")
+
+        @model_validator(mode="after")
+        def _has_room_for_the_uncertain(self) -> Self:
+            if not self.unsure <= UNCERTAIN < self.sure:
+                raise ValueError(
+                    f"unsure may be {UNCERTAIN:g} at most and sure must be above it: "
+                    "so likely is at most what lacks something that a touch needs"
+                )
+            return self
 
     version: ClassVar[int] = 2
     reads = ("people_times", "people_keypoints", "loose_hands", "people_aspect", "people_tracked")

@@ -177,7 +177,7 @@ class Head(Stage):
         known = agree | alone
 
         by_points = alone[nearest] & near
-        pose[by_points | ~known[nearest]] = np.nan
+        pose[by_points | (~known[nearest] & near)] = np.nan
         pose[by_points, 0] = turned[nearest[by_points]]
         return {
             "head_yaw_share": float(known.mean()),

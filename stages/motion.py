@@ -62,7 +62,7 @@ class Motion(Stage):
     version: ClassVar[int] = 2
     writes = {
         "points_kept": Score(
-            "0-1", "share of points with texture that hold for 0.32 s; null when too few have texture"
+            "0-1", "share of points with texture that hold for span_s; null when too few have texture"
         ),
         "visibility_ratio": Score("0-1", "mean share of tracked points visible, least of up to three chunks"),
         "subject_motion": Score(
@@ -121,7 +121,8 @@ class Motion(Stage):
         """Share of points that hold for `span_s`; None when fewer than `min_points` a span have texture."""
         steps = max(3, round(self.config.span_s / float(np.median(np.diff(times)))))
         steps = min(steps, len(images) - 1)
-        starts = range(0, len(images) - steps, steps)
+        # The last span ends with the last frame, wherever the one before ended.
+        starts = sorted({*range(0, len(images) - steps, steps), len(images) - 1 - steps})
         size = np.array(images[0].shape[1::-1])
         held = laid = 0
         for a in starts:

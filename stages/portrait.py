@@ -82,7 +82,7 @@ class PortraitKind(AskingStage):
         return (first_frame(720),)
 
     def score(self, clip: Clip) -> dict[str, Any]:
-        """Ask; a stand-in goes by the image classifier, the picture's texture and the faces."""
+        """Ask; a stand-in goes by the image classifier and the faces."""
         people = clip["num_people_max"] or 0
         shown = depiction(clip["animal_probability"], clip["drawn_probability"], people)
         said = ask(

@@ -47,17 +47,16 @@ _SAME: Final = 0.45
 
 @dataclass(frozen=True)
 class Sight:
-    """What pictures say of one approach, medians over the frames looked at; NaN where nothing can be said.
+    """What pictures say of one approach, means over the frames looked at; NaN where nothing can be said.
 
-    again: share of further looks that find the same hand, 0-1. side: how sure the detector is of its side,
-    0-1; 0 where no look finds it. skin: share of its pixels that have the colour of the face's skin. change:
-    how far they differ from the same place of the body before and after, Lab; around: the same beside the
-    hand. on_body: how surely one of the points that touch lies on the body as it was without the hand, 0-1.
+    again: share of further looks that find the same hand, 0-1. skin: share of its pixels that have the colour
+    of the face's skin. change: how far they differ from the same place of the body before and after, Lab;
+    around: the same beside the hand. on_body: how surely one of the points that touch lies on the body as it
+    was without the hand, 0-1.
     light: mean of the hand's pixels and of the face's, the darker of the two, 0-255.
     """
 
     again: float
-    side: float
     skin: float
     change: float
     around: float
@@ -92,11 +91,11 @@ class Pictures:
         seen = []
         for k in chosen:
             t, hand = int(approach.resting[k]), approach.hand[k] * self.height
-            again, side = look_again(self.detector, self.images[t], hand)
+            again = look_again(self.detector, self.images[t], hand)
             compared = [self._compare(t, other, hand, approach, k, body) for other in before_and_after]
             change, around, on_body = _clearest(compared)
             skin = skin_share(self.images[t], hand, colours)
-            seen.append((again, side, skin, change, around, on_body, self._light(t, hand, body)))
+            seen.append((again, skin, change, around, on_body, self._light(t, hand, body)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # nothing known in any frame
             return Sight(*(float(v) for v in np.nanmean(np.array(seen, np.float64), 0)))
@@ -144,14 +143,12 @@ def _clearest(compared: Sequence[tuple[float, float, float]]) -> tuple[float, fl
     return max(known, key=lambda c: c[0] - c[1]) if known else (np.nan, np.nan, np.nan)
 
 
-def look_again(detector: HandDetector, image: Image, hand: Floats) -> tuple[float, float]:
-    """How many of three further looks find a hand [21, 2] where it was found, 0-1, and how sure its side
-    is.
-    """
+def look_again(detector: HandDetector, image: Image, hand: Floats) -> float:
+    """How many of three further looks find a hand [21, 2] where it was found, 0-1."""
     middle = (hand.min(0) + hand.max(0)) / 2
     side = max(float(np.ptp(hand, axis=0).max()), 8.0)
     long = max(_long(hand), 1.0)
-    found, sure = 0, 0.0
+    found = 0
     for degrees, share, mirrored in _VIEWS:
         scale = share * _CROP / side
         cos, sin = scale * np.cos(np.radians(degrees)), scale * np.sin(np.radians(degrees))
@@ -172,11 +169,8 @@ def look_again(detector: HandDetector, image: Image, hand: Floats) -> tuple[floa
             continue
         back = (seen.points.astype(np.float64) * _CROP - shift) @ np.linalg.inv(matrix).T
         apart = np.linalg.norm(back - hand, axis=2).mean(1) / long
-        best = int(apart.argmin())
-        if apart[best] <= _SAME:
-            found += 1
-            sure = max(sure, float(seen.scores[best]))
-    return found / len(_VIEWS), sure
+        found += bool(apart.min() <= _SAME)
+    return found / len(_VIEWS)
 
 
 def hand_mask(shape: tuple[int, int], hand: Floats, thick: float = 0.2) -> npt.NDArray[np.bool_]:

@@ -59,8 +59,8 @@ class EfficientNetLiteClassifier(EfficientNetLite):
     def setup(self) -> None:
         """Load the weights out of the package, and the head that tells the drawn from the photographed."""
         if self._model is None:
-            super().setup()
             self._drawn = DrawnWeights()
+            super().setup()
 
     def setup_features(self) -> None:
         """Load what `describe` needs: all but the head, which is not there while it is being trained."""

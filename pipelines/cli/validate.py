@@ -85,6 +85,11 @@ def validate(
         out().print(_table(found.measures))
         if found.absent:
             err().print(f"{len(found.absent)} labelled files are not in the run, such as {found.absent[0]}")
+        if found.outside:
+            err().print(
+                f"{len(found.outside)} labels are of times that no clip holds, "
+                f"such as {found.outside[0].where}"
+            )
         if against is not None:
             out().print(f"{len(differ)} labels are answered otherwise by {against}; the page lists them")
         out().print(f"answers   {folder / 'validation.parquet'}")
@@ -103,6 +108,8 @@ def _table(measures: Sequence[Measure]) -> Any:
     for name in ("value", "95 %", "labels", "sources"):
         table.add_column(name, justify="right")
     for m in measures:
+        if m.metric == "unanswered" and m.value == 0:
+            continue
         table.add_row(
             m.claim,
             m.group or "all",

@@ -18,9 +18,10 @@ MARK = (230, 30, 30)
 
 
 def preview(row: Mapping[str, Any]) -> bytes | None:
-    """A JPEG of the clip's first frame, the point touched marked red; None where nothing can be shown.
+    """A JPEG of the frame that training starts with, the point touched marked red; None: nothing to show.
 
-    A later frame would have to be decoded from the last key frame on, which takes long in long shots.
+    That is the first frame of most clips. Another one would have to be decoded from the last key frame on,
+    which takes long in long shots.
     """
     # A report must not download the data set: of a clip that lies in an object store, what it was made from.
     near = [uri for uri in (row["media_uri"], row["source_uri"]) if uri and _is_near(uri)]
@@ -28,6 +29,7 @@ def preview(row: Mapping[str, Any]) -> bytes | None:
         return None
     uri = near[0]
     start = (row["start_s"] or 0.0) if uri == row["source_uri"] else 0.0
+    start += row.get("clip_start_s") or 0.0
     try:
         with local_copy(uri) as path:
             if PurePosixPath(uri).suffix.lower() in PICTURE_SUFFIXES:

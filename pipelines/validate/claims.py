@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from configs.reading import nearest
@@ -57,37 +57,58 @@ class Judged:
     row: Row | None = None
 
 
-def judge(labels: Sequence[Label], row: Row, reasons: Collection[str]) -> list[Judged]:
+def judge(labels: Sequence[Label], row: Row, reasons: Mapping[str, Collection[str]]) -> list[Judged]:
     """All labels of one claim about one row.
 
     Args:
         labels: of this row and of one claim, at least one.
         row: of the manifest.
-        reasons: names of the screen's rules.
+        reasons: of the screen's rules, and the columns that each goes by.
 
     Raises:
         LabelError: the claim is not known, or a label's value does not fit it.
     """
     claim = labels[0].claim
     if claim in SPECIAL:
-        return SPECIAL[claim](labels, row)
+        column, by = SPECIAL[claim]
+        if column not in row:
+            raise LabelError(
+                f"{labels[0].where}: {claim!r} needs the column {column!r}, which this run has not"
+            )
+        return by(labels, row)
     if claim in row:
         return [_column(label, row, row[claim]) for label in labels]
     if claim in reasons:
-        return [_yes_or_no(label, row, _fell(row, claim)) for label in labels]
+        return [_yes_or_no(label, row, _fell(row, claim, reasons[claim])) for label in labels]
     raise LabelError(
         f"{labels[0].where}: {claim!r} is no column of this manifest, no reason of its screen, and none of "
         f"{', '.join(SPECIAL)}"
     )
 
 
-def _fell(row: Row, reason: str) -> bool | None:
-    """Whether a sample fell by a rule; None where it never came to be judged."""
-    return None if row["drop_reasons"] is None else reason in row["drop_reasons"]
+def _fell(row: Row, reason: str, columns: Collection[str]) -> bool | None:
+    """Whether a sample fell by a rule; None where it never came to be judged by it."""
+    said = row["drop_reasons"]
+    if said is None or reason in said:
+        return None if said is None else True
+    unjudged = ("stopped:", "error:", *(f"missing:{column}" for column in columns))
+    return None if any(one.startswith(unjudged) for one in said) else False
 
 
 def _column(label: Label, row: Row, said: Any) -> Judged:
-    if isinstance(said, bool) or label.value.lower() in (*YES, *NO):
+    """A column's number, word, or yes or no.
+
+    Raises:
+        LabelError: it holds something else, or the label's value is of another kind.
+    """
+    if said is not None and not isinstance(said, bool | int | float | str):
+        raise LabelError(f"{label.where}: {label.claim} holds no single word or number, so no label fits it")
+    is_yes_or_no = label.value.lower() in (*YES, *NO)
+    if isinstance(said, str) and is_yes_or_no and said.lower() not in (*YES, *NO):
+        raise LabelError(
+            f"{label.where}: {label.claim} is text such as {said[:40]!r}; label it with the text"
+        )
+    if isinstance(said, bool) or (is_yes_or_no and not isinstance(said, str)):
         if said is None or isinstance(said, bool):
             return _yes_or_no(label, row, said)
         # A score is judged by how it orders labels, not each by itself.
@@ -147,7 +168,7 @@ def _regions(labels: Sequence[Label], row: Row) -> list[Judged]:
     """Each labelled region: its point, or that it is hidden."""
     for label in labels:
         _part(label)
-    if row.get("regions") is None:
+    if row["regions"] is None:
         return [Judged(x, x.value, "unanswered", "null", is_there=x.x is not None, row=row) for x in labels]
     said = {region["region"]: region for region in row["regions"]}
     return [_region(label, row, said.get(label.value)) for label in labels]
@@ -174,15 +195,27 @@ def _region(label: Label, row: Row, said: Mapping[str, Any] | None) -> Judged:
         return Judged(label, label.value, "wrong", text, label.value, True, row=row)
     # In heights of the face, so that a tight and a wide picture are held to the same.
     away = math.hypot((said["x"] - label.x) * row["width"], (said["y"] - label.y) * row["height"])
-    error = away / row["face_height_px"] if row.get("face_height_px") else math.nan
+    if not row.get("face_height_px"):
+        return Judged(label, label.value, "unanswered", f"{text}, no face", is_there=True, row=row)
+    error = away / row["face_height_px"]
     limit = POINT_TOLERANCE[_part(label)] if label.tolerance is None else label.tolerance
     return _answer(label, label.value, error <= limit, text, label.value, error, row)
 
 
 def _touch(labels: Sequence[Label], row: Row) -> list[Judged]:
-    """The touch of a clip, which claims at most one: right where it lies in a labelled one of that region."""
+    """The touch of a clip, which claims at most one: right where it lies in a labelled one of that region.
+
+    By the region alone where the manifest does not know when: a language model found it, and no hand was
+    measured there.
+    """
+    for label in labels:
+        for value in label.values:
+            if value != "none" and value not in REGIONS:
+                raise LabelError(
+                    f"{label.where}: there is no region {value!r}{nearest(value, (*REGIONS, 'none'))}"
+                )
     told = [label for label in labels if label.value != "none"]
-    if row.get("interaction_found") is None:
+    if row["interaction_found"] is None:
         label = told[0] if told else labels[0]
         return [Judged(label, "", "unanswered", "null", is_there=bool(told), row=row)]
     if not row["interaction_found"]:
@@ -190,18 +223,25 @@ def _touch(labels: Sequence[Label], row: Row) -> list[Judged]:
             return [Judged(labels[0], "", "right", "none", row=row)]
         longest = max(told, key=_seconds)
         return [Judged(longest, "", "missed", "none", is_there=True, true_s=_seconds(longest), row=row)]
-    start, seconds = row.get("contact_start_s") or 0.0, row.get("contact_seconds") or 0.0
-    start += row["start_s"] or 0.0
-    said = f"{row['interaction_region']} {start:.1f}-{start + seconds:.1f} s"
+    region = row["interaction_region"]
+    of_region = [label for label in told if region in label.values]
+    if row.get("contact_start_s") is None or row.get("contact_region") != region:
+        label = (of_region or told or labels)[0]
+        outcome: Outcome = "right" if of_region else "wrong"
+        return [Judged(label, "", outcome, region, "", True, bool(told), row=row)]
+    start = row["contact_start_s"] + (row["start_s"] or 0.0)
+    end = start + (row["contact_seconds"] or 0.0)
+    said = f"{region} {start:.1f}-{end:.1f} s"
     if not told:
-        return [Judged(labels[0], "", "wrong", said, "", True, said_s=seconds, row=row)]
-    of_region = [label for label in told if row["interaction_region"] in label.values]
-    shared = {label: _overlap(label, start, start + seconds) for label in of_region}
-    label = max(shared, key=lambda x: shared[x]) if shared else max(told, key=_seconds)
-    both = shared.get(label, 0.0)
-    outcome: Outcome = "right" if both > 0 else "wrong"
-    whole = _seconds(label)
-    return [Judged(label, "", outcome, said, "", True, True, None, None, seconds, whole, both, row)]
+        return [Judged(labels[0], "", "wrong", said, "", True, said_s=end - start, row=row)]
+    meets = [x for x in of_region if _overlap(x, start, end) >= 0]
+    label = max(meets or of_region or told, key=lambda x: _overlap(x, start, end))
+    both = max(0.0, _overlap(label, start, end)) if meets else 0.0
+    outcome = "right" if meets else "wrong"
+    judged = Judged(label, "", outcome, said, "", True, True, row=row)
+    if label.end_s is None:  # nobody knows how many seconds are right
+        return [judged]
+    return [replace(judged, said_s=end - start, true_s=_seconds(label), shared_s=both)]
 
 
 def _seconds(label: Label) -> float:
@@ -209,14 +249,13 @@ def _seconds(label: Label) -> float:
 
 
 def _overlap(label: Label, start: float, end: float) -> float:
-    return max(
-        0.0, min(end, label.end_s if label.end_s is not None else end) - max(start, label.start_s or 0)
-    )
+    """Seconds that two have in common; below 0 they lie so far apart."""
+    return min(end, label.end_s if label.end_s is not None else end) - max(start, label.start_s or 0)
 
 
 def _cuts(labels: Sequence[Label], row: Row) -> list[Judged]:
     """Whether a clip has a cut, and where."""
-    found = row.get("shot_starts")
+    found = row["shot_starts"]
     if found is None:
         return [Judged(x, "", "unanswered", "null", is_there=_is_yes(x), row=row) for x in labels]
     cuts = [float(start) + (row["start_s"] or 0.0) for start in found[1:]]
@@ -225,15 +264,16 @@ def _cuts(labels: Sequence[Label], row: Row) -> list[Judged]:
     for label in labels:
         there, at = _is_yes(label), label.start_s
         limit = CUT_TOLERANCE if label.tolerance is None else label.tolerance
-        is_found = any(at is None or abs(cut - at) <= limit for cut in cuts)
+        until = at if label.end_s is None else label.end_s
+        is_found = any(at is None or until is None or at - limit <= cut <= until + limit for cut in cuts)
         outcome: Outcome = "right" if is_found == there else "missed" if there else "wrong"
         out.append(Judged(label, "", outcome, said, "", is_found, there, row=row))
     return out
 
 
-# Claims that are more than one column.
-SPECIAL: Mapping[str, Callable[[Sequence[Label], Row], list[Judged]]] = {
-    "region": _regions,
-    "touch": _touch,
-    "cut": _cuts,
+# Claims that are more than one column: the one that they cannot do without, and how they are judged.
+SPECIAL: Mapping[str, tuple[str, Callable[[Sequence[Label], Row], list[Judged]]]] = {
+    "region": ("regions", _regions),
+    "touch": ("interaction_found", _touch),
+    "cut": ("shot_starts", _cuts),
 }

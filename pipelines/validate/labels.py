@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,8 @@ def read_labels(path: Path) -> list[Label]:
 
 def _check_header(path: Path, header: list[str]) -> None:
     for name in header:
+        if header.count(name) > 1:
+            raise LabelError(f"{path}: the column {name!r} is there twice")
         if name not in COLUMNS:
             raise LabelError(f"{path}: unknown column {name!r}{nearest(name, COLUMNS)}")
     for name in NEEDED:
@@ -96,6 +99,10 @@ def _label(path: Path, line: int, row: Mapping[str | None, Any]) -> Label:
         if name in values:
             values[name] = _number(values[name], f"{where}: {name}")
     label = Label(**values, where=where)
+    if not all(0 <= share <= 1 for share in (label.x, label.y) if share is not None):
+        raise LabelError(f"{where}: x and y are shares of the picture, 0 to 1")
+    if label.tolerance is not None and label.tolerance < 0:
+        raise LabelError(f"{where}: tolerance is below 0")
     if (label.x is None) != (label.y is None):
         raise LabelError(f"{where}: x and y are given together or not at all")
     if None not in (label.start_s, label.end_s) and label.end_s <= label.start_s:  # type: ignore[operator]
@@ -107,9 +114,12 @@ def _number(text: str, where: str) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise LabelError(f"{where}: {text!r} is no number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise LabelError(f"{where}: {text!r} is no number")
+    return number
 
 
 def _reviews(path: Path) -> Iterator[Label]:
@@ -119,6 +129,8 @@ def _reviews(path: Path) -> Iterator[Label]:
         if name not in table.column_names:
             raise LabelError(f"{path}: there is no column {name!r}; reviews have sample_id and keep")
     for i, row in enumerate(table.select(["sample_id", "keep"]).to_pylist()):
+        if not isinstance(row["sample_id"], str) or not isinstance(row["keep"], bool | None):
+            raise LabelError(f"{path}, row {i}: sample_id is text, and keep true, false or null")
         if row["keep"] is not None:
             value = "yes" if row["keep"] else "no"
             yield Label(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from configs.reading import load_file, parse
+from configs.reading import load_file, nearest, parse
 from pipelines.validate.claims import Judged
 
 RESAMPLED = 1000  # times, for an interval
@@ -46,7 +47,7 @@ class Measure:
 
 
 class Floor(BaseModel):
-    """What a measure may not fall below, or rise above."""
+    """What a measure may not fall below, or rise above: at least one of the two."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,6 +56,14 @@ class Floor(BaseModel):
     metric: str
     min: float | None = Field(None, allow_inf_nan=False)
     max: float | None = Field(None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.metric not in METRICS:
+            raise ValueError(f"no metric {self.metric!r}{nearest(self.metric, METRICS)}")
+        if self.min is None and self.max is None:
+            raise ValueError("a floor needs min or max")
+        return self
 
 
 class Floors(BaseModel):
@@ -160,7 +169,7 @@ def _measures(claim: str, group: str, judged: list[Judged]) -> list[Measure]:
     out = []
     for name, (_, compute) in METRICS.items():
         value = compute(table)
-        if not np.isfinite(value) or name not in fitting or (name == "unanswered" and value == 0):
+        if not np.isfinite(value) or name not in fitting:
             continue
         again = np.array([compute(table[chosen]) for chosen in drawn])
         low, high = np.percentile(again[np.isfinite(again)], (2.5, 97.5))

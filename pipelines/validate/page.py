@@ -44,12 +44,13 @@ def write_page(
     for one in validation.measures:
         claims[one.claim].append(one)
     wrong = wrong_first(validation.judged)
+    shown = {claim: [x for x in wrong if x.label.claim == claim] for claim in claims}
     html = template.render(
         title=title,
         claims=claims,
         metrics={name: meaning for name, (meaning, _) in METRICS.items()},
         wrong=Counter(one.label.claim for one in wrong),
-        cards={claim: [_card(x) for x in wrong if x.label.claim == claim][:SHOWN] for claim in claims},
+        cards={claim: [_card(x) for x in of[:SHOWN]] for claim, of in shown.items()},
         absent=validation.absent,
         against=against,
         differ=[_difference(one) for one in differ],
@@ -113,8 +114,9 @@ def _frame(one: Judged, row: Row, path: Path) -> Any:
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return smaller(read_picture(path), SHORT_SIDE)
     start, end = one.label.start_s, one.label.end_s
-    if start is None and one.label.claim == "touch" and one.is_claim:
-        start, end = row["contact_start_s"], row["contact_start_s"] + row["contact_seconds"]
+    if start is None and one.label.claim == "touch" and one.said_s:
+        start = (row["start_s"] or 0.0) + row["contact_start_s"]
+        end = start + row["contact_seconds"]
     if start is None:
         return still(path, row["start_s"] or 0.0, SHORT_SIDE)
     return still(path, start if end is None else (start + end) / 2, SHORT_SIDE)

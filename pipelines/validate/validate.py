@@ -24,11 +24,14 @@ from pipelines.validate.measures import Measure, measure
 
 @dataclass(frozen=True)
 class Validation:
-    """judged: labels with their answers. measures: what follows. absent: labelled files not in the run."""
+    """judged: labels with their answers. measures: what follows. absent: labelled files not in the run.
+    outside: labels of times that no clip of the run holds.
+    """
 
     judged: list[Judged]
     measures: list[Measure]
     absent: list[str]
+    outside: list[Label]
 
 
 def validate(run: Path, screen: Screen, labels: Sequence[Label], media: str) -> Validation:
@@ -44,7 +47,9 @@ def validate(run: Path, screen: Screen, labels: Sequence[Label], media: str) -> 
         LabelError: no label is about a file of the run, or a claim is not known.
     """
     rows: list[Row] = list(to_rows(store.read(run / "manifest")))
-    reasons = {rule.reason for rule in screen.rules}
+    reasons: dict[str, set[str]] = defaultdict(set)
+    for rule in screen.rules:
+        reasons[rule.reason].add(rule.column)
     by_file: dict[str, list[Row]] = defaultdict(list)
     by_sample: dict[str, Row] = {row["sample_id"]: row for row in rows}
     for row in rows:
@@ -54,6 +59,7 @@ def validate(run: Path, screen: Screen, labels: Sequence[Label], media: str) -> 
         asked[label.media, label.claim].append(label)
     judged: list[Judged] = []
     absent: list[str] = []
+    outside: list[Label] = []
     for (name, _), members in asked.items():
         if members[0].is_sample:
             found = [by_sample[name]] if name in by_sample else []
@@ -61,14 +67,23 @@ def validate(run: Path, screen: Screen, labels: Sequence[Label], media: str) -> 
             found = by_file.get(_place(_joined(media, name)), [])
         if not found:
             absent.append(name)
-        for row, inside in _shared_out(members, found):
+            continue
+        parts = _shared_out(members, found)
+        for row, inside in parts:
             judged += judge(inside, row, reasons)
+        held = {label for _, inside in parts for label in inside}
+        outside += [label for label in members if label not in held]
+    if not labels:
+        raise LabelError("there are no labels")
+    if outside and not judged:
+        raise LabelError(f"{outside[0].where}: no clip of {run} holds that time; nor that of any other label")
     if not judged:
         raise LabelError(
-            f"none of the {len(asked)} labelled files is in {run}; paths in labels start from {media} "
+            f"none of the {len({label.media for label in labels})} labelled files is in {run}; "
+            f"paths in labels start from {media} "
             f"(--media), the run's first file is {rows[0]['source_uri'] if rows else 'none'}"
         )
-    return Validation(judged, measure(judged), sorted(set(absent)))
+    return Validation(judged, measure(judged), sorted(set(absent)), outside)
 
 
 def _joined(media: str, name: str) -> str:
@@ -144,12 +159,16 @@ class Disagreement:
 
 def disagreements(here: Sequence[Judged], there: Sequence[Judged]) -> list[Disagreement]:
     """Labels on which two runs differ, in words or in being right."""
-    other: dict[tuple[Label, Any], Judged] = {}
-    for one in there:
-        other[one.label, one.row and one.row["start_s"]] = one
+    other = {_asked(one): one for one in there}
     out = []
     for one in here:
-        match = other.get((one.label, one.row and one.row["start_s"]))
+        match = other.get(_asked(one))
         if match is not None and (one.outcome != match.outcome or one.said != match.said):
             out.append(Disagreement(one.label, one, match))
     return out
+
+
+def _asked(one: Judged) -> tuple[Any, ...]:
+    """What is asked of a row; a clip has one touch, whichever label it is judged by."""
+    asked = one.label.media if one.label.claim == "touch" else one.label
+    return one.label.claim, asked, one.row and one.row["start_s"]

@@ -193,8 +193,8 @@ def _rests(
     nearest = near.argmin(0)
     every = np.arange(len(times))
     gap, speed = near[nearest, every], np.stack([h.speed for h in hands])[nearest, every]
-    # A frame counts until the next one: the last interval of a clip is another than the rest.
-    lasts = np.diff(times, append=times[-1])
+    # A frame counts until the next one; the last as long as they usually do.
+    lasts = np.diff(times, append=times[-1] + np.median(np.diff(times)))
     out = []
     for run in _runs(times, gap, limits.enter, limits.leave, limits.max_gap_s):
         touching = run[gap[run] <= limits.leave]

@@ -50,7 +50,7 @@ SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def region_points(keypoints: npt.NDArray[np.float32], aspect: float = 1.0) -> npt.NDArray[np.float32]:
+def region_points(keypoints: npt.NDArray[np.float32], aspect: float) -> npt.NDArray[np.float32]:
     """Points of all regions of one person in one picture.
 
     A region is visible when every keypoint it is made of lies inside the picture with a score of 0.5

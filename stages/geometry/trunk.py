@@ -34,8 +34,9 @@ _TRUNK_BY_FACE: Final = 3.2
 _LEAST_TRUNK: Final = 2.1
 # The chest is in the picture when so much of it is below the shoulders, in nasion to chin.
 LEAST_CHEST: Final = 0.2
-# Without a face: nasion to chin is so much of the shoulders' distance (median of 71 pictures).
-_FACE_BY_SHOULDERS: Final = 0.43
+# Without a face: nasion to chin is so much of the shoulders' distance (median of 71 pictures). A face that
+# measures less than a quarter of that is bent out of sight, or was not found where it is.
+_FACE_BY_SHOULDERS, _LEAST_FACE = 0.43, 0.1
 # The middle of the neck lies so far below the chin, in nasion to chin, and needs so much of a picture.
 _NECK, _LEAST_NECK = 0.2, 0.24
 
@@ -77,7 +78,7 @@ class Trunk:
 
 
 def trunk(keypoints: Floats, aspect: float) -> Trunk | None:
-    """The trunk of one person; None where no shoulder is seen.
+    """The trunk of one person; None where no shoulder is seen, or both are in one place.
 
     One shoulder may lie outside the picture where the pose model says where.
 
@@ -93,8 +94,11 @@ def trunk(keypoints: Floats, aspect: float) -> Trunk | None:
     top, wide = (left + right) / 2, float(np.linalg.norm(left - right))
     face, head = _FACE_BY_SHOULDERS * wide, np.array([0, 1], np.float32)
     if keypoints[[_NASION, _CHIN], 2].min() >= MIN_SCORE:
-        face = float(np.linalg.norm(points[_CHIN] - points[_NASION]))
         head = top - points[_NASION]
+        measured = float(np.linalg.norm(points[_CHIN] - points[_NASION]))
+        face = measured if measured >= _LEAST_FACE * wide else face
+    if min(face, wide) < 1e-3:
+        return None
     hips = points[_HIPS].mean(0) - top
     claimed = bool(keypoints[_HIPS, 2].min() >= MIN_SCORE)
     made_up = claimed and float(np.linalg.norm(hips)) < _LEAST_TRUNK * face

@@ -50,7 +50,7 @@ def start(good: set[int], first_seen: int, **more: Any) -> tuple[dict[str, Any],
         "people_keypoints": keypoints,
         "region_points": np.full((1, len(REGIONS), 3), (np.nan, np.nan, 0), np.float32),
         **{"duration_s": 4.0, "interaction_region": "left_shoulder"},
-        **{"contact_person": 0, "contact_start_s": 2.0},
+        **{"contact_region": "left_shoulder", "contact_person": 0, "contact_start_s": 2.0},
     }
     out = stage.score(clip_of(stage, frames=40, **(known | more)))
     assert set(out) == set(ClipStart.writes)

@@ -61,7 +61,7 @@ def scored(
     monkeypatch: pytest.MonkeyPatch,
     points: np.ndarray,
     colour: tuple[int, int, int] | None = SKIN,
-    again: tuple[float, float] = (1.0, 1.0),
+    again: float = 1.0,
     **config: float,
 ) -> dict[str, Any]:
     monkeypatch.setattr(stages.touch_evidence, "look_again", lambda *_: again)
@@ -99,7 +99,7 @@ def test_a_hand_that_is_seen_and_hides_the_cheek_touches_it(monkeypatch: pytest.
 
 
 def test_a_hand_that_only_keypoints_know_of_is_no_touch(monkeypatch: pytest.MonkeyPatch) -> None:
-    out = scored(monkeypatch, touching(), colour=None, again=(0.0, 0.0))
+    out = scored(monkeypatch, touching(), colour=None, again=0.0)
     assert out["contact_region"] is None and out["contact_start_s"] is None
     assert out["contact_probability"] <= 0.5 and np.isnan(out["hand_gaps"]).all()
     assert out["contact_uncertain"] in (None, "further looks find no hand there")
@@ -107,7 +107,7 @@ def test_a_hand_that_only_keypoints_know_of_is_no_touch(monkeypatch: pytest.Monk
 
 def test_what_may_be_a_touch_says_why_it_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
     sure = scored(monkeypatch, touching())["contact_probability"]
-    out = scored(monkeypatch, touching(), sure=1.0, unsure=sure - 0.05)
+    out = scored(monkeypatch, touching(), sure=1.0)
     assert out["contact_region"] is None and out["contact_probability"] == pytest.approx(sure)
     assert out["contact_uncertain"] and np.isnan(out["hand_gaps"]).all()
     assert out["unsure_gaps"][0, CHEEK] == 0

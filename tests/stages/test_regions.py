@@ -311,7 +311,7 @@ def test_every_formula() -> None:
         "left_calf": (xy[13] + xy[15]) / 2,
         "right_calf": (xy[14] + xy[16]) / 2,
     }
-    out = region_points(k)
+    out = region_points(k, 1.0)
     assert set(expected) == set(REGIONS) - {"hair"} == claimed(out)
     for region, point in expected.items():
         assert out[REGIONS.index(region), :2] == pytest.approx(point, abs=1e-6), region
@@ -351,13 +351,13 @@ def test_each_region_needs_its_points(region: str) -> None:
     k = INDEX[parts.get(region, region)]
     outside = scattered()
     outside[k, 0] = 1.01
-    assert region_points(outside)[i, 2] == 0
+    assert region_points(outside, 1.0)[i, 2] == 0
     unsure = scattered()
     if region.endswith("hand"):
         unsure[INDEX[f"{region}_wrist"] : INDEX[f"{region}_little_4"] + 1, 2] = 0.29
     else:
         unsure[k, 2] = 0.49
-    assert region_points(unsure)[i, 2] == 0
+    assert region_points(unsure, 1.0)[i, 2] == 0
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1))
@@ -367,7 +367,7 @@ def test_mirrored_keypoints_mirror_regions(seed: int, least: float) -> None:
     keypoints[np.random.default_rng(seed).uniform(size=NUM_KEYPOINTS) < 0.1 * least, 2] = 0
     flipped = keypoints[MIRROR].copy()
     flipped[:, 0] = 1 - flipped[:, 0]
-    points, other = region_points(keypoints), region_points(flipped)
+    points, other = region_points(keypoints, 1.0), region_points(flipped, 1.0)
     other = other[[REGIONS.index(mirrored(region)) for region in REGIONS]]
     other[:, 0] = 1 - other[:, 0]
     assert np.allclose(points, other, atol=1e-5, equal_nan=True)
@@ -378,7 +378,7 @@ def test_mirrored_keypoints_mirror_regions(seed: int, least: float) -> None:
 def test_no_confidence_no_region(seed: int) -> None:
     keypoints = scattered(seed)
     keypoints[:, 2] = 0
-    out = region_points(keypoints)
+    out = region_points(keypoints, 1.0)
     assert (out[:, 2] == 0).all()
     assert np.isnan(out[:, :2]).all()
 
@@ -388,7 +388,7 @@ def test_no_confidence_no_region(seed: int) -> None:
 def test_looking_only_takes_claims_away(seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 255, (60, 80, 3), np.uint8)
     keypoints = scattered(seed)
-    points = region_points(keypoints)
+    points = region_points(keypoints, 1.0)
     out = believable(points, keypoints, image, np.ones((60, 80), np.float32), np.zeros((60, 80), bool))
     assert claimed(out) <= claimed(points)
     moved = ("left_ear", "right_ear", "chest", "abdomen")
@@ -403,7 +403,7 @@ def test_a_body_on_the_background_is_not_believed() -> None:
     image = np.full((200, 200, 3), 128, np.uint8)
     person = np.zeros((200, 200), np.float32)
     person[:50, :50] = 1
-    points = region_points(keypoints)
+    points = region_points(keypoints, 1.0)
     out = believable(points, keypoints, image, person, np.zeros((200, 200), bool))
     for part, side in itertools.product(("shoulder", "elbow", "calf"), ("left", "right")):
         assert f"{side}_{part}" not in claimed(out)

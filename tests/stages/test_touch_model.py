@@ -10,7 +10,7 @@ from stages.geometry.approaches import Approach, of_one_rest
 from stages.touch_evidence import Sight
 from stages.touch_model import DOUBTS, NEEDED, UNCERTAIN, judge, lacking, likelihood
 
-CLEAR = Sight(again=1, side=1, skin=0.9, change=30, around=2, on_body=1, light=120)
+CLEAR = Sight(again=1, skin=0.9, change=30, around=2, on_body=1, light=120)
 RESTS = Approach(
     person=0,
     zone="head",

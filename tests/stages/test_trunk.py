@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backends.bodies.keypoints import INDEX, LEFT_HAND, MIRROR
+from backends.bodies.keypoints import FACE, INDEX, LEFT_HAND, MIRROR
 from prompts.vocabulary import REGIONS
 from stages.geometry.in_front import clear_trunk
 from stages.geometry.region_points import region_points
@@ -57,16 +57,31 @@ def test_a_picture_that_ends_at_the_body(bottom: float, chest: float | None, abd
             assert out[i, :2] == pytest.approx((0.5, y / bottom), abs=1e-5)
 
 
+def test_a_pose_that_collapsed() -> None:
+    keypoints = standing()
+    keypoints[SHOULDERS, :2] = (0.5, 0.25)
+    assert trunk(keypoints, 1.0) is None
+    keypoints[FACE, 2] = 0
+    assert trunk(keypoints, 1.0) is None
+    bent = standing()
+    usual = trunk(bent, 1.0)
+    bent[FACE, :2] = (0.5, 0.1)  # nasion and chin in one place: the shoulders tell the face's size
+    body = trunk(bent, 1.0)
+    assert usual is not None and body is not None and body.face == pytest.approx(0.43 * body.wide)
+    image = np.full((400, 400, 3), 128, np.uint8)
+    assert clear_trunk(body, image) == body.seen
+
+
 def test_a_shoulder_outside_the_picture() -> None:
     keypoints = standing()
     keypoints[HIPS] = (np.nan, np.nan, 0)
     keypoints[SHOULDERS[0], 2] = 0
-    assert region_points(keypoints)[CHEST, 2] == keypoints[SHOULDERS[1], 2]
+    assert region_points(keypoints, 1.0)[CHEST, 2] == keypoints[SHOULDERS[1], 2]
     keypoints[SHOULDERS[0]] = (np.nan, np.nan, 0)
-    assert region_points(keypoints)[CHEST, 2] == 0
+    assert region_points(keypoints, 1.0)[CHEST, 2] == 0
     keypoints[SHOULDERS] = (np.nan, np.nan, 0)
     # The neck is then 0.2 faces below the chin.
-    assert region_points(keypoints)[NECK, :2] == pytest.approx((0.5, 0.22), abs=1e-5)
+    assert region_points(keypoints, 1.0)[NECK, :2] == pytest.approx((0.5, 0.22), abs=1e-5)
 
 
 @pytest.mark.parametrize("aspect", [0.5, 1.0, 16 / 9])
@@ -97,7 +112,7 @@ def believed(
 ) -> np.ndarray:
     image = image if image is not None else np.full((400, 400, 3), 128, np.uint8)
     person, hair = np.ones(image.shape[:2], np.float32), np.zeros(image.shape[:2], bool)
-    return believable(region_points(keypoints), keypoints, image, person, hair, others)
+    return believable(region_points(keypoints, 1.0), keypoints, image, person, hair, others)
 
 
 def empty_handed() -> np.ndarray:

@@ -12,11 +12,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import pipelines.validate.validate as validating
+from configs.reading import SettingsError
 from manifests.screen import Rule, Screen
 from pipelines.cli import app as cli
+from pipelines.validate.claims import judge
 from pipelines.validate.labels import Label, LabelError, read_labels
-from pipelines.validate.measures import Measure, measure
-from pipelines.validate.validate import Validation, disagreements, validate
+from pipelines.validate.measures import Floor, Floors, Measure, below, measure, read_floors
+from pipelines.validate.validate import Validation, _shared_out, disagreements, validate
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage
 from tests.support.helpers import execute, make_files
@@ -50,6 +53,7 @@ class Says(Stage):
         "face_height_px": Score("px", "Face."),
         "shot_starts": Column("floats", "s", "Shots."),
         "interaction_found": Column("bool", "", "Touch."),
+        "contact_region": Column("string", "", "Region."),
         "contact_start_s": Score("s", "Touch."),
         "contact_seconds": Score("s", "Touch."),
     }
@@ -61,6 +65,7 @@ class Says(Stage):
             "face_height_px": 100.0,
             "shot_starts": [0.0, 1.5] if number == 0 else [0.0],
             "interaction_found": touch["found"],
+            "contact_region": touch["region"],
             "contact_start_s": touch["start"],
             "contact_seconds": touch["seconds"],
         }
@@ -109,7 +114,7 @@ def test_words(run: Path) -> None:
     # Right: 0 and 2. Claimed: 0, 1, 2; the null of 3 is no claim, but no right answer either.
     share = {"accuracy": 0.5, "precision": pytest.approx(2 / 3), "recall": 0.5, "unanswered": 0.25}
     assert numbers(measures) == share
-    assert numbers(measures, "painting") == {"precision": 1.0, "recall": 0.5}
+    assert numbers(measures, "painting") == {"precision": 1.0, "recall": 0.5, "unanswered": 0.0}
     photo = numbers(measures, "photo")  # 1 is called one and is none
     assert photo["precision"] == 0.5 and photo["recall"] == 1.0 and photo["false_alarms"] == 1.0
     assert numbers(measures, "animal") == {"recall": 0.0, "unanswered": 1.0}
@@ -158,11 +163,11 @@ def test_a_score_is_judged_by_its_order(run: Path) -> None:
     measures = found(
         run, [label(run, i, "belief", v) for i, v in enumerate(("yes", "no", "no", "yes"))]
     ).measures
-    assert numbers(measures) == {"roc_area": 1.0}
+    assert numbers(measures) == {"roc_area": 1.0, "unanswered": 0.0}
     measures = found(
         run, [label(run, i, "belief", v) for i, v in enumerate(("no", "yes", "no", "yes"))]
     ).measures
-    assert numbers(measures) == {"roc_area": 0.5}  # 0.8 and 0.85 against 0.9 and 0.3
+    assert numbers(measures) == {"roc_area": 0.5, "unanswered": 0.0}  # 0.8 and 0.85 against 0.9 and 0.3
 
 
 def test_points_are_measured_in_faces(run: Path) -> None:
@@ -253,22 +258,24 @@ def test_area_under_the_curve_is_scikit_learns() -> None:
         Judged(Label(str(i), "s", "yes"), "", "measured", "", is_there=bool(t), score=float(s))
         for i, (s, t) in enumerate(zip(scores, truth, strict=True))
     ]
-    (area,) = measure(judged)
-    assert area.metric == "roc_area" and area.value == pytest.approx(roc_auc_score(truth, scores))
+    (area,) = [m for m in measure(judged) if m.metric == "roc_area"]
+    assert area.value == pytest.approx(roc_auc_score(truth, scores))
 
 
 def test_reviews_are_labels(run: Path, tmp_path: Path) -> None:
     rows = pd.read_parquet(run / "manifest")
     reviews = pd.DataFrame({"sample_id": rows["sample_id"], "keep": [True, True, None, True]})
     reviews.to_parquet(tmp_path / "reviews.parquet")
+    for wrong in ({"sample_id": [None], "keep": [True]}, {"sample_id": ["a"], "keep": ["no"]}):
+        pd.DataFrame(wrong).to_parquet(tmp_path / "wrong.parquet")
+        with pytest.raises(LabelError, match="row 0: sample_id is text, and keep true, false or null"):
+            read_labels(tmp_path / "wrong.parquet")
     judged = found(run, read_labels(tmp_path / "reviews.parquet")).judged
     kept = dict(zip(rows["sample_id"], rows["keep"], strict=True))
     assert len(judged) == 3 and {x.label.media: x.said == "yes" for x in judged}.items() <= kept.items()
 
 
 def test_a_label_of_a_time_belongs_to_the_clip_that_has_it() -> None:
-    from pipelines.validate.validate import _shared_out
-
     rows = [{"start_s": 0.0, "end_s": 5.0}, {"start_s": 5.0, "end_s": None}]
     first, second, both = (
         Label("a", "touch", "nose", 1.0, 2.0),
@@ -277,6 +284,87 @@ def test_a_label_of_a_time_belongs_to_the_clip_that_has_it() -> None:
     )
     shared = _shared_out([first, second, both], rows)
     assert [members for _, members in shared] == [[first, both], [second, both]]
+
+
+def test_a_touch_without_a_time_is_judged_by_its_region() -> None:
+    row = {"interaction_found": True, "interaction_region": "mouth", "start_s": 20.0}
+    labels = [Label("a", "touch", "hair", 21.0, 22.0), Label("a", "touch", "mouth", 27.0, 28.0)]
+    for unknown in (
+        {"contact_start_s": None, "contact_region": None},
+        {"contact_start_s": 1.0, "contact_region": "hair", "contact_seconds": 1.0},  # another touch's time
+    ):
+        (judged,) = judge(labels, row | unknown, {})
+        assert (judged.outcome, judged.said, judged.said_s) == ("right", "mouth", 0)
+    at = {"contact_start_s": 7.0, "contact_region": "mouth", "contact_seconds": 0.0}
+    (judged,) = judge(labels, row | at, {})
+    assert (judged.outcome, judged.said) == ("right", "mouth 27.0-27.0 s")
+    (judged,) = judge([Label("a", "touch", "mouth")], row | at, {})
+    assert (judged.outcome, judged.said_s, judged.true_s, judged.shared_s) == ("right", 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "said"),
+    [
+        (["painting"], True),
+        (["too_dark"], False),
+        ([], False),
+        (["stopped:portrait_kind"], None),
+        (["error:faces"], None),
+        (["missing:depiction"], None),
+        (["missing:luminance"], False),
+    ],
+)
+def test_a_rule_that_never_came_to_judge_is_no_answer(reasons: list[str], said: bool | None) -> None:
+    (judged,) = judge([Label("a", "painting", "no")], {"drop_reasons": reasons}, {"painting": {"depiction"}})
+    assert judged.outcome == {True: "wrong", False: "right", None: "unanswered"}[said]
+
+
+def test_a_cut_in_a_labelled_stretch() -> None:
+    row = {"shot_starts": [0.0, 2.0], "start_s": 10.0}
+    for start, end, outcome in ((10.0, 15.0, "wrong"), (12.5, 15.0, "right")):
+        (judged,) = judge([Label("a", "cut", "no", start, end)], row, {})
+        assert judged.outcome == outcome
+
+
+def test_a_column_that_the_run_has_not() -> None:
+    for claim, value in (("region", "nose"), ("touch", "nose"), ("cut", "no")):
+        with pytest.raises(LabelError, match="needs the column"):
+            judge([Label("a", claim, value)], {"width": 4}, {})
+
+
+def test_labels_of_times_that_no_clip_holds_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"sample_id": "a", "source_uri": "/in/a.mp4", "start_s": 0.0, "end_s": 5.0, "shot_starts": [0.0]}
+    monkeypatch.setattr(validating, "to_rows", lambda _: [row])
+    late, here = (Label("a.mp4", "cut", "no", at, where=f"labels.csv, line {at:g}") for at in (7.0, 2.0))
+    both = validate(run, JUDGE, [late, here], "/in")
+    assert [x.label for x in both.judged] == [here] and both.outside == [late] and both.absent == []
+    with pytest.raises(LabelError, match=r"labels.csv, line 7: no clip of .* holds that time"):
+        validate(run, JUDGE, [late], "/in")
+
+
+def test_runs_differ_in_a_touch_whichever_label_it_is_judged_by() -> None:
+    row = {"interaction_found": True, "interaction_region": "mouth", "start_s": 0.0}
+    row |= {"contact_start_s": 1.0, "contact_region": "mouth", "contact_seconds": 2.0}
+    labels = [Label("a", "touch", "mouth", 1.0, 3.0), Label("a", "touch", "hair", 4.0, 9.0)]
+    (differ,) = disagreements(judge(labels, row, {}), judge(labels, row | {"interaction_found": False}, {}))
+    assert (differ.here.outcome, differ.there.outcome) == ("right", "missed")
+
+
+def test_a_floor_names_a_metric_and_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "floors.yaml"
+    for text, said in (
+        ("{claim: touch, metric: precison, min: 0.9}", "no metric 'precison'; did you mean precision"),
+        ("{claim: touch, metric: precision}", "a floor needs min or max"),
+    ):
+        path.write_text(f"floors:\n- {text}\n")
+        with pytest.raises(SettingsError, match=said):
+            read_floors(str(path))
+
+
+def test_nothing_unanswered_is_a_number() -> None:
+    judged = judge([Label("a", "kind", "photo")], {"kind": "photo"}, {})
+    ceiling = Floors(floors=[Floor(claim="kind", metric="unanswered", max=0.1)])
+    assert below(measure(judged), ceiling) == []
 
 
 def test_runs_are_compared(run: Path) -> None:
@@ -294,7 +382,12 @@ WRONG = {
     HEADER + "a.mp4,yaw,,,,,,,\n": "line 2: value is empty",
     HEADER + "a.mp4,yaw,1,,,,\n": "line 2: it has another number of columns",
     HEADER + "a.mp4,yaw,1,soon,,,,,\n": "line 2: start_s: 'soon' is no number",
+    HEADER + "a.mp4,yaw,1,nan,,,,,\n": "line 2: start_s: 'nan' is no number",
+    HEADER + "a.mp4,yaw,1,,1e999,,,,\n": "line 2: end_s: '1e999' is no number",
     HEADER + "a.mp4,region,nose,,,0.5,,,\n": "line 2: x and y are given together",
+    HEADER + "a.mp4,region,nose,,,320,180,,\n": "line 2: x and y are shares of the picture, 0 to 1",
+    "media,claim,value,tolerance\na.mp4,yaw,1,-3\n": "line 2: tolerance is below 0",
+    "media,claim,value,value\na,b,c,d\n": "the column 'value' is there twice",
     HEADER + "a.mp4,touch,nose,2,1,,,,\n": "line 2: end_s is not after start_s",
 }
 
@@ -317,6 +410,14 @@ def test_claims_that_cannot_be_judged(run: Path) -> None:
         found(run, [label(run, 0, "region", "knows", x=0.5, y=0.5)])
     with pytest.raises(LabelError, match="yes or no"):
         found(run, [label(run, 0, "steady", "very")])
+    with pytest.raises(LabelError, match="kind is text such as 'photo'; label it with the text"):
+        found(run, [label(run, 0, "kind", "yes")])
+    with pytest.raises(LabelError, match="no region 'mouht'; did you mean mouth"):
+        found(run, [label(run, 0, "touch", "hair|mouht", start_s=1.0, end_s=2.0)])
+    with pytest.raises(LabelError, match="shot_starts holds no single word or number"):
+        found(run, [label(run, 0, "shot_starts", "1.5")])
+    with pytest.raises(LabelError, match="there are no labels"):
+        found(run, [])
     with pytest.raises(LabelError, match="none of the 1 labelled files"):
         found(run, [Label("elsewhere.mp4", "yaw", "2")])
 
