@@ -211,7 +211,7 @@ PAPERS = {
     "reactions": "0af63aecb8c6fa07",
     "touch_point": "ba5c0548d7ab3893",
     "synthesise": "98c83dc65fc1a2ed",
-    "contacts": "37167ce996ef5b65",
+    "contacts": "7e6b1e0e890861d8",
 }
 
 
