@@ -35,6 +35,13 @@ class MediaError(UserError):
     """A file that cannot be used as a clip; the message says what is wrong with it."""
 
 
+def local_path(uri: str) -> Path | None:
+    """The path that `uri` names on this machine; None: it lies elsewhere."""
+    if REMOTE not in uri:
+        return Path(uri)
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path))) if uri.startswith("file://") else None
+
+
 @contextlib.contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
     """A local path for `uri`: the file itself, or a download that is deleted afterwards (any fsspec URL).
@@ -46,11 +53,8 @@ def local_copy(uri: str) -> Iterator[Path]:
     """
     if not uri:
         raise MediaError("the input list gives no uri for this row")
-    if REMOTE not in uri:
-        yield Path(uri)
-        return
-    if uri.startswith("file://"):
-        yield Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
+    if (path := local_path(uri)) is not None:
+        yield path
         return
     with tempfile.TemporaryDirectory(prefix="interavatar-") as folder:
         target = Path(folder) / "media"

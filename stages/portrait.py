@@ -84,13 +84,15 @@ class PortraitKind(AskingStage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """Ask; a stand-in goes by the image classifier and the faces."""
         people = clip["num_people_max"] or 0
-        shown = depiction(clip["animal_probability"], clip["drawn_probability"], people)
         said = ask(
             self.model,
             self.prompts[0].fill(),
             DepictionAnswer,
             clip.frames(self.sees[0]),
-            lambda: DepictionAnswer(depiction=shown, people=people),
+            lambda: DepictionAnswer(
+                depiction=depiction(clip["animal_probability"], clip["drawn_probability"], people),
+                people=people,
+            ),
         )
         return {
             "depiction": said.depiction,

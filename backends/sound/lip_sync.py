@@ -161,9 +161,7 @@ class MouthEnvelopeCorrelation:
         sound = self._rhythm(loudness[both])
         if min(mouth.std(), sound.std()) < 1e-9:
             return None
-        first, last = (
-            round((self.lag_s + end) * self.RATE) for end in (-self.max_offset_s, self.max_offset_s)
-        )
+        first, last = self._lags(self.max_offset_s)
         correlation = np.array([_pearson(mouth, sound, lag) for lag in range(first, last + 1)])
         lag = (first + _peak(correlation)) / self.RATE
         return LipSyncScore(lag - self.lag_s, self._confidence(mouth, sound), float(correlation.max()))

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from media.decode import still
-from media.files import PICTURE_SUFFIXES, local_copy
+from media.files import PICTURE_SUFFIXES, local_copy, local_path
 from media.picture import read_picture, smaller
 
 SHORT_SIDE = 96
@@ -20,11 +20,11 @@ MARK = (230, 30, 30)
 def preview(row: Mapping[str, Any]) -> bytes | None:
     """A JPEG of the frame that training starts with, the point touched marked red; None: nothing to show.
 
-    That is the first frame of most clips. Another one would have to be decoded from the last key frame on,
-    which takes long in long shots.
+    That is the first frame of most clips: any other is decoded from the last key frame on, which takes long
+    in long shots.
     """
     # A report must not download the data set: of a clip that lies in an object store, what it was made from.
-    near = [uri for uri in (row["media_uri"], row["source_uri"]) if uri and _is_near(uri)]
+    near = [uri for uri in (row["media_uri"], row["source_uri"]) if uri and local_path(uri)]
     if not near:
         return None
     uri = near[0]
@@ -42,10 +42,6 @@ def preview(row: Mapping[str, Any]) -> bytes | None:
     except Exception:  # a picture that cannot be made must not end a finished run; its row says what is wrong
         return None
     return sink.getvalue()
-
-
-def _is_near(uri: str) -> bool:
-    return "://" not in uri or uri.startswith("file://")
 
 
 def _mark(image: Image.Image, x: float | None, y: float | None) -> None:

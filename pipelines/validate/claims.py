@@ -89,8 +89,10 @@ def judge(labels: Sequence[Label], row: Row, reasons: Mapping[str, Collection[st
 def _fell(row: Row, reason: str, columns: Collection[str]) -> bool | None:
     """Whether a sample fell by a rule; None where it never came to be judged by it."""
     said = row["drop_reasons"]
-    if said is None or reason in said:
-        return None if said is None else True
+    if said is None:
+        return None
+    if reason in said:
+        return True
     unjudged = ("stopped:", "error:", *(f"missing:{column}" for column in columns))
     return None if any(one.startswith(unjudged) for one in said) else False
 

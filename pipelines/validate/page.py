@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from manifests import storage
 from media.decode import still
-from media.files import PICTURE_SUFFIXES, local_copy
+from media.files import PICTURE_SUFFIXES, local_copy, local_path
 from media.picture import read_picture, smaller
 from pipelines.validate.claims import Judged, Row
 from pipelines.validate.measures import METRICS, Measure
@@ -96,7 +96,7 @@ def _difference(one: Disagreement) -> dict[str, str]:
 def _picture(one: Judged) -> str | None:
     """A JPEG in base64 of the moment the label or the answer is about; None where it cannot be read."""
     row = one.row
-    if row is None or "://" in row["source_uri"].removeprefix("file://"):
+    if row is None or local_path(row["source_uri"]) is None:
         return None  # a page must not download the data set
     try:
         with local_copy(row["source_uri"]) as path:

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import pyarrow as pa
 
 from manifests import store
 from manifests.schema import to_rows
 from manifests.screen import Screen
+from media.files import local_path
 from pipelines.validate.claims import Judged, Row, judge
 from pipelines.validate.labels import Label, LabelError
 from pipelines.validate.measures import Measure, measure
@@ -92,9 +91,8 @@ def _joined(media: str, name: str) -> str:
 
 def _place(uri: str) -> str:
     """One spelling for each file."""
-    if uri.startswith("file://"):
-        uri = url2pathname(urlsplit(uri).path)
-    return uri if "://" in uri else os.path.realpath(uri)
+    path = local_path(uri)
+    return uri if path is None else os.path.realpath(path)
 
 
 def _shared_out(labels: Sequence[Label], rows: Sequence[Row]) -> list[tuple[Row, list[Label]]]:
