@@ -4,6 +4,10 @@ BIN := .venv/bin
 INPUT ?=
 OUTPUT ?= demo
 
+# Containers often forbid Python to keep what it compiles. The tests start hundreds of processes, and each would
+# compile PyTorch and Ray anew: seconds for every one of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup setup-models demo test test-laptop test-models test-fast corpus fuzz check lock docs bench bench-gpu clean
 
 setup: .venv/.done
