@@ -29,7 +29,7 @@ def run(
     settings: Mapping[str, Any] | None = None,
     limit: int | None = None,
     engine: Engine = "inline",
-    retry_errors: bool = False,
+    retry_errors: str = "",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run a pipeline, as `interavatar run` does, and read its manifest.
@@ -46,7 +46,8 @@ def run(
         settings: as after `--set`, nested or dotted: `{"quality.fps": 4}`, `{"quality": {"fps": 4}}`.
         limit: only the first so many samples of the input.
         engine: inline, in this process; ray, on all CPUs of this machine or on the cluster of `RAY_ADDRESS`.
-        retry_errors: compute samples again that ended in an error.
+        retry_errors: compute samples again that ended in an error: `all`, or those of a kind, of a stage, or
+            with this text in the message.
         progress: show it: a bar in a terminal, lines elsewhere.
 
     Returns:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -28,6 +29,8 @@ THREADS = 16  # requests in flight at once: each takes tens of milliseconds, wha
 READ_ATTEMPTS = 5
 CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure"})
 PARTIAL = ".tmp"
+# Where fsspec's file systems say when a file was written.
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,6 +42,26 @@ class StorageError(UserError, ValueError):
 
 class AddressError(StorageError, UsageError):
     """An address that cannot be used as a folder."""
+
+
+class OutputError(UserError):
+    """Nothing can be written into a folder: its disk is full, it is read-only, or its store is away."""
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """A block that writes into a folder.
+
+    Raises:
+        OutputError: it cannot; the message names the folder and the reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_client_error(error):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write into {folder}: {reason}") from error
 
 
 def folder_of(address: str | Path) -> Path:
@@ -204,6 +227,27 @@ def files(folder: Path, suffix: str = "") -> list[Path]:
         names = [str(f["name"]).rpartition("/")[2] for f in entries if f["type"] == "file"]
         return [folder / name for name in sorted(names) if name and name.endswith(suffix)]
     return []
+
+
+def modified(folder: Path) -> dict[str, float]:
+    """Name -> when it was last written, seconds since 1970, of the files directly in a folder."""
+    if not is_remote(folder):
+        times = {}
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # gone since it was listed
+                    times[entry.name] = entry.stat().st_mtime
+        return times
+    remote: Any = folder
+    with suppress(FileNotFoundError):
+        remote.fs.invalidate_cache()
+        found = {
+            str(entry["name"]).rpartition("/")[2]: next((entry[k] for k in _TIMES if k in entry), None)
+            for entry in remote.fs.ls(remote.path, detail=True)
+            if entry["type"] == "file"
+        }
+        return {name: time.timestamp() for name, time in found.items() if isinstance(time, datetime)}
+    return {}
 
 
 def exists(address: str) -> bool:

@@ -175,7 +175,7 @@ def decode(
 def _too_long(seconds: str, limit: float) -> MediaError:
     return MediaError(
         f"too long to score as one clip: {seconds}, at most {limit:.0f} s; cut it with --set split=true, "
-        "or raise max_seconds with --retry-errors"
+        "or raise max_seconds with --retry-errors MediaError"
     )
 
 

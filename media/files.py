@@ -109,6 +109,8 @@ def _without_address(error: Exception) -> Exception:
     status = getattr(error, "status", 0)
     if status in (401, 403):
         return PermissionError(f"the server refuses the file ({status})")
+    if status == 429 or status >= 500:
+        return ConnectionError(f"the server gives no file for now ({status})")
     if status >= 400:
         return OSError(f"the server gives no file ({status})")
     if type(error).__name__ in ("ClientPayloadError", "ServerDisconnectedError"):

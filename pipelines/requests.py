@@ -42,7 +42,7 @@ class Request:
     overrides: Sequence[str] = ()
     limit: int | None = None
     engine: Engine = "inline"
-    retry_errors: bool = False
+    retry_errors: str = ""
 
 
 def prepare(request: Request) -> list[Run]:

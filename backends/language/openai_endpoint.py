@@ -28,7 +28,7 @@ from backends.language.chat_completion import (
     request_body,
     shown,
 )
-from backends.language.vision_language_model import AnswerError, Deferred, Question
+from backends.language.vision_language_model import AnswerError, Deferred, Question, ServiceError
 from manifests.storage import folder_of, read_bytes, write_bytes
 from manifests.text import cut_key, without_key
 
@@ -38,12 +38,17 @@ WARMER = 0.2  # temperature gained with each invalid answer: at 0 the same would
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why an attempt brought no answer; `final`: another one would bring none either."""
+    """Why an attempt brought no answer.
+
+    final: another one would bring none either. invalid: there was an answer, a wrong one. of_question: the
+    server refuses this question and might answer others.
+    """
 
     reason: str
     final: bool = False
     wait_s: float | None = None
     invalid: bool = False
+    of_question: bool = False
 
 
 class OpenAIEndpoint(AskedOnce):
@@ -123,7 +128,7 @@ class OpenAIEndpoint(AskedOnce):
         """Open the connection, with the key that the environment holds now.
 
         Raises:
-            AnswerError: the OpenAI API is asked and there is no key.
+            ServiceError: the OpenAI API is asked and there is no key.
         """
         with self._lock:
             if self._client is not None or self.batch:
@@ -140,7 +145,8 @@ class OpenAIEndpoint(AskedOnce):
         """The answer out of the cache, or else from the server.
 
         Raises:
-            AnswerError: no valid answer after all attempts, or the server refuses the request.
+            AnswerError: no valid answer after all attempts, or the server refuses the question.
+            ServiceError: the server is out of reach, or refuses every question (a key, a quota).
             BudgetError: `max_requests` are used up.
             Deferred: `batch`, and the answer is not there yet.
         """
@@ -200,9 +206,10 @@ class OpenAIEndpoint(AskedOnce):
                     return judged
                 failure = judged
                 if failure.final:
-                    raise AnswerError(failure.reason)
+                    raise (AnswerError if failure.of_question else ServiceError)(failure.reason)
                 warmer += failure.invalid
-            raise AnswerError(f"no valid answer in {self.attempts} attempts; the last: {failure.reason}")
+            last = f"no valid answer in {self.attempts} attempts; the last: {failure.reason}"
+            raise (AnswerError if failure.invalid else ServiceError)(last)
         finally:
             with self._lock:
                 self._asked.pop(key, None)
@@ -241,7 +248,8 @@ class OpenAIEndpoint(AskedOnce):
             "the model that it served first)",
             429: "the account has no quota left",
         }.get(status)
-        return _Failure(f"{said}; {check}" if check else said, final=True)
+        is_of_question = status in (400, 413, 415, 422)
+        return _Failure(f"{said}; {check}" if check else said, final=True, of_question=is_of_question)
 
     def _judge(self, outcome: Reply | _Failure, question: Question, key: str) -> str | _Failure:
         """Count what came back and keep it if it is valid."""
@@ -289,11 +297,11 @@ def read_key(endpoint: str, key_variable: str) -> str:
     """The key in the environment; a word that means nothing where it is unset and may not be needed.
 
     Raises:
-        AnswerError: it is unset, and the OpenAI API is asked.
+        ServiceError: it is unset, and the OpenAI API is asked.
     """
     key = os.environ.get(key_variable, "").strip()
     if not key and (urlsplit(endpoint).hostname or "").endswith("openai.com"):
-        raise AnswerError(f"{endpoint} wants a key; set the environment variable {key_variable}")
+        raise ServiceError(f"{endpoint} wants a key; set the environment variable {key_variable}")
     return key or "none"
 
 

@@ -19,7 +19,11 @@ class AnswerError(UserError):
     """No valid answer could be had; the message says why (refusal, no JSON, wrong value, time-out ...)."""
 
 
-class BudgetError(AnswerError):
+class ServiceError(AnswerError):
+    """The server, the key or the budget is at fault, not the question, which can be asked again later."""
+
+
+class BudgetError(ServiceError):
     """The run has used up the number of requests it may make."""
 
 
@@ -97,6 +101,7 @@ class VisionLanguageModel(Protocol):
 
         Raises:
             AnswerError: there is no valid answer; the sample's error.
+            ServiceError: nobody could be asked.
             Deferred: it will come later.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,15 +116,21 @@ def run(
     limit: Limit = None,
     engine: Annotated[Engine, typer.Option(help="ray, or inline: one process.")] = "ray",
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Compute samples again that ended in an error.")
-    ] = False,
+        str,
+        typer.Option(
+            "--retry-errors",
+            metavar="WHICH",
+            help="Compute samples again that ended in an error: all, or those of a kind (WorkerDied), of a "
+            "stage, or with this text in the message.",
+        ),
+    ] = "",
 ) -> None:
     """Run a pipeline. The same command again goes on where a run stopped and computes only what is missing.
 
     synthetic_interactions makes two manifests: OUTPUT/portraits, then OUTPUT/clips.
 
-    Exit status: 0 the run finished (samples with errors are counted and shown), 1 it could not finish,
-    2 wrong use.
+    Exit status: 0 the run finished (samples with errors are counted and shown); 1 it could not finish, a
+    fault of the machine or of a service left samples due, or most samples ended in errors; 2 wrong use.
 
     Example: interavatar run talking_head --input videos/ --output out/ --limit 20
     """
@@ -134,6 +141,7 @@ def run(
     ):
         from contextlib import nullcontext
 
+        from pipelines.engine.pipeline import RunError
         from pipelines.engine.progress import Progress
         from pipelines.engine.signals import sigterm_interrupts
         from pipelines.requests import Request, prepare
@@ -152,10 +160,13 @@ def run(
             progress.say("writing the report")
             write_report(each.folder)
             _print_outcome(record, output if len(runs) == 1 else output / each.folder.name, each.pipeline)
+            if shortcoming := _shortcoming(record["counts"]):
+                raise RunError(shortcoming)
 
 
 def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> None:
     from pipelines.cli.console import out
+    from pipelines.engine.faults import fault_lines
     from pipelines.engine.progress import duration
     from pipelines.review.failures import failure_lines, failures
 
@@ -173,9 +184,23 @@ def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> 
     if counts["errors"]:
         lines += ["errors, rows of the manifest as all others; --retry-errors computes them again:"]
         lines += failure_lines(failures(output / "manifest"))
+    if counts["due"]:
+        lines += ["faults of the machine or of a service; the samples that met them are still due:"]
+        lines += fault_lines(Counter(record["faults"]))
     lines += [f"manifest  {output / 'manifest'}", f"report    {output / 'report.html'}"]
     for line in lines:
         out().print(line)
+
+
+def _shortcoming(counts: dict[str, int]) -> str:
+    """Why a finished run is no success; "" where it is one."""
+    if counts["due"]:
+        return (
+            f"{counts['due']} samples are still due: mend what is said above, then run the same command again"
+        )
+    if 2 * counts["errors"] > counts["ids_in"]:
+        return f"most samples ended in errors: {counts['errors']} of {counts['ids_in']}, as said above"
+    return ""
 
 
 def screen_command(
@@ -245,7 +270,8 @@ def status(
     With --json: {"runs": [...]}, one entry for each run in DIR (synthetic_interactions has two), with
     folder, pipeline, run_id, state (running, finished, failed, interrupted or killed), rows (of the
     manifest), kept, dropped, errors, unmerged (rows committed and not merged yet), stages (for each stage
-    computed, reused, errors and seconds) and failures (stage, message, count and first, one file of them).
+    computed, reused, errors and seconds), failures (stage, message, count and first, one file of them) and
+    longest_running (sample_id, stage and seconds of what is in work for longest, or null).
     """
     from pipelines.cli.console import readable_errors
 

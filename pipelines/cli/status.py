@@ -13,6 +13,7 @@ from rich.table import Table
 from manifests import store
 from pipelines.catalogue import steps_in
 from pipelines.cli.console import out
+from pipelines.engine.attempts import Running, longest_running
 from pipelines.engine.lock import is_locked
 from pipelines.engine.record import read_run
 from pipelines.engine.source import InputError
@@ -35,6 +36,8 @@ class Status:
         unmerged: rows that are committed and not merged into the manifest yet.
         stages: by name how many samples were computed, reused and ended in errors, and seconds.
         failures: why samples ended in errors, the most frequent message first.
+        longest_running: of a run that goes on, the sample that is in work for longest, its stage, and for how
+            many seconds; null where nothing is.
     """
 
     folder: str
@@ -48,6 +51,7 @@ class Status:
     unmerged: int
     stages: Mapping[str, Mapping[str, float]]
     failures: Sequence[Failure]
+    longest_running: Running | None = None
 
 
 def statuses(folder: Path) -> list[Status]:
@@ -102,6 +106,7 @@ def _status(folder: Path) -> Status:
             for name, figures in (record.get("stages") or {}).items()
         },
         failures=failed,
+        longest_running=longest_running(folder) if state == "running" else None,
     )
 
 
@@ -119,6 +124,8 @@ def print_text(runs: Sequence[Status]) -> None:
             f"in the manifest: {run.rows} (kept {run.kept}, dropped {run.dropped}, errors {run.errors}); "
             f"committed and not merged yet: {run.unmerged}"
         )
+        if run.longest_running is not None:
+            out().print(f"longest in work: {run.longest_running}")
         for line in failure_lines(run.failures):
             out().print(line)
         if run.stages:

@@ -27,6 +27,7 @@ class Summary:
     stopped: int = 0
     computed: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, other: Summary) -> None:
@@ -37,6 +38,7 @@ class Summary:
         self.stopped += other.stopped
         self.computed.update(other.computed)
         self.failed.update(other.failed)
+        self.faults.update(other.faults)
         for name, seconds in other.seconds.items():
             self.seconds[name] += seconds
 
@@ -48,7 +50,7 @@ class Summary:
     def from_json(cls, text: str) -> Summary:
         """From that line."""
         values = json.loads(text)
-        values |= {"computed": Counter(values["computed"]), "failed": Counter(values["failed"])}
+        values |= {name: Counter(values[name]) for name in ("computed", "failed", "faults")}
         values["seconds"] = defaultdict(float, values["seconds"])
         return cls(**values)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from manifests import storage
 from manifests.schema import to_rows
+from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.figures import Summary
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.program import Program
@@ -15,18 +17,17 @@ from pipelines.engine.worker import DeviceLost, Worker
 
 
 def run_inline(
-    program: Program, plan: Path, folder: Path, run_id: str, rows_per_part: int
+    program: Program, plan: Path, folder: Path, run_id: str, rows_per_part: int, deadlines: Deadlines
 ) -> Iterator[Summary]:
     """Compute every row of the plan; yields one summary for each committed part.
 
     Raises:
-        RunError: the GPU was lost.
+        RunError: the GPU was lost, or nothing can be written into the folder.
     """
-    worker = Worker(program, program.steps, folder, run_id)
+    worker = Worker(program, program.steps, folder, run_id, deadlines)
     with plan.open("rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=rows_per_part):
             try:
-                done = worker.run(to_rows(batch))
-            except DeviceLost as error:
+                yield worker.commit(*worker.run(to_rows(batch)))
+            except (DeviceLost, storage.OutputError) as error:
                 raise RunError(f"{error}; run the same command again to go on") from error
-            yield worker.commit(*done)

@@ -13,7 +13,9 @@ import pyarrow as pa
 from manifests import storage, store
 from manifests.features import Leftovers
 from manifests.screen import rescreen
-from pipelines.engine.attempts import ATTEMPTS
+from pipelines.engine.attempts import ATTEMPTS, forgive, longest_running
+from pipelines.engine.deadlines import Deadlines
+from pipelines.engine.faults import Breaker
 from pipelines.engine.figures import Summary, counts_of, stage_figures
 from pipelines.engine.inline_runner import run_inline
 from pipelines.engine.other_folder import refuse_other_folder
@@ -46,6 +48,7 @@ class Pass:
         listed: ids of the run's input: rows of these, and of clips cut from them, go when the listing does
             not name them.
         head_start: for samples new to the manifest, columns of a row that already carries some stages.
+        before: run.json of the run before; None: there was none.
     """
 
     program: Program
@@ -58,21 +61,23 @@ class Pass:
     check_lock: Callable[[], None]
     listed: Collection[str] = ()
     head_start: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    before: Mapping[str, Any] | None = None
 
-    def execute(self, progress: Progress, retry_errors: bool = False) -> dict[str, Any]:
+    def execute(self, progress: Progress, retry_errors: str = "") -> dict[str, Any]:
         """Compute what the listing still needs; returns its figures as run.json has them.
 
         Args:
             progress: shows how far it is.
-            retry_errors: compute samples again that ended in an error.
+            retry_errors: compute samples again that ended in such an error, see `plan.is_wanted`.
 
         Raises:
-            RunError: the lock was lost, or ids in and out differ.
+            RunError: the lock was lost, the machine or a service fails, or ids in and out differ.
             InputError: the manifest holds other files of the same ids.
         """
         schema = store.prepare(self.manifest, self.program.schema, set(self.program.fingerprints))
-        storage.remove_tree(self.folder / ATTEMPTS)
         storage.sweep(self.folder)
+        if self.before is not None and self.before.get("engine") == "ray":  # its workers ended with it
+            forgive(self.folder, self.before["run_id"])
         self._merge(schema, of_any_run=True)
         refuse_other_folder(self.listing, self.manifest)
         plan = make_plan(self.listing, self.program, self.manifest, schema, retry_errors, self.head_start)
@@ -98,11 +103,12 @@ class Pass:
         storage.remove([self._plan_file])
         storage.remove_tree(self.folder / ATTEMPTS)
         rows = rescreen(self.manifest, self.program.screen)["rows"]
-        counts = counts_of(plan, total, self.manifest)
+        counts = counts_of(plan, total, self.manifest) | {"due": total.faults.total()}
         return {
             "seconds": round(time.perf_counter() - started, 3),
             "counts": counts | {"superseded": len(superseded), "manifest_rows": rows},
             "stages": stage_figures(self.program, plan, total),
+            "faults": dict(total.faults),
             "decode_seconds": round(total.seconds["decode"], 3),
         }
 
@@ -129,19 +135,23 @@ class Pass:
         if not plan.todo.num_rows:
             return total
         merged, waiting = time.monotonic(), 0
-        for part in self._parts(plan.todo.num_rows, schema):
-            total.add(part)
-            progress.update(part)
-            waiting += 1
-            if waiting >= MERGE_PARTS and time.monotonic() - merged >= MERGE_SECONDS:
-                self._merge(schema)
-                merged, waiting = time.monotonic(), 0
+        breaker = Breaker()
+        with progress.watching(lambda: longest_running(self.folder)):
+            for part in self._parts(plan.todo.num_rows, schema):
+                total.add(part)
+                progress.update(part)
+                breaker.add(part)
+                waiting += 1
+                if waiting >= MERGE_PARTS and time.monotonic() - merged >= MERGE_SECONDS:
+                    self._merge(schema)
+                    merged, waiting = time.monotonic(), 0
         return total
 
     def _parts(self, rows: int, schema: pa.Schema) -> Iterator[Summary]:
         program, rows_per_part = replace(self.program, schema=schema), self.settings.rows_per_part
+        deadlines = Deadlines(self.settings.deadline_s, self.before)
         if self.engine == "inline":
-            return run_inline(program, self._plan_file, self.folder, self.run_id, rows_per_part)
+            return run_inline(program, self._plan_file, self.folder, self.run_id, rows_per_part, deadlines)
         from pipelines.engine.ray_runner import run_ray
 
         return run_ray(
@@ -152,5 +162,6 @@ class Pass:
             self.run_id,
             self.groups,
             rows_per_part,
+            deadlines,
             self.settings.cluster,
         )

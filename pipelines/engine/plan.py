@@ -47,7 +47,7 @@ def make_plan(
     program: Program,
     manifest: Path,
     schema: pa.Schema,
-    retry_errors: bool = False,
+    retry_errors: str = "",
     head_start: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """Compare the input with the manifest (rule: a stage runs only where its fingerprint is missing).
@@ -60,7 +60,7 @@ def make_plan(
         program: the pipeline, made ready.
         manifest: the manifest's folder, prepared and merged.
         schema: its schema.
-        retry_errors: compute samples again that ended in an error.
+        retry_errors: compute samples again that ended in such an error, see `is_wanted`.
         head_start: for samples new to the manifest, a row that already carries some stages.
     """
     inputs = [f.name for f in listing.input_fields]
@@ -81,6 +81,8 @@ def make_plan(
             fresh.append({**(head_start or {}).get(row["sample_id"], {}), **row})
             causes.update((step.name, NEW) for step in due(fresh[-1], program.steps)[0])
             continue
+        if row["source_size"] is None:  # out of reach for the moment: no sign of another file
+            row["source_size"] = before["source_size"]
         if before[MEDIA] != before["source_uri"]:  # made by a stage; that stage resets it if it runs
             row[MEDIA] = before[MEDIA]
         changes = _changes(row, before, tracked, program.steps, retry_errors)
@@ -111,6 +113,18 @@ def _cause(step: Step, before: Mapping[str, Any], changes: Mapping[str, Any]) ->
     return INPUT if was_reset and carried == step.fingerprint else str(carried)
 
 
+def is_wanted(error: Mapping[str, Any] | None, wanted: str) -> bool:
+    """Whether a sample's error is one of those to be computed again.
+
+    Args:
+        error: of a row; None: it has none.
+        wanted: `all`, an error's kind or stage, or a part of its message in any case; "": none.
+    """
+    if error is None or not wanted:
+        return False
+    return wanted in ("all", error["kind"], error["stage"]) or wanted.lower() in error["message"].lower()
+
+
 def _differs(one: Any, other: Any) -> bool:
     """Unequal, where NaN equals NaN."""
     return one != other and not (one != one and other != other)
@@ -121,14 +135,14 @@ def _changes(
     before: Mapping[str, Any],
     tracked: Sequence[str],
     steps: Sequence[Step],
-    retry_errors: bool,
+    retry_errors: str,
 ) -> dict[str, Any]:
     """Outcome columns to reset because the input, or the wish to retry, differs from the manifest's row.
 
     Empty when nothing differs.
     """
     changed = {n for n in tracked if _differs(row.get(n), before.get(n))}
-    retry = retry_errors and before["error"] is not None
+    retry = is_wanted(before["error"], retry_errors)
     if not changed and not retry:
         return {}
     if "source_size" in changed:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from pipelines.engine.attempts import Running
 from pipelines.engine.figures import Summary
 
 PLAIN_EVERY_S = 5.0
+# How often one looks for the sample that has been in work for longest, and from when on it is shown.
+LOOK_EVERY_S, LONG_S = 15.0, 60.0
 
 
 class Meter:
@@ -73,6 +78,7 @@ class Progress:
         self.meter = Meter(console)
         self.total = self.done = self.kept = self.errors = 0
         self.started = 0.0
+        self.longest: Running | None = None
 
     def say(self, text: str) -> None:
         """One line."""
@@ -102,7 +108,34 @@ class Progress:
         return (
             f"{self.done}/{self.total} samples, {rate:.2f}/s, kept {self.kept}, dropped {dropped}, "
             f"errors {self.errors}, {duration(left)} left"
+            + (f"; longest in work: {self.longest}" if self.longest is not None else "")
         )
+
+    @contextmanager
+    def watching(self, longest: Callable[[], Running | None]) -> Iterator[None]:
+        """Show what takes long while the block runs, also when nothing is finished meanwhile.
+
+        Args:
+            longest: gives the sample that has been in work for longest.
+        """
+        end = threading.Event()
+
+        def look() -> None:
+            while not end.wait(LOOK_EVERY_S):
+                with suppress(Exception):  # a store that is away for a moment
+                    found = longest()
+                    self.longest = found if found is not None and found.seconds >= LONG_S else None
+                    if self.longest is not None:
+                        self.meter.update(self.done, self.line())
+
+        thread = threading.Thread(target=look, name="longest running", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
+            self.longest = None
 
     def stop(self) -> None:
         """End the display with the last count."""

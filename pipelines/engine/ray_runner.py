@@ -12,9 +12,12 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+from ray.data.exceptions import ExecutionTimeoutError
 
 from manifests import storage
 from manifests.schema import to_rows, to_table
+from pipelines.engine.attempts import longest_running
+from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.figures import Summary
 from pipelines.engine.own_modules import send_by_value
 from pipelines.engine.pipeline import RunError
@@ -69,6 +72,7 @@ def run_ray(
     run_id: str,
     groups: Sequence[Group],
     rows_per_part: int,
+    deadlines: Deadlines,
     cluster: ClusterSettings | None = None,
 ) -> Iterator[Summary]:
     """Compute every row of the plan on Ray; yields one summary for each committed part.
@@ -81,6 +85,7 @@ def run_ray(
         run_id: written into computed rows.
         groups: neighbouring steps that share an actor, and the resources of each actor.
         rows_per_part: largest number of rows that are committed together.
+        deadlines: how long each stage may take for a sample.
         cluster: what the cluster can grow to, where it scales by itself.
 
     Raises:
@@ -93,7 +98,7 @@ def run_ray(
         per_part = part_size(rows, sum(pool.size for pool in pools), rows_per_part)
         data = _read(plan).repartition(target_num_rows_per_block=per_part)
         for number, pool in enumerate(pools):
-            worker = Worker(program, pool.steps, folder, run_id)
+            worker = Worker(program, pool.steps, folder, run_id, deadlines)
             data = data.map_batches(
                 _Group,
                 fn_constructor_args=(worker, number == len(pools) - 1),
@@ -111,6 +116,12 @@ def run_ray(
                 yield from map(Summary.from_json, block["summary"].to_pylist())
         except ray.exceptions.RayError as error:
             raise RunError(_why(error)) from error
+        except ExecutionTimeoutError as error:
+            raise RunError(
+                f"nothing was finished for {NO_PROGRESS_S / 3600:g} hours (longest in work: "
+                f"{longest_running(folder) or 'nothing, so the cluster has no room'}); run the same command "
+                "again to go on"
+            ) from error
 
 
 def _read(plan: Path) -> ray.data.Dataset:

@@ -43,6 +43,7 @@ class Run:
     answers: where a language model keeps its answers and counts its requests.
     weights: names of the models in the model store that its stages load.
     choose: gives the input of a second step, once the run before it is finished.
+    before: what run.json held when the folder was taken.
     """
 
     pipeline: Pipeline
@@ -52,11 +53,12 @@ class Run:
     settings: Settings
     screen: Screen
     engine: Engine
-    retry_errors: bool = False
+    retry_errors: str = ""
     input: str = ""
     answers: Path | None = None
     weights: Sequence[str] = ()
     choose: Callable[[], Listing] | None = None
+    before: Mapping[str, Any] | None = field(default=None, init=False)
     run_id: str = field(default_factory=lambda: time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
 
     def execute(self, progress: Progress) -> dict[str, Any]:
@@ -70,10 +72,10 @@ class Run:
         self._check_weights(progress)
         listing = self.samples
         with lock(self.folder) as check_lock:
-            before = read_run(self.folder)
-            if before is not None and before["pipeline"] != self.pipeline.name:
+            self.before = read_run(self.folder)
+            if self.before is not None and self.before["pipeline"] != self.pipeline.name:
                 raise InputError(
-                    f"{self.folder} holds a run of {before['pipeline']}; choose another --output"
+                    f"{self.folder} holds a run of {self.before['pipeline']}; choose another --output"
                 )
             record = self._record()
             spent = self._usage()
@@ -224,6 +226,7 @@ class Run:
             check_lock=check_lock,
             listed=listed,
             head_start=head_start or {},
+            before=self.before,
         )
 
     def resources_of(self, step: Step) -> Resources:

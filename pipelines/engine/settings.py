@@ -71,6 +71,12 @@ class Settings(BaseModel):
     source: str | None = Field(None, description="Name of the data set in sample ids; default: the folder's.")
     workers: int | None = Field(None, ge=1, description="Processes that compute; default: as many as fit.")
     rows_per_part: int = Field(8, ge=1, description="Most samples that are committed together.")
+    deadline_s: float | None = Field(
+        None,
+        gt=0,
+        description="Longest time that one stage may take for one sample, s; its worker is killed then, and "
+        "tries again. Default: an hour, or 30 times the stage's mean where that is longer.",
+    )
     device: Literal["cuda", "cpu"] | None = Field(
         None, description="Where models run that can use a GPU; cpu: no stage asks for one. Default: CUDA."
     )

@@ -9,8 +9,8 @@ import hashlib
 import math
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from media.decode import decode
 from media.files import local_copy
 from media.picture import decode_picture
 from pipelines.engine.attempts import Attempt, attempt
+from pipelines.engine.deadlines import Deadlines, Watchdog
+from pipelines.engine.faults import fault_of, shown
 from pipelines.engine.figures import Summary
 from pipelines.engine.pipeline import MEDIA
 from pipelines.engine.program import Program, Step, due
@@ -41,15 +43,26 @@ class Worker:
         steps: the group of it that runs here.
         folder: the run's folder.
         run_id: written into rows that are computed.
+        deadlines: how long each stage may take for a sample before this process is killed; None: as long as
+            it takes.
     """
 
-    def __init__(self, program: Program, steps: Sequence[Step], folder: Path, run_id: str) -> None:
+    def __init__(
+        self,
+        program: Program,
+        steps: Sequence[Step],
+        folder: Path,
+        run_id: str,
+        deadlines: Deadlines | None = None,
+    ) -> None:
         self.program, self.steps, self.folder, self.run_id = program, list(steps), folder, run_id
+        self.deadlines = deadlines
         self.is_ready = False
 
     def setup(self) -> None:
         """Load the models of this group once."""
         if not self.is_ready:
+            self._watchdog = Watchdog()
             for step in self.steps:
                 step.stage.setup()
             self.is_ready = True
@@ -64,11 +77,16 @@ class Worker:
         return [self._sample(row, done) for row in rows], done
 
     def commit(self, rows: Sequence[dict[str, Any]], done: Summary) -> Summary:
-        """Judge finished rows and commit them as one part; `done`, what was computed, is completed."""
+        """Judge finished rows and commit them as one part; `done`, what was computed, is completed.
+
+        Raises:
+            OutputError: the part cannot be written.
+        """
         for row in rows:
             clear_outdated(row, self.program)
         table = self.program.screen.apply(to_table(list(rows), self.program.schema))
-        store.commit(self.folder / "manifest", table, self.run_id)
+        with storage.written(self.folder):
+            store.commit(self.folder / "manifest", table, self.run_id)
         done.rows = len(rows)
         done.kept = sum(table["keep"].to_pylist())
         done.errors = sum(row["error"] is not None for row in rows)
@@ -87,19 +105,24 @@ class Worker:
         row["stages"] = dict(row["stages"] or {})
         if any(MEDIA in step.stage.writes for step in todo):
             row[MEDIA] = row["source_uri"]
-        with attempt(self.folder, row["sample_id"]) as note:
+        with attempt(self.folder, row["sample_id"], self.run_id) as note:
             if note.is_hopeless:
-                last = next((s for s in todo if s.name == note.deaths[-1]), todo[0])
-                message = (
-                    f"the worker process died {len(note.deaths)} times on this sample, last in {last.name} "
-                    "(a crash inside a library, or out of memory); try again with --retry-errors"
-                )
-                _fail(row, last, "WorkerDied", message, "")
+                last = next((s for s in todo if s.name == note.deaths[-1].stage), todo[0])
+                _fail(row, last, "WorkerDied", self._died(note, last), "")
                 summary.failed[last.name] += 1
                 return row
             with ExitStack() as stack:
                 self._steps(row, todo, stack, note, summary, ended)
         return row
+
+    def _died(self, note: Attempt, last: Step) -> str:
+        why = "a crash inside a library, or out of memory"
+        if note.deaths[-1].was_late:
+            why = "it took too long, see the setting deadline_s"
+        return (
+            f"the worker process died {len(note.deaths)} times on this sample, last in {last.name} ({why}); "
+            "try again with --retry-errors WorkerDied"
+        )
 
     def _steps(
         self,
@@ -117,19 +140,18 @@ class Worker:
             started = time.perf_counter()
             decoding = 0.0
             try:
-                clip.fingerprint = step.fingerprint
-                self._load_arrays(clip, step, done)
-                if clip.local_path is None and (step.stage.sees or MEDIA in step.stage.writes):
-                    clip.local_path = stack.enter_context(local_copy(row[MEDIA]))
-                if step.stage.sees and clip.decoded is None:
-                    self._decode(clip, todo[position:])
-                    decoding = time.perf_counter() - started
-                written = checked(step.stage.score(clip), step)
-                arrays = {k: v for k, v in written.items() if isinstance(step.stage.writes[k], Array)}
-                if arrays:
-                    path = features.feature_path(self.folder, row["sample_id"], step.name, step.fingerprint)
-                    features.save(path, arrays)
-                    clip.arrays.update(arrays)
+                with self._in_time(step, note, row["sample_id"]):
+                    clip.fingerprint = step.fingerprint
+                    self._load_arrays(clip, step, done)
+                    if clip.local_path is None and (step.stage.sees or MEDIA in step.stage.writes):
+                        clip.local_path = stack.enter_context(local_copy(row[MEDIA]))
+                    if step.stage.sees and clip.decoded is None:
+                        self._decode(clip, todo[position:])
+                        decoding = time.perf_counter() - started
+                    written = checked(step.stage.score(clip), step)
+                    arrays = {k: v for k, v in written.items() if isinstance(step.stage.writes[k], Array)}
+                    if arrays:
+                        self._save_arrays(clip, step, arrays)
             except Deferred as error:
                 if not ended:  # a gate or an error further on still stands, and says more
                     row["stopped"] = _stop(step, str(error), waits=True)  # not done, so it is taken up again
@@ -137,6 +159,12 @@ class Worker:
             except Exception as error:
                 if is_device_lost(error):
                     raise DeviceLost(f"{step.name}: {error}") from error
+                fault = fault_of(error, row[MEDIA], row["source_size"] is not None)
+                if fault is not None:
+                    summary.faults[f"{fault} fault in {step.name}: {shown(error)}"] += 1
+                    if not ended:
+                        row["stopped"] = _stop(step, f"{fault} fault: {shown(error)}", waits=True)
+                    return
                 _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
                 self._heal(row, error)
                 summary.failed[step.name] += 1
@@ -174,6 +202,23 @@ class Worker:
             clip.decoded = decode_picture(clip.local_path, requests)
             return
         clip.decoded = decode(clip.local_path, requests, start, end, self.program.max_seconds)
+
+    @contextmanager
+    def _in_time(self, step: Step, note: Attempt, sample_id: str) -> Iterator[None]:
+        """A stage at work on a sample; past its deadline this process is killed."""
+        if self.deadlines is None:
+            yield
+            return
+        started = time.perf_counter()
+        with self._watchdog.watching(self.deadlines.of(step.name), note.path, f"{step.name} of {sample_id}"):
+            yield
+        self.deadlines.add(step.name, time.perf_counter() - started)
+
+    def _save_arrays(self, clip: Clip, step: Step, arrays: dict[str, np.ndarray]) -> None:
+        path = features.feature_path(self.folder, clip.row["sample_id"], step.name, step.fingerprint)
+        with storage.written(self.folder):
+            features.save(path, arrays)
+        clip.arrays.update(arrays)
 
     def _load_arrays(self, clip: Clip, step: Step, done: dict[str, str]) -> None:
         """Arrays that the step reads and an earlier run stored."""

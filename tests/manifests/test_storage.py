@@ -116,7 +116,7 @@ def test_media_appear_whole_or_not_at_all(bucket: Bucket, tmp_path: Path) -> Non
 
 
 def begun(path: Path) -> Attempt:
-    note = Attempt(path)
+    note = Attempt(path, "run")
     note.begin()
     return note
 
@@ -125,16 +125,16 @@ def test_deaths_on_a_sample_are_counted(bucket: Bucket) -> None:
     path = bucket() / ATTEMPTS / "sample"
     first = begun(path)
     first.stage("length")  # not noted: a request for each stage of each sample would be dear
-    assert path.read_text() == "begun"
+    assert path.read_text() == "run"
     second = begun(path)
     second.stage("length")
     second.stage("square")
-    assert second.deaths == ["begun"]
+    assert [death.stage for death in second.deaths] == ["start-up"]
     third = begun(path)
     third.stage("length")
-    assert third.deaths == ["begun", "square"] and not third.is_hopeless
+    assert [d.stage for d in third.deaths] == ["start-up", "square"] and not third.is_hopeless
     last = begun(path)
-    assert last.deaths == ["begun", "square", "length"] and last.is_hopeless
+    assert [d.stage for d in last.deaths] == ["start-up", "square", "length"] and last.is_hopeless
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:

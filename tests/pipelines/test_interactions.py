@@ -288,18 +288,17 @@ def test_a_killed_run_pays_no_answer_twice_and_a_rerun_asks_nothing(
     assert len(server.requests) == requests
 
 
-def test_a_budget_ends_in_errors_that_say_so_and_a_larger_one_goes_on(
+def test_a_budget_leaves_samples_due_and_a_larger_one_goes_on(
     two_portraits: Path, tmp_path: Path, server: MisbehavingServer
 ) -> None:
     settings = (f"vlm.endpoint={server.url}", "vlm.model=org/tiny-vl")
     (record,) = execute("portraits", two_portraits, tmp_path / "out", *settings, "vlm.max_requests=5")
     rows = pd.read_parquet(tmp_path / "out" / "manifest")
     assert len(server.chats()) == 5 == record["vlm"]["requests"]
-    assert {e["kind"] for e in rows["error"].dropna()} == {"BudgetError"}
-    request = Request(
-        "portraits", str(two_portraits), tmp_path / "out", overrides=settings, retry_errors=True
-    )
-    (record,) = [run.execute(quiet()) for run in prepare(request)]
+    assert rows["error"].isna().all() and record["counts"]["due"] > 0
+    waits = [stopped for stopped in rows["stopped"] if stopped]
+    assert {s["reason"] for s in waits} == {"service fault: 5 requests were made; 5 are allowed"}
+    (record,) = execute("portraits", two_portraits, tmp_path / "out", *settings)
     assert record["counts"]["errors"] == 0 and record["counts"]["kept"] == 2
 
 

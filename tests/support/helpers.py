@@ -49,7 +49,7 @@ def make_run(
     output: Path,
     engine: Literal["ray", "inline"] = "inline",
     limit: int | None = None,
-    retry_errors: bool = False,
+    retry_errors: str = "",
     screen: Screen = SCREEN,
     **settings: Any,
 ) -> Run:

@@ -39,6 +39,9 @@ class Square(Stage):
         kill_once: str = Field("", description="Kills only while this file does not exist, then makes it.")
         kill_pid: str = Field("", description="A file with the process to kill; default: this one.")
         stop_on: str = Field("", description="A name that the gate stops.")
+        hang_on: str = Field(
+            "", description="A name on which it waits for ever, deaf to all that can be caught."
+        )
 
     reads = ("length",)
     writes: ClassVar = {
@@ -49,6 +52,9 @@ class Square(Stage):
     def score(self, clip: Clip) -> dict[str, Any]:
         name = Path(clip["source_uri"]).name
         _log(self.config.log, "square", clip)
+        if name == self.config.hang_on:
+            signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+            signal.pause()
         if name == self.config.raise_on:
             raise RuntimeError(f"cannot square {name}")
         if name == self.config.kill_on and not (

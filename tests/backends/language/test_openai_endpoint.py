@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from backends.language.answer_cache import CachedAnswer, Usage, read_usage
 from backends.language.openai_endpoint import OpenAIEndpoint, retry_after_s
-from backends.language.vision_language_model import BudgetError, Question
+from backends.language.vision_language_model import AnswerError, BudgetError, Question, ServiceError
 from tests.support.asking import GOOD, KEY, Point, ask, assert_no_key, cached_files, endpoint, refusal
 from tests.support.misbehaving_server import MisbehavingServer, Reply
 
@@ -335,6 +335,16 @@ def test_the_budget_is_exact_with_processes(server: MisbehavingServer, tmp_path:
     with pytest.raises(BudgetError, match="50 requests were made; 50 are allowed"):
         model.answer(ask("one more"))
     assert len(server.chats()) == 50
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 429, 503])
+def test_only_a_refused_question_is_the_samples_error(
+    status: int, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    server.script = [Reply(status)] * 2
+    with pytest.raises(AnswerError) as refused:
+        endpoint(server, tmp_path, attempts=2).answer(ask())
+    assert isinstance(refused.value, ServiceError) == (status not in (400, 413, 422))
 
 
 def test_every_attempt_is_in_the_budget(server: MisbehavingServer, tmp_path: Path) -> None:

@@ -235,6 +235,14 @@ def test_a_run_counts_errors_and_says_where_things_are(tmp_path: Path, files: Pa
     assert record(out)["status"] == "finished" and record(out)["settings"]["square"]["raise_on"]
 
 
+def test_a_run_in_which_most_samples_fail_is_no_success(tmp_path: Path) -> None:
+    one = make_files(tmp_path / "one", 1)
+    done = run_toy(one, tmp_path / "out", "--set", "square.raise_on=clip0000.mp4")
+    assert done.exit_code == 1 and "1 samples in, 1 out: kept 0" in done.stdout
+    assert "error: most samples ended in errors: 1 of 1, as said above" in done.stderr
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_the_same_command_again_computes_nothing(tmp_path: Path, files: Path) -> None:
     run_toy(files, tmp_path / "out", "--limit", "2")
     done = run_toy(files, tmp_path / "out")
@@ -278,6 +286,9 @@ def test_a_locked_folder_is_left_alone(tmp_path: Path, files: Path) -> None:
         for arguments in (command, ("screen", out, "--screen", strict)):
             assert "another run is writing to" in refused(1, *arguments)
         assert ": running" in invoke("status", out).stdout
+        (out / "_attempts").mkdir()
+        (out / "_attempts" / "clip0001-ab").write_text("run-1 length square")
+        assert "longest in work: clip0001-ab in square for 0:00:0" in invoke("status", out).stdout
     assert (out / "run.json").read_bytes() == before and pd.read_parquet(out / "manifest")["keep"].all()
 
 
@@ -457,6 +468,7 @@ def test_status_as_json_has_the_same_figures(tmp_path: Path, files: Path) -> Non
         "dropped": 0,
         "errors": 1,
         "unmerged": 0,
+        "longest_running": None,
         "failures": [
             {
                 "stage": "square",

@@ -44,7 +44,7 @@ def test_a_clip_that_raises_is_one_row_with_its_error(tmp_path: Path) -> None:
     assert (good["square"] == good["length"] ** 2).all() and good["keep"].all()
     assert record["counts"] == {
         "ids_in": 40, "ids_out": 40, "computed": 40, "reused": 0, "kept": 39, "dropped": 1,
-        "errors": 1, "stopped": 0, "superseded": 0, "manifest_rows": 40,
+        "errors": 1, "stopped": 0, "due": 0, "superseded": 0, "manifest_rows": 40,
     }  # fmt: skip
     assert record["stages"]["square"]["errors"] == 1 and record["stages"]["root"]["computed"] == 39
 
@@ -59,7 +59,7 @@ def test_a_finished_run_is_reused_whole_and_errors_only_on_request(tmp_path: Pat
     assert computed(log) == Counter()
     assert again["counts"]["reused"] == 10 and again["counts"]["computed"] == 0
     assert manifest(tmp_path / "out").astype(str).equals(before.astype(str))
-    retried = execute(stages, files, tmp_path / "out", retry_errors=True)
+    retried = execute(stages, files, tmp_path / "out", retry_errors="all")
     assert computed(log) == {"square": 1} and retried["counts"]["errors"] == 1
     execute(toy_stages(log), files, tmp_path / "out")
     assert computed(log) == {"square": 10, "root": 10, "other": 1}

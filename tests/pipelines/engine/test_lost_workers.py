@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipelines.engine.attempts import ATTEMPTS, attempt
+from pipelines.engine.attempts import ATTEMPTS, Death, attempt
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.run import Run
 from pipelines.engine.worker import is_device_lost
@@ -64,21 +64,21 @@ def test_samples_that_a_process_died_on_are_tried_one_at_a_time(tmp_path: Path) 
     notes = tmp_path / ATTEMPTS
     notes.mkdir()
     for name in ("poison", "innocent"):
-        (notes / name).write_text("begun decode")
+        (notes / name).write_text("run-1 decode")
     began = threading.Event()
 
     def other() -> None:
-        with attempt(tmp_path, "innocent") as note:
-            assert note.deaths == ["decode"]
+        with attempt(tmp_path, "innocent", "run-2") as note:
+            assert note.deaths == [Death("decode", False)]
             began.set()
 
-    with attempt(tmp_path, "fresh"):  # has no death: waits for nobody
-        with attempt(tmp_path, "poison"):
+    with attempt(tmp_path, "fresh", "run-2"):  # has no death: waits for nobody
+        with attempt(tmp_path, "poison", "run-2"):
             thread = threading.Thread(target=other)
             thread.start()
             thread.join(0.5)
             assert thread.is_alive() and not began.is_set()
-            assert (notes / "innocent").read_text() == "begun decode"  # its second attempt has not begun
+            assert (notes / "innocent").read_text() == "run-1 decode"  # its second attempt has not begun
         thread.join(30)
         assert began.is_set()
     assert list(notes.iterdir()) == []

@@ -15,6 +15,7 @@ import pytest
 import ray
 
 from manifests import store
+from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.pipeline import Resources, RunError
 from pipelines.engine.program import Program, compile_pipeline
 from pipelines.engine.ray_runner import _place, part_size, run_ray
@@ -127,7 +128,7 @@ def test_groups_with_different_resources_pass_rows_on(session: None, tmp_path: P
     known = store.pa.schema([f for f in program.schema if f.name in rows[0]])
     store.write_table(plan, store.conform(store.pa.Table.from_pylist(rows, schema=known), program.schema))
     groups = [(program.steps[:2], Resources(0.5)), (program.steps[2:], Resources(1.0, workers=1))]
-    parts = list(run_ray(program, plan, 8, tmp_path / "out", "r", groups, 4))
+    parts = list(run_ray(program, plan, 8, tmp_path / "out", "r", groups, 4, Deadlines()))
     assert sum(p.rows for p in parts) == 8 and sum(p.errors for p in parts) == 1
     assert sum(p.computed["length"] for p in parts) == 8 and sum(p.computed["root"] for p in parts) == 6
     assert sum(p.failed["square"] for p in parts) == 1

@@ -59,7 +59,7 @@ def test_retrying_errors_leaves_gates_as_they_are(tmp_path: Path) -> None:
     execute(stages, files / "l.csv", tmp_path / "out")
     computed(log)
     frame.assign(licence="CC0").to_csv(files / "l.csv", index=False)
-    execute(stages, files / "l.csv", tmp_path / "out", retry_errors=True)
+    execute(stages, files / "l.csv", tmp_path / "out", retry_errors="all")
     assert computed(log) == {"square": 1}
     rows = manifest(tmp_path / "out")
     assert rows["stopped"].notna().sum() == 1 and set(rows["licence"]) == {"CC0"}
