@@ -262,6 +262,8 @@ class Reader:
                 self.damaged += 1
                 self._left_out_s = math.inf
             return False
+        if packet.stream.index != self.sound.index:
+            return False
         self._picture_s = time if self._picture_s == -math.inf else self._picture_s
         if time <= self._picture_s + SOUND_AHEAD:
             return False

@@ -89,6 +89,31 @@ def test_sound_that_was_left_out_and_that_pictures_reach_counts_as_damage(
     assert decode(late, [SOUND]).decode_errors == 1
 
 
+def test_sound_that_is_not_taken_is_not_left_out(
+    clip: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Picture and sound begin at 3 s, another track of sound at 0 s."""
+    two = folder / "two.mkv"
+    late = ("-itsoffset", "3", "-i", clip)
+    streams = ("-map", "0:v", "-map", "0:a", "-map", "1:a")
+    ffmpeg(
+        *late,
+        "-i",
+        clip,
+        *streams,
+        "-c",
+        "copy",
+        "-disposition:a:0",
+        "default",
+        "-disposition:a:1",
+        "comment",
+        two,
+    )
+    monkeypatch.setattr(reading, "SOUND_AHEAD", 1.0)
+    media = decode(two, [SOUND])
+    assert media.decode_errors == 0 and len(media.audio[SOUND]) >= 1.9 * SOUND.rate
+
+
 def test_pictures_that_come_too_fast_are_refused(
     clip: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
