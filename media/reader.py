@@ -47,8 +47,8 @@ LEAD = 0.25
 LONGEST_PACKET = 2.0
 # Streams of an indexed file lie together to this: what ends so long before another has ended, s.
 APART = 10.0
-# Of a picture, beyond which memory and the encoder of shards are at their end.
-MAX_PIXELS = 64 << 20
+# Of a picture: 8K. Decoders keep up to 16 of them, with which a file of 200 KB takes 1.3 GB.
+MAX_PIXELS = 8192 * 4608
 MAX_SIDE = 16_384
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # of decoders
 # Pictures a second of a range from its beginning on; cameras for slow motion make 240. So many more may come
@@ -138,7 +138,7 @@ class Reader:
                 self.close()
                 raise MediaError(
                     f"its pictures are too large: {context.width}x{context.height} pixels, at most "
-                    f"{MAX_PIXELS}, {MAX_SIDE} a side; make a smaller one: ffmpeg -i IN -vf scale=3840:-2 OUT"
+                    f"{MAX_PIXELS} and {MAX_SIDE} a side; reduce them: ffmpeg -i IN -vf scale=1920:-2 OUT"
                 )
         self.origin = min((start_of(stream) for stream in self.streams), default=0.0)
 
