@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from interavatar.settings import overrides
 from manifests import features
 from manifests.storage import folder_of
 from media.files import MEDIA_SUFFIXES, PICTURE_SUFFIXES
+from media.temporary import temporary_folder
 from pipelines.catalogue import PIPELINES
 from pipelines.engine.pipeline import MEDIA, MediaKind, Pipeline, RunError
 from pipelines.engine.program import Program, compile_pipeline, inputs_of
@@ -90,8 +90,8 @@ def _folder(folder: str | Path | None) -> Iterator[Path]:
     if folder is not None:
         yield folder_of(str(folder)).absolute()
         return
-    with tempfile.TemporaryDirectory(prefix="interavatar-") as temporary:
-        yield Path(temporary)
+    with temporary_folder() as temporary:
+        yield temporary
 
 
 def _name(stage: str | type[Stage] | Stage) -> str:

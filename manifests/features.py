@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests import features, storage
-from manifests.storage import folder_of, is_remote, read_bytes, write_bytes
+from manifests.storage import folder_of, read_bytes, write_bytes
+
+# Where a zip without a comment, as NumPy writes it, says how many members it has.
+ENTRIES = slice(-12, -10)
 
 
 def feature_path(run: Path, sample_id: str, stage: str, fingerprint: str) -> Path:
@@ -35,11 +37,30 @@ def load(path: Path) -> dict[str, npt.NDArray[Any]]:
         FileNotFoundError: nothing was stored there.
         ValueError: the file is damaged.
     """
+    data = read_bytes(path)
     try:
-        with np.load(io.BytesIO(read_bytes(path)) if is_remote(path) else path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError) as error:
+        return arrays_of(data)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def arrays_of(npz: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays in the bytes of a `.npz` as `save` writes it.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    try:
+        with np.load(io.BytesIO(npz), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # damaged bytes raise anything, a claim of terabytes a MemoryError
+        raise ValueError(str(error) or type(error).__name__) from error
+    if any(not isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("it holds something that is no array")
+    # `zipfile` goes by the size of the directory alone: a damaged one can lose members without a word.
+    if len(arrays) != int.from_bytes(npz[ENTRIES], "little"):
+        raise ValueError("members are missing")
+    return arrays
 
 
 def load_features(run: str | Path, row: Mapping[str, Any], stage: str) -> dict[str, npt.NDArray[Any]]:

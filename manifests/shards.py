@@ -6,22 +6,19 @@ A tar is plain: any WebDataset reader takes it without the index.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import tarfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.errors import UsageError, UserError
-from manifests import storage, store
+from manifests import features, storage, store
 
 VERSION = 1
 INDEX, SUMMARY = "index.parquet", "index.json"
@@ -95,9 +92,8 @@ def read_arrays(npz: bytes) -> dict[str, npt.NDArray[Any]]:
         ShardError: the bytes are damaged.
     """
     try:
-        with np.load(io.BytesIO(npz), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return features.arrays_of(npz)
+    except ValueError as error:
         raise ShardError(f"the arrays of a sample are damaged ({error}); write the shards again") from error
 
 

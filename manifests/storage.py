@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from typing import IO, Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from configs.errors import UsageError, UserError
+from media.temporary import temporary_folder
 
 # Stores in which an object appears at once and whole, and that have no folders.
 OBJECT_STORES = frozenset(["s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory"])
@@ -194,8 +194,8 @@ def making(target: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
         return
     remote: Any = target
-    with tempfile.TemporaryDirectory(prefix="interavatar-") as nearby:
-        path = Path(nearby) / f"new{target.suffix}"
+    with temporary_folder() as nearby:
+        path = nearby / f"new{target.suffix}"
         yield path
         _appear(remote, lambda there: remote.fs.put_file(str(path), there))
 

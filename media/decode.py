@@ -26,6 +26,8 @@ MEDIA_VERSION = 4
 PEAK_RATE = 16_000  # Hz
 # Pictures of a clip are kept in memory; those of a longer video, which is only cut, on disk from here on, s.
 LONG_S = 120.0
+# So are those of one request beyond this, bytes; half a minute at 25 a second in 480p takes half of it.
+LARGE = 2 << 30
 
 
 @dataclass
@@ -94,6 +96,7 @@ class _Sampler:
         self.times: list[float] = []
         self.images: list[Image] | Spool = []
         self.sizes: set[Size] = set()
+        self.bytes = 0
 
     @property
     def _step(self) -> float:
@@ -114,7 +117,8 @@ class _Sampler:
 
     def take(self, image: Image, time: float) -> None:
         """Keep a picture."""
-        if time > LONG_S and isinstance(self.images, list):
+        self.bytes += image.nbytes
+        if (time > LONG_S or self.bytes > LARGE) and isinstance(self.images, list):
             self.images = Spool(self.images)
         self.times.append(time)
         self.images.append(image)

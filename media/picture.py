@@ -53,7 +53,7 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uin
 
 
 def _too_large(what: str, limit: int) -> MediaError:
-    return MediaError(f"the picture is too large: {what}, at most {limit} pixels")
+    return MediaError(f"the picture is too large: {what}, at most {limit} pixels; make a smaller copy of it")
 
 
 def _in_strips(image: Any) -> npt.NDArray[np.uint8]:

@@ -47,10 +47,15 @@ LEAD = 0.25
 LONGEST_PACKET = 2.0
 # Streams of an indexed file lie together to this: what ends so long before another has ended, s.
 APART = 10.0
-# Of a picture, beyond which memory and the encoder of shards are at their end.
-MAX_PIXELS = 64 << 20
+# Of a picture: 8K. Decoders keep up to 16 of them, with which a file of 200 KB takes 1.3 GB.
+MAX_PIXELS = 8192 * 4608
 MAX_SIDE = 16_384
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # of decoders
+# Pictures a second of a range from its beginning on; cameras for slow motion make 240. So many more may come
+# at once, as streams that stutter give them.
+MAX_RATE, BURST = 480, 1000
+# Sound that lies so far behind the pictures read before it is no part of the clip, s.
+SOUND_AHEAD = 600.0
 PACKED_WITHIN = 60  # packets: a stream that packs its pictures does so within its first ones
 INTRA = 1  # a type of picture, as FFmpeg numbers them
 ASPECT = 10.0  # the widest or highest pixel that is believed
@@ -131,7 +136,10 @@ class Reader:
             context.options = LIMITS
             if context.width * context.height > MAX_PIXELS or max(context.width, context.height) > MAX_SIDE:
                 self.close()
-                raise MediaError(f"its pictures are too large: {context.width}x{context.height} pixels")
+                raise MediaError(
+                    f"its pictures are too large: {context.width}x{context.height} pixels, at most "
+                    f"{MAX_PIXELS} and {MAX_SIDE} a side; reduce them: ffmpeg -i IN -vf scale=1920:-2 OUT"
+                )
         self.origin = min((start_of(stream) for stream in self.streams), default=0.0)
 
     def _begin(self) -> None:
@@ -141,6 +149,8 @@ class Reader:
         self._clock = Clock(self.container, self.streams, self._is_indexed)
         self._stamps = None if self.video is None else Stamps(self.container, self.video, self._has_packed)
         self._next_sound: float | None = None  # time stamp of the next frame of sound, s
+        self._picture_s = -math.inf  # of the latest picture that was read, at first of what was read first, s
+        self._left_out_s = math.inf  # where sound begins that lay too far behind it, s
 
     @property
     def streams(self) -> list[Any]:
@@ -219,7 +229,7 @@ class Reader:
     def packets(self, streams: Iterable[Any]) -> Iterator[Any]:
         """Packets from where the file stands, in its order, and an empty one a stream at last.
 
-        A file that breaks off ends there.
+        A file that breaks off ends there. Sound that lies `SOUND_AHEAD` behind the pictures does not come.
         """
         self._has_moved = True
         wanted = {stream.index for stream in streams}
@@ -238,8 +248,27 @@ class Reader:
                 self.end_s = max(self.end_s, self.end_of(packet))
             if self._stamps is not None and packet.stream.index == self.picture.index:
                 self._stamps.read(packet)
-            if packet.stream.index in wanted:
+            if not self._leaves_out(packet) and packet.stream.index in wanted:
                 yield packet
+
+    def _leaves_out(self, packet: Any) -> bool:
+        """Whether a packet is of sound far behind the pictures. If these come there, it is damaged."""
+        if packet.pts is None or len(self.streams) < 2:
+            return False
+        time = self.time_of(packet)
+        if packet.stream.index == self.picture.index:
+            self._picture_s = max(self._picture_s, time)
+            if time >= self._left_out_s:
+                self.damaged += 1
+                self._left_out_s = math.inf
+            return False
+        if packet.stream.index != self.sound.index:
+            return False
+        self._picture_s = time if self._picture_s == -math.inf else self._picture_s
+        if time <= self._picture_s + SOUND_AHEAD:
+            return False
+        self._left_out_s = min(self._left_out_s, time)
+        return True
 
     def frames(self, packet: Any) -> list[Any] | None:
         """Frames that a packet completes, each with its time stamp; None: it is damaged."""
@@ -409,11 +438,15 @@ class Pass:
     video_bytes: size of the packets of pictures from the first one on.
     hash: of all packets that were decoded, those on the way to the beginning included.
     is_late: pictures at the beginning may be missing; it then ends there.
+
+    Raises:
+        MediaError: more pictures than `MAX_RATE` allows, as it is read.
     """
 
     def __init__(self, reader: Reader, streams: list[Any], start_s: float, length: float, lead: Lead) -> None:
         self._reader, self._streams, self._lead = reader, streams, lead
         self._start_s, self._length = start_s, length
+        self._count = 0  # pictures
         self.first_s: float | None = None
         self.last_s: float | None = None
         self.goes_on = False
@@ -454,14 +487,23 @@ class Pass:
                         waiting.discard(index)
                         self.goes_on |= is_picture
                     elif not is_picture or time >= -SAME_TIME:
-                        if is_picture and self.first_s is None:
-                            self.first_s = time
+                        if is_picture:
+                            self.first_s = time if self.first_s is None else self.first_s
+                            self._limit(time)
                         yield frame, time
                 if is_picture and self.first_s is not None and index in waiting:
                     self.video_bytes += packet.size
             if not waiting:
                 return
         self.is_late = not is_certain and self._lead.may_miss
+
+    def _limit(self, time: float) -> None:
+        self._count += 1
+        if self._count > BURST + MAX_RATE * max(time, 0.0):
+            raise MediaError(
+                f"its pictures come too fast: {self._count} within {time:.2f} s, at most {MAX_RATE} a "
+                "second; make a slower one: ffmpeg -i IN -r 60 OUT"
+            )
 
     def _near(self, packet: Any) -> list[Any]:
         """The packet of sound, unless it lies too far before the range to matter."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -18,6 +17,7 @@ from manifests.screen import Screen, load_screen
 from manifests.storage import is_remote
 from manifests.text import public_url
 from media.files import MEDIA_SUFFIXES
+from media.temporary import temporary_folder
 from pipelines.catalogue import STEPS
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.program import stage_columns
@@ -191,8 +191,8 @@ def _check_answers(output: Path | None, settings: Settings) -> None:
 def _roles(request: Request, profile: Profile, settings: Settings) -> Roles:
     if request.output is not None:
         return profile_roles(profile, settings, request.output.absolute() / "answers")
-    with tempfile.TemporaryDirectory(prefix="interavatar-") as nowhere:
-        return profile_roles(profile, settings, Path(nowhere))
+    with temporary_folder() as nowhere:
+        return profile_roles(profile, settings, nowhere)
 
 
 def _check_resources(profile: Profile) -> None:

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import imageio_ffmpeg
@@ -20,6 +19,7 @@ from rich.filesize import decimal
 from backends.roles import Roles, packages_of
 from backends.store.copied_weights import shown
 from backends.store.model_store import ModelStore, say_problems
+from media.temporary import temporary_folder
 from pipelines.engine.settings import Profile, Settings
 from pipelines.requests import profile_roles, profile_weights
 
@@ -72,8 +72,8 @@ def examine(profile: Profile, settings: Settings, say: Callable[[str], None] | N
     Raises:
         SettingsError: the profile names something that does not exist.
     """
-    with tempfile.TemporaryDirectory(prefix="interavatar-") as answers:
-        return _examine(profile, settings, profile_roles(profile, settings, Path(answers)), say)
+    with temporary_folder() as answers:
+        return _examine(profile, settings, profile_roles(profile, settings, answers), say)
 
 
 def _examine(

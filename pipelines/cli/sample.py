@@ -68,8 +68,7 @@ def sample(
     from pipelines.cli.console import readable_errors
 
     with readable_errors("interrupted; nothing was written", "pip install 'interavatar[train]'"):
-        import tempfile
-
+        from media.temporary import temporary_folder
         from pipelines.generation import Wish
         from pipelines.requests import load_profile, profile_roles, settings_of
         from prompts.vocabulary import load_vocabulary
@@ -79,8 +78,8 @@ def sample(
         kind = interaction_of(interaction, load_vocabulary(settings.vocabulary))
         wish = Wish(image, audio, point_of(at), kind, prompt, seconds)
         _check(wish, output, checkpoint)
-        with tempfile.TemporaryDirectory(prefix="interavatar-") as answers:
-            roles = profile_roles(chosen, settings, Path(answers))
+        with temporary_folder() as answers:
+            roles = profile_roles(chosen, settings, answers)
         _make(wish, output, checkpoint, model, roles, profile, steps, guidance, seed)
 
 

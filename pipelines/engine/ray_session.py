@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import ray
 from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
-from manifests import storage
+from media.temporary import temporary_folder
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.signals import sigterm_interrupts
 from pipelines.engine.terminal import leave_terminal
@@ -56,7 +55,7 @@ def ray_session() -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    with _session_folder() as folder:
+    with temporary_folder(TEMPORARY, _short_parent()) as folder:
         try:
             cpus = (os.cpu_count() or 1) + 1
             # Inherited; a runtime_env would start every worker anew, seconds later.
@@ -83,26 +82,10 @@ def _init(**options: Any) -> None:
     sigterm_interrupts()
 
 
-@contextlib.contextmanager
-def _session_folder() -> Iterator[Path]:
-    """A folder for a local Ray's files that goes with the run, and those of killed runs with it.
-
-    Ray puts sockets into it, whose paths may have 107 bytes: a long TMPDIR is not used.
-    """
+def _short_parent() -> Path:
+    """Where a local Ray's files lie: it puts sockets there, whose paths may have 107 bytes."""
     parent = Path(tempfile.gettempdir())
-    if len(str(parent)) > 24:
-        parent = Path("/tmp")
-    for old in parent.glob(f"{TEMPORARY}*"):
-        if not (old / "lock").exists():
-            continue
-        with contextlib.suppress(OSError), storage.locked(old / "lock", wait=False):  # its run holds it
-            shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
-    with storage.locked(folder / "lock"):
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    return parent if len(str(parent)) <= 24 else Path("/tmp")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from media.files import local_copy
@@ -76,6 +77,54 @@ def test_no_key_of_an_address_is_told(address: str, name: str, kind: type[Except
     with pytest.raises(kind, match=message) as caught, local_copy(f"{address}/{name}{KEY}"):
         pass
     assert "d0n0ttell" not in str(caught.value) and caught.value.__suppress_context__
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files lie."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("uri", "limits", "kind", "message"),
+    [
+        ("{}/endless.mp4", (10**7, 60.0), OSError, "{}/endless.mp4 is larger than 10000000 bytes"),
+        ("{}/vast.mp4", (10**7, 60.0), OSError, "{}/vast.mp4 is larger than 10000000 bytes"),
+        ("{}/big.mp4", (len(BIG) - 1, 60.0), OSError, "{}/big.mp4 is larger than 11999999 bytes"),
+        ("simplecache::{}/vast.mp4", (10**7, 60.0), OSError, "simplecache::{}/vast.mp4 is larger than"),
+        ("zip://inside.mp4::{}", (7, 60.0), OSError, "zip://inside.mp4::{} is larger than 7 bytes"),
+        ("memory://entrances/big.mp4", (99, 60.0), OSError, "memory://entrances/big.mp4 is larger than 99"),
+        ("{}/trickle.mp4", (10**7, 0.3), TimeoutError, "{}/trickle.mp4 was not downloaded within 0.3 s"),
+        ("{}/endless.mp4", (10**15, 0.3), TimeoutError, "{}/endless.mp4 was not downloaded within 0.3 s"),
+        ("memory://entrances/big.mp4", (10**7, 0.0), TimeoutError, "big.mp4 was not downloaded within 0 s"),
+    ],
+)
+def test_a_download_has_an_end(
+    address: str,
+    served: Path,
+    temporary: Path,
+    uri: str,
+    limits: tuple[int, float],
+    kind: type[Exception],
+    message: str,
+) -> None:
+    """Its error names the address without its key, and the limit; nothing of it stays on the disk."""
+    with fsspec.open("memory://entrances/big.mp4", "wb") as file:
+        file.write(bytes(100))
+    place, key = (str(served / "small.zip"), "") if uri.startswith("zip") else (address, KEY)
+    key = "" if uri.startswith("memory") else key
+    with pytest.raises(kind) as caught, local_copy(uri.format(place) + key, *limits):
+        pass
+    assert message.format(place) in str(caught.value)
+    assert "d0n0ttell" not in str(caught.value)
+    assert not [path for path in temporary.rglob("*") if path.is_file()]
+
+
+def test_a_silent_server_is_an_error_that_says_so(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("media.files.SILENCE_S", 0.01)
+    with pytest.raises(TimeoutError, match="the server was silent for"), local_copy(f"{address}/trickle.mp4"):
+        pass
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:

@@ -39,11 +39,15 @@ def test_a_spool_is_a_list(numbers: list[int], data: st.DataObject) -> None:
         spool[len(right)]
 
 
-def test_pictures_of_a_long_video_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("LONG_S", 0.55), ("LARGE", 6 * 24 * 32 * 3)])
+def test_pictures_of_a_long_video_lie_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    """And those that are many or large."""
     clip = make_clip(tmp_path / "a.mp4", seconds=2, size="64x48", sound=False)
     request = Frames(None, 24)
     kept = decode(clip, [request]).frames[request]
-    monkeypatch.setattr(decoding, "LONG_S", 0.55)
+    monkeypatch.setattr(decoding, limit, value)
     spooled = decode(clip, [request]).frames[request]
     assert isinstance(kept[1], list) and isinstance(spooled[1], Spool)
     assert spooled[0] == kept[0] and len(spooled[1]) == 20

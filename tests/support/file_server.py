@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,11 +15,17 @@ from urllib.parse import unquote, urlsplit
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of a folder; of `broken` ones the first half, and of `secret` ones none (403)."""
+    """Files of a folder; of `broken` ones the first half, and of `secret` ones none (403).
+
+    `endless` ones go on as long as anybody listens, `trickle` ones too, a byte every 20 ms; `vast` ones
+    promise a terabyte.
+    """
 
     def do_GET(self) -> None:
         name = Path(unquote(urlsplit(self.path).path)).name
-        if name.startswith("secret"):
+        if name.startswith(("endless", "trickle", "vast")):
+            self._go_on(name)
+        elif name.startswith("secret"):
             self.send_error(403)
         elif name.startswith("broken"):
             data = (Path(self.directory) / name).read_bytes()
@@ -28,6 +36,25 @@ class Handler(SimpleHTTPRequestHandler):
             self.close_connection = True
         else:
             super().do_GET()
+
+    def _go_on(self, name: str) -> None:
+        self.send_response(200)
+        if name.startswith("vast"):
+            self.send_header("Content-Length", str(10**12))
+        self.end_headers()
+        pause, piece = (0.02, b"x") if name.startswith("trickle") else (0.0, bytes(1 << 16))
+        with contextlib.suppress(OSError):  # nobody listens any more
+            while True:
+                self.wfile.write(piece)
+                time.sleep(pause)
+
+    def do_HEAD(self) -> None:
+        if not Path(self.path).name.startswith("vast"):
+            super().do_HEAD()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(10**12))
+        self.end_headers()
 
     def log_message(self, *args: Any) -> None:
         pass
