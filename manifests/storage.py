@@ -16,6 +16,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -28,6 +30,14 @@ THREADS = 16  # requests in flight at once: each takes tens of milliseconds, wha
 READ_ATTEMPTS = 5
 CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure"})
 PARTIAL = ".tmp"
+# Stores whose PUT takes a condition, and what stands for the version of a file that is not there.
+CONDITIONAL = frozenset(["s3", "s3a"])
+ABSENT = "absent"
+ONE_PUT = 5 << 30  # bytes; a larger file would be put in pieces
+# Codes by which S3 says that a condition does not hold (there is no file any more, or another one is being
+# written), and by which a store that speaks S3 says that it knows no conditions.
+REFUSED = frozenset(["PreconditionFailed", "412", "NoSuchKey", "404", "ConditionalRequestConflict", "409"])
+NO_CONDITIONS = frozenset(["NotImplemented", "501"])
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,6 +49,25 @@ class StorageError(UserError, ValueError):
 
 class AddressError(StorageError, UsageError):
     """An address that cannot be used as a folder."""
+
+
+class ReplacedError(StorageError):
+    """A file is not what it was when it was read: another writer has replaced, made or deleted it since."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of a folder.
+
+    Attributes:
+        path: where it lies.
+        version: another one after each replacement; None where the store tells none.
+        modified: when it was written, by the clock of where it lies, seconds since 1970; None: not told.
+    """
+
+    path: Path
+    version: str | None
+    modified: float | None
 
 
 def folder_of(address: str | Path) -> Path:
@@ -134,10 +163,17 @@ def read_bytes(path: Path) -> bytes:
     return bytes(remote.fs.cat_file(remote.path)) if is_remote(path) else path.read_bytes()
 
 
-def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replace a file in one step: all of it is there, or nothing changed; `durable`: a power cut keeps it."""
+def write_bytes(path: Path, data: bytes, durable: bool = True, replaces: str | None = None) -> None:
+    """Replace a file in one step: all of it is there, or nothing changed.
+
+    Args:
+        path: where to.
+        data: its new content.
+        durable: a power cut keeps it.
+        replaces: as `put`'s; of a local file nothing is asked, there a lock keeps others away.
+    """
     if is_remote(path):
-        put(path, data)
+        put(path, data, replaces)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
@@ -152,10 +188,40 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def put(path: Path, data: bytes) -> None:
-    """Replace a remote file in one step."""
+def put(path: Path, data: bytes, replaces: str | None = None) -> None:
+    """Replace a remote file in one step.
+
+    Args:
+        path: where to.
+        data: its new content.
+        replaces: the version (`listed`) that it must still have, or ABSENT; None: whatever is there. Where
+            the store knows no conditions nothing is asked either.
+
+    Raises:
+        ReplacedError: it has another one.
+    """
     remote: Any = path
-    _appear(remote, lambda target: remote.fs.pipe_file(target, data))
+    if replaces is None or remote.protocol not in CONDITIONAL:
+        _appear(remote, lambda target: remote.fs.pipe_file(target, data))
+        return
+    condition = {"IfNoneMatch": "*"} if replaces == ABSENT else {"IfMatch": replaces}
+    try:
+        remote.fs.pipe_file(remote.path, data, chunksize=ONE_PUT, **condition)
+    except OSError as error:
+        code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+        if code in NO_CONDITIONS:
+            remote.fs.pipe_file(remote.path, data)
+        elif code not in REFUSED:
+            raise
+        elif not _holds(path, data):  # else the request was sent twice, and heard the first time
+            raise ReplacedError(f"{path} was replaced by another writer") from error
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_bytes(path) == data
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -197,13 +263,35 @@ def files(folder: Path, suffix: str = "") -> list[Path]:
     """The files directly in a folder whose names end so, by name, as they are now; none without a folder."""
     if not is_remote(folder):
         return sorted(folder.glob(f"*{suffix}"))
+    return [entry.path for entry in listed(folder, suffix)]
+
+
+def listed(folder: Path, suffix: str = "") -> list[Listed]:
+    """The same `files`, each with its version and time."""
+    found = []
+    if not is_remote(folder):
+        for path in files(folder, suffix):
+            with suppress(FileNotFoundError):
+                state = path.stat()
+                version = f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
+                found.append(Listed(path, version, state.st_mtime))
+        return found
     remote: Any = folder
     with suppress(FileNotFoundError):
         remote.fs.invalidate_cache()
-        entries = remote.fs.ls(remote.path, detail=True)
-        names = [str(f["name"]).rpartition("/")[2] for f in entries if f["type"] == "file"]
-        return [folder / name for name in sorted(names) if name and name.endswith(suffix)]
-    return []
+        for entry in remote.fs.ls(remote.path, detail=True):
+            name = str(entry["name"]).rpartition("/")[2]
+            if entry["type"] == "file" and name and name.endswith(suffix):
+                found.append(Listed(folder / name, entry.get("ETag"), _modified(entry)))
+    return sorted(found, key=lambda entry: entry.path.name)
+
+
+def _modified(entry: dict[str, Any]) -> float | None:
+    """When a remote file was written; each client has a name of its own for it."""
+    for name in ("LastModified", "last_modified", "mtime", "created"):
+        if isinstance(time := entry.get(name), datetime):
+            return time.timestamp()
+    return None
 
 
 def exists(address: str) -> bool:
@@ -245,6 +333,25 @@ def _remove(path: Path) -> None:
             remote.fs.rm_file(remote.path)
         else:
             path.unlink()
+
+
+def move(source: Path, target: Path, replaces: str | None = None) -> None:
+    """Put a file into another's place, in one step; a remote one is also left where it was.
+
+    Args:
+        source: in the same file system.
+        target: where to.
+        replaces: as `put`'s.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ReplacedError: as `put`.
+    """
+    if is_remote(source):
+        put(target, read_bytes(source), replaces)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
 
 
 def remove_tree(folder: Path) -> None:

@@ -200,34 +200,25 @@ def screen_command(
     from pipelines.cli.console import out, readable_errors
 
     with readable_errors():
+        from configs.errors import UserError
         from configs.reading import SettingsError
-        from manifests.screen import Screen, compare, load_screen, rescreen, save_screen
+        from manifests.screen import Screen, compare, load_screen
         from pipelines.cli.status import read_record
-        from pipelines.engine.lock import lock
-        from pipelines.engine.record import write_run
-        from pipelines.review.report import write_report
+        from pipelines.review.screening import screen_again
         from pipelines.review.verdicts import difference_lines
 
         record = read_record(folder)
         judge = load_screen(screen) if screen else Screen.model_validate(record["screen"])
-        if dry_run:
-            try:
+        try:
+            if dry_run:
                 for line in difference_lines(judge.name, compare(folder / "manifest", judge)):
                     out().print(line)
-            except ValueError as error:
-                raise SettingsError(str(error)) from None
-            return
-        with lock(folder):
-            try:
-                counts = rescreen(folder / "manifest", judge)
-            except ValueError as error:
-                raise SettingsError(str(error)) from None
-            record["screen"] = judge.model_dump(mode="json", exclude_none=True)
-            if "counts" in record:  # a run that did not finish has none
-                record["counts"] |= {"kept": counts["kept"], "dropped": counts["dropped"]}
-            write_run(folder, record)
-            replaced = save_screen(judge, folder)
-            write_report(folder)
+                return
+            counts, replaced = screen_again(folder, judge)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
         out().print(
             f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "
             f"{counts['changed']} verdicts changed"
