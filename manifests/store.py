@@ -430,7 +430,8 @@ def merge(
         DamagedError: a part or a file cannot be read, or is not one of ours.
         ReplacedError: another writer has replaced a file since it was read; what it wrote stays.
     """
-    journal.complete(manifest)
+    if journal.pending(manifest):
+        journal.complete(manifest)
     parts = part_files(manifest)
     if run_id is not None:
         storage.remove(part for part in parts if not part.stem.endswith(f"-{run_id}"))

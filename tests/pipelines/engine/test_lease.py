@@ -20,7 +20,7 @@ from pipelines.engine.lease import FOLDER, Lease, is_leased, lease
 from pipelines.engine.lock import lock
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.source import InputError
-from tests.support.object_store import new_folder, s3_server
+from tests.support.object_store import make_older, new_folder, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,12 @@ def run(bucket: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     return bucket()
 
 
-def foreign(run: Path, **more: Any) -> Path:
-    """A lease of another machine, just renewed."""
+def foreign(run: Path, ago: float = 0, **more: Any) -> Path:
+    """A lease of another machine, renewed so many seconds ago by the store's clock, and now by its own."""
     said = {"host": "elsewhere", "pid": 7, "machine": "other", "started": 1, "since": "2026-01-01T00:00:00Z"}
     path = run / FOLDER / "0.json"
     storage.put(path, json.dumps(said | {"renewed": time.time(), "beats": 3} | more).encode())
+    make_older(path, ago)
     return path
 
 
@@ -60,7 +61,7 @@ def test_one_holds_the_folder_and_gives_it_back(run: Path) -> None:
 
 
 def test_another_machine_s_lease_holds_while_it_is_renewed(run: Path) -> None:
-    foreign(run, renewed=time.time() - 50)
+    foreign(run, ago=50)
     with (
         pytest.raises(RunError, match=r"process 7 on elsewhere, since 2026-.*last sign of life 5\d s ago"),
         lease(run),
@@ -70,7 +71,7 @@ def test_another_machine_s_lease_holds_while_it_is_renewed(run: Path) -> None:
 
 
 def test_one_that_was_not_renewed_ends(run: Path) -> None:
-    foreign(run, renewed=time.time() - 61)
+    foreign(run, ago=65)
     assert not is_leased(run)
     with lease(run):
         assert "0.json" not in held_by(run) and len(held_by(run)) == 1
@@ -79,11 +80,39 @@ def test_one_that_was_not_renewed_ends(run: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"{}", b'{"renewed": "now"}'])
 def test_a_damaged_one_does_not_stay_for_ever(run: Path, text: bytes) -> None:
     storage.put(run / FOLDER / "0.json", text)
+    with pytest.raises(RunError, match=r"last sign of life \d s ago"), lease(run):
+        pass
+    make_older(run / FOLDER / "0.json", 65)
     with lease(run):
         assert len(held_by(run)) == 1
 
 
-def test_a_clock_that_is_behind_loses_no_lease(run: Path) -> None:
+@pytest.mark.parametrize("clock", [-86400, 86400])
+def test_the_clock_of_another_machine_is_not_asked(run: Path, clock: float) -> None:
+    foreign(run, renewed=time.time() + clock)
+    assert is_leased(run)
+    with pytest.raises(RunError, match=r"last sign of life \d s ago"), lease(run):
+        pass
+    foreign(run, ago=65, renewed=time.time() + clock)
+    assert not is_leased(run)
+    with lease(run):
+        assert "0.json" not in held_by(run)
+
+
+def test_without_the_store_s_time_a_lease_speaks_for_itself(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_modified", lambda entry: None)
+    foreign(run)
+    assert is_leased(run)
+    foreign(run, renewed=time.time() - 65)
+    assert not is_leased(run)
+    with lease(run):
+        assert "0.json" not in held_by(run)
+
+
+def test_a_clock_that_is_behind_loses_no_lease(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_modified", lambda entry: None)  # a store that tells no times
     beats = iter(range(10**6))
     end = threading.Event()
     foreign(run, renewed=time.time() - 3600)
