@@ -376,14 +376,20 @@ def steady(read: Callable[[], Result]) -> Result:
     return read()
 
 
-def sweep(folder: Path) -> int:
-    """Delete what killed writers left half written in a run's folder; returns how many files.
-
-    Only for the one run that holds the folder. In an object store nothing half written is visible.
-    """
+def half_written(folder: Path) -> list[Path]:
+    """What killed writers left in a run's folder; in an object store nothing half written is visible."""
     if is_remote(folder):
-        return 0
+        return []
     patterns = ("_*.tmp", "runs/_*.tmp", "features/*/*/_*.tmp", "media/*/*.tmp.*")
-    leftovers = [path for pattern in patterns for path in folder.glob(pattern)]
-    remove(leftovers)
-    return len(leftovers)
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def below(folder: Path, suffix: str = "") -> list[Path]:
+    """The files anywhere below a folder whose names end so, by path; none without a folder."""
+    if not is_remote(folder):
+        return sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file())
+    remote: Any = folder
+    remote.fs.invalidate_cache()
+    start = len(remote.path.rstrip("/")) + 1
+    names = [str(name)[start:] for name in remote.fs.find(remote.path)]
+    return [folder / name for name in sorted(names) if name.endswith(suffix)]

@@ -337,7 +337,7 @@ def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = 
     """
     journal.complete(manifest)
     storage.make_folder(manifest / PARTS)
-    sweep(manifest)
+    storage.remove(half_written(manifest))
     files = listed(manifest)
     schema = merged_schema(manifest, schema)
     if not files:
@@ -351,16 +351,14 @@ def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = 
     return schema
 
 
-def sweep(manifest: Path) -> int:
-    """Delete what killed writers left half written in a manifest's folder; returns how many files."""
-    leftovers = [
+def half_written(manifest: Path) -> list[Path]:
+    """What killed writers left in a manifest's folder."""
+    return [
         path
         for folder in (manifest, manifest / PARTS)
         for path in storage.files(folder, storage.PARTIAL)
         if path.name.startswith("_")
     ]
-    storage.remove(leftovers)
-    return len(leftovers)
 
 
 def _as_stored(schema: pa.Schema) -> pa.Schema:

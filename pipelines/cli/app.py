@@ -1,4 +1,4 @@
-"""The command line: run, screen, status, report, validate, plan, doctor, models; shards to samples."""
+"""The command line: run, screen, status, report, repair, validate, plan, doctor; shards to samples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.repair import repair
 from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
 from pipelines.cli.train import latents, train
@@ -331,6 +332,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "screen": screen_command,
         "status": status,
         "report": report,
+        "repair": repair,
         "validate": validate,
     },
     "Data for training": {"shards": shards, "latents": latents},

@@ -72,7 +72,7 @@ class Pass:
         """
         schema = store.prepare(self.manifest, self.program.schema, set(self.program.fingerprints))
         storage.remove_tree(self.folder / ATTEMPTS)
-        storage.sweep(self.folder)
+        storage.remove(storage.half_written(self.folder))
         self._merge(schema, of_any_run=True)
         refuse_other_folder(self.listing, self.manifest)
         plan = make_plan(self.listing, self.program, self.manifest, schema, retry_errors, self.head_start)

@@ -68,23 +68,29 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         InputError: it is damaged.
     """
     try:
-        record: dict[str, Any] = json.loads(journal.read(folder, "run.json"))
-        missing = {"run_id", "status", "pipeline", "screen"} - set(record)
+        return parse_run(journal.read(folder, "run.json"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except journal.DamagedError:
         raise
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{folder / 'run.json'} is damaged ({error}); {_way_out(folder)}") from None
+    except ValueError as error:
+        way_out = f"`interavatar repair {folder}` puts back what is left"
+        raise InputError(f"{folder / 'run.json'} is damaged ({error}); {way_out}") from None
     except Exception as error:
         if not storage.is_remote(folder):
             raise
         raise InputError(f"cannot read {folder}: {error}") from error  # its client has errors of its own
-    if missing:
-        lacking = ", ".join(sorted(missing))
-        raise InputError(f"{folder / 'run.json'} is damaged (no {lacking}); {_way_out(folder)}")
+
+
+def parse_run(text: bytes) -> dict[str, Any]:
+    """A run's record.
+
+    Raises:
+        ValueError: it is none.
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("no object")
+    if missing := {"run_id", "status", "pipeline", "screen"} - set(record):
+        raise ValueError(f"no {', '.join(sorted(missing))}")
     return record
-
-
-def _way_out(folder: Path) -> str:
-    return f"`interavatar repair {folder}` puts back what is left of it"

@@ -33,7 +33,7 @@ from tests.support.helpers import make_files
 from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
-    *("run", "screen", "status", "report", "validate", "plan", "doctor"),
+    *("run", "screen", "status", "report", "repair", "validate", "plan", "doctor"),
     *("shards", "train", "latents", "sample"),
 )
 HOSTILE = "<script>alert(1)</script>"
