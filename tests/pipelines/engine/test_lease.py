@@ -10,16 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from manifests import storage
+from manifests import storage, store
+from manifests.screen import EVERYTHING
 from pipelines.engine import lease as leases
 from pipelines.engine.lease import FOLDER, Lease, is_leased, lease
 from pipelines.engine.lock import lock
 from pipelines.engine.pipeline import RunError
+from pipelines.engine.record import read_run
 from pipelines.engine.source import InputError
+from stages.clip import Clip
+from stages.contract import Score, Stage
+from tests.support.helpers import execute, make_files
 from tests.support.object_store import make_older, new_folder, s3_server
 
 
@@ -218,3 +223,42 @@ def test_the_heart_beats(run: Path) -> None:
     finally:
         mine.give_back()
     assert not held_by(run)
+
+
+class Toy(Stage):
+    writes: ClassVar = {"value": Score("", "")}
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        return {"value": 1.0}
+
+
+def test_a_run_that_was_away_while_another_finished_writes_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, finished = make_files(tmp_path / "in", 3), []
+
+    class Asleep(Toy):
+        """Its machine sleeps until the lease has ended and another run is finished."""
+
+        def score(self, clip: Clip) -> dict[str, Any]:
+            if not finished and "0001" in clip["source_uri"]:
+                storage.remove(storage.files(run / FOLDER))
+                finished.append(execute([Toy()], files, run, screen=EVERYTHING))
+                monkeypatch.setattr(leases, "EXPIRES_S", 0.0)
+            return super().score(clip)
+
+    monkeypatch.setattr(leases, "BEAT_S", 3600.0)
+    with pytest.raises(RunError, match=rf"lock on {run} was lost.*Run the same command again"):
+        execute([Asleep()], files, run, screen=EVERYTHING)
+    assert read_run(run) == finished[0] and finished[0]["status"] == "finished"
+    rows = store.read(run / "manifest")
+    assert rows["run_id"].to_pylist() == [finished[0]["run_id"]] * 3
+    assert not storage.files(run / FOLDER)
+
+
+def test_a_file_that_another_run_replaced_says_that_the_lock_was_lost(run: Path) -> None:
+    storage.put(run / "x", b"1")
+    lost = rf"lock on {run} was lost: {run}/x was replaced by another writer.*Run the same command again"
+    with pytest.raises(RunError, match=lost), lock(run):
+        storage.put(run / "x", b"2", '"0"')
+    assert storage.read_bytes(run / "x") == b"1" and not held_by(run)
