@@ -196,7 +196,8 @@ def screen_command(
     """Judge a finished run anew: a pure function of the stored scores, decodes nothing.
 
     Without --screen the run's own screen is applied. The report is written again; the screen that was
-    there before is kept as screens/NNNN.yaml.
+    there before is kept as screens/NNNN.yaml. Killed on the way, all verdicts are the old ones or all the
+    new ones; the next run or screen ends what was begun.
     """
     from pipelines.cli.console import out, readable_errors
 
