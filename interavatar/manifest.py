@@ -32,13 +32,11 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
         InputError: there is no manifest; of a pipeline of two steps the folder of one of them is to be named.
     """
     place = folder_of(str(folder))
-    if not store.manifest_files(place):
+    if not store.exists(place):
         place = place / "manifest"
-    if not store.manifest_files(place):
+    if not store.exists(place):
         below = [
-            f"{folder}/{p}"
-            for p in ("portraits", "clips")
-            if store.manifest_files(place.parent / p / "manifest")
+            f"{folder}/{p}" for p in ("portraits", "clips") if store.exists(place.parent / p / "manifest")
         ]
         hint = f"; there is one in {' and in '.join(below)}" if below else "; give the --output of a run"
         raise InputError(f"there is no manifest in {folder}{hint}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import SettingsError, load_yaml, parse
 from manifests import storage, store
+from manifests.journal import Change
 from manifests.schema import ARROW_TYPES, OUTCOME_COLUMNS, is_outdated
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # Implementations that only stand in for a model are named so; media they made is no training data.
 STAND_IN, STAND_IN_COLUMN = "stand_in", "synthesis_by"
+KEPT = "screens"  # folder of a run's earlier screens
 
 
 BOUNDS = ("min", "max", "equals", "one_of", "none_of")
@@ -269,32 +271,54 @@ def _outcome(rows: pd.DataFrame, name: str) -> pa.Array:
     return pa.array(rows[name], kind, from_pandas=True) if name in rows.columns else pa.nulls(len(rows), kind)
 
 
-def rescreen(manifest: Path, screen: Screen) -> dict[str, Any]:
-    """Apply a screen to a finished manifest; only files whose verdicts change are rewritten.
+def rescreen(
+    manifest: Path,
+    screen: Screen,
+    also: Callable[[dict[str, Any]], Mapping[Path, bytes]] = lambda counts: {},
+    check_lock: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Apply a screen to a finished manifest, all of it or nothing.
+
+    Only files whose verdicts change are rewritten.
+
+    Args:
+        manifest: its folder, which the caller holds.
+        screen: the rules.
+        also: from the counts, further files of the run's folder that are replaced in the same step.
+        check_lock: raises where the folder is another writer's by now.
 
     Returns:
         Counts: rows, kept, dropped, changed.
 
     Raises:
         ValueError: as `Screen.verdicts`; nothing is written then.
+        FileNotFoundError: there is no manifest here.
+        DamagedError: one of its files cannot be read, or is not one of ours.
+        ReplacedError: another writer has replaced one of them meanwhile; what it wrote stays.
     """
+    change = Change(manifest)
     counts = {"rows": 0, "kept": 0, "dropped": 0, "changed": 0}
-    files = store.manifest_files(manifest)
-    for file in files:
-        screen.verdicts(store.read_schema(file).empty_table())  # a wrong rule changes no file
-    for file in files:
-        before = store.read_file(file)
+    files = store.listed(manifest)
+    if not files:
+        raise FileNotFoundError(f"no manifest in {manifest}")
+    for entry in files:
+        screen.verdicts(store.read_schema(entry.path).empty_table())  # a wrong rule changes no file
+    for entry in files:
+        before = store.read_file(entry.path)
         after = screen.apply(before)
         was, now = _verdicts(before), _verdicts(after)
         changed = sum(a != b for a, b in zip(was, now, strict=True))
         # Other readers cannot read files of two versions side by side.
-        if changed or is_outdated(store.stored_schema(file)):
-            store.write_table(file, after)
+        if changed or is_outdated(store.stored_schema(entry.path)):
+            change.write(entry.path, store.to_bytes(after), entry.version)
         kept = sum(bool(keep) for keep, _ in now)
         counts["rows"] += len(now)
         counts["kept"] += kept
         counts["dropped"] += len(now) - kept
         counts["changed"] += changed
+    for path, data in also(counts).items():
+        change.write(path, data)
+    change.commit(check_lock)
     return counts
 
 
@@ -381,27 +405,34 @@ def _screen(name: str, below: tuple[str, ...]) -> Screen:
 
 
 def save_screen(screen: Screen, folder: Path) -> Path | None:
-    """Write the screen that was applied to a run as its `screen.yaml`, ready to be changed and used.
+    """Write `screen_files`; returns the file of the replaced screen, None where none was replaced."""
+    files = screen_files(screen, folder)
+    for path, data in files.items():
+        storage.write_bytes(path, data)
+    return replaced_screen(files)
 
-    A different one that it replaces is kept as `screens/NNNN.yaml`, numbered from 0001.
 
-    Returns:
-        The file of the replaced screen; None where none was replaced.
+def screen_files(screen: Screen, folder: Path) -> dict[Path, bytes]:
+    """The files of the screen that is applied to a run: its `screen.yaml`, ready to be changed and used.
+
+    Before it stands a different one that it replaces: kept as `screens/NNNN.yaml`, numbered from 0001.
     """
     text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
-    current, data = folder / "screen.yaml", text.encode()
+    data, files = text.encode(), dict[Path, bytes]()
     try:
-        replaced = storage.read_bytes(current)
+        replaced = storage.read_bytes(folder / "screen.yaml")
     except FileNotFoundError:
         replaced = data
-    kept = None
     if replaced != data:
-        names = [file.stem for file in storage.files(folder / "screens", ".yaml")]
+        names = [file.stem for file in storage.files(folder / KEPT, ".yaml")]
         numbers = [int(name) for name in names if name.isdigit()]
-        kept = folder / "screens" / f"{max(numbers, default=0) + 1:04d}.yaml"
-        storage.write_bytes(kept, replaced)
-    storage.write_bytes(current, data)
-    return kept
+        files[folder / KEPT / f"{max(numbers, default=0) + 1:04d}.yaml"] = replaced
+    return files | {folder / "screen.yaml": data}
+
+
+def replaced_screen(files: Collection[Path]) -> Path | None:
+    """Of `screen_files` the one that keeps a replaced screen."""
+    return next((path for path in files if path.parent.name == KEPT), None)
 
 
 def overlaid(below: Sequence[Rule], above: Sequence[Rule]) -> list[Rule]:

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -29,8 +30,14 @@ THREADS = 16  # requests in flight at once: each takes tens of milliseconds, wha
 READ_ATTEMPTS = 5
 CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure"})
 PARTIAL = ".tmp"
-# Where fsspec's file systems say when a file was written.
-_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
+# Stores whose PUT takes a condition, and what stands for the version of a file that is not there.
+CONDITIONAL = frozenset(["s3", "s3a"])
+ABSENT = "absent"
+ONE_PUT = 5 << 30  # bytes; a larger file would be put in pieces
+# Codes by which S3 says that a condition does not hold (there is no file any more, or another one is being
+# written), and by which a store that speaks S3 says that it knows no conditions.
+REFUSED = frozenset(["PreconditionFailed", "412", "NoSuchKey", "404", "ConditionalRequestConflict", "409"])
+NO_CONDITIONS = frozenset(["NotImplemented", "501"])
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,6 +69,25 @@ def written(folder: Path) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot write into {folder}: {reason}") from error
+
+
+class ReplacedError(StorageError):
+    """A file is not what it was when it was read: another writer has replaced, made or deleted it since."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of a folder.
+
+    Attributes:
+        path: where it lies.
+        version: another one after each replacement; None where the store tells none.
+        modified: when it was written, by the clock of where it lies, seconds since 1970; None: not told.
+    """
+
+    path: Path
+    version: str | None
+    modified: float | None
 
 
 def folder_of(address: str | Path) -> Path:
@@ -157,10 +183,17 @@ def read_bytes(path: Path) -> bytes:
     return bytes(remote.fs.cat_file(remote.path)) if is_remote(path) else path.read_bytes()
 
 
-def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replace a file in one step: all of it is there, or nothing changed; `durable`: a power cut keeps it."""
+def write_bytes(path: Path, data: bytes, durable: bool = True, replaces: str | None = None) -> None:
+    """Replace a file in one step: all of it is there, or nothing changed.
+
+    Args:
+        path: where to.
+        data: its new content.
+        durable: a power cut keeps it.
+        replaces: as `put`'s; of a local file nothing is asked, there a lock keeps others away.
+    """
     if is_remote(path):
-        put(path, data)
+        put(path, data, replaces)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
@@ -175,10 +208,40 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def put(path: Path, data: bytes) -> None:
-    """Replace a remote file in one step."""
+def put(path: Path, data: bytes, replaces: str | None = None) -> None:
+    """Replace a remote file in one step.
+
+    Args:
+        path: where to.
+        data: its new content.
+        replaces: the version (`listed`) that it must still have, or ABSENT; None: whatever is there. Where
+            the store knows no conditions nothing is asked either.
+
+    Raises:
+        ReplacedError: it has another one.
+    """
     remote: Any = path
-    _appear(remote, lambda target: remote.fs.pipe_file(target, data))
+    if replaces is None or remote.protocol not in CONDITIONAL:
+        _appear(remote, lambda target: remote.fs.pipe_file(target, data))
+        return
+    condition = {"IfNoneMatch": "*"} if replaces == ABSENT else {"IfMatch": replaces}
+    try:
+        remote.fs.pipe_file(remote.path, data, chunksize=ONE_PUT, **condition)
+    except OSError as error:
+        code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+        if code in NO_CONDITIONS:
+            remote.fs.pipe_file(remote.path, data)
+        elif code not in REFUSED:
+            raise
+        elif not _holds(path, data):  # else the request was sent twice, and heard the first time
+            raise ReplacedError(f"{path} was replaced by another writer") from error
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_bytes(path) == data
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -220,34 +283,35 @@ def files(folder: Path, suffix: str = "") -> list[Path]:
     """The files directly in a folder whose names end so, by name, as they are now; none without a folder."""
     if not is_remote(folder):
         return sorted(folder.glob(f"*{suffix}"))
-    remote: Any = folder
-    with suppress(FileNotFoundError):
-        remote.fs.invalidate_cache()
-        entries = remote.fs.ls(remote.path, detail=True)
-        names = [str(f["name"]).rpartition("/")[2] for f in entries if f["type"] == "file"]
-        return [folder / name for name in sorted(names) if name and name.endswith(suffix)]
-    return []
+    return [entry.path for entry in listed(folder, suffix)]
 
 
-def modified(folder: Path) -> dict[str, float]:
-    """Name -> when it was last written, seconds since 1970, of the files directly in a folder."""
+def listed(folder: Path, suffix: str = "") -> list[Listed]:
+    """The same `files`, each with its version and time."""
+    found = []
     if not is_remote(folder):
-        times = {}
-        with suppress(FileNotFoundError), os.scandir(folder) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):  # gone since it was listed
-                    times[entry.name] = entry.stat().st_mtime
-        return times
+        for path in files(folder, suffix):
+            with suppress(FileNotFoundError):
+                state = path.stat()
+                version = f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
+                found.append(Listed(path, version, state.st_mtime))
+        return found
     remote: Any = folder
     with suppress(FileNotFoundError):
         remote.fs.invalidate_cache()
-        found = {
-            str(entry["name"]).rpartition("/")[2]: next((entry[k] for k in _TIMES if k in entry), None)
-            for entry in remote.fs.ls(remote.path, detail=True)
-            if entry["type"] == "file"
-        }
-        return {name: time.timestamp() for name, time in found.items() if isinstance(time, datetime)}
-    return {}
+        for entry in remote.fs.ls(remote.path, detail=True):
+            name = str(entry["name"]).rpartition("/")[2]
+            if entry["type"] == "file" and name and name.endswith(suffix):
+                found.append(Listed(folder / name, entry.get("ETag"), _modified(entry)))
+    return sorted(found, key=lambda entry: entry.path.name)
+
+
+def _modified(entry: dict[str, Any]) -> float | None:
+    """When a remote file was written; each client has a name of its own for it."""
+    for name in ("LastModified", "last_modified", "mtime", "created"):
+        if isinstance(time := entry.get(name), datetime):
+            return time.timestamp()
+    return None
 
 
 def exists(address: str) -> bool:
@@ -291,6 +355,25 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def move(source: Path, target: Path, replaces: str | None = None) -> None:
+    """Put a file into another's place, in one step; a remote one is also left where it was.
+
+    Args:
+        source: in the same file system.
+        target: where to.
+        replaces: as `put`'s.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ReplacedError: as `put`.
+    """
+    if is_remote(source):
+        put(target, read_bytes(source), replaces)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+
+
 def remove_tree(folder: Path) -> None:
     """Delete a folder with all that is in it, if it is there."""
     remote: Any = folder
@@ -313,14 +396,20 @@ def steady(read: Callable[[], Result]) -> Result:
     return read()
 
 
-def sweep(folder: Path) -> int:
-    """Delete what killed writers left half written in a run's folder; returns how many files.
-
-    Only for the one run that holds the folder. In an object store nothing half written is visible.
-    """
+def half_written(folder: Path) -> list[Path]:
+    """What killed writers left in a run's folder; in an object store nothing half written is visible."""
     if is_remote(folder):
-        return 0
+        return []
     patterns = ("_*.tmp", "runs/_*.tmp", "features/*/*/_*.tmp", "media/*/*.tmp.*")
-    leftovers = [path for pattern in patterns for path in folder.glob(pattern)]
-    remove(leftovers)
-    return len(leftovers)
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def below(folder: Path, suffix: str = "") -> list[Path]:
+    """The files anywhere below a folder whose names end so, by path; none without a folder."""
+    if not is_remote(folder):
+        return sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file())
+    remote: Any = folder
+    remote.fs.invalidate_cache()
+    start = len(remote.path.rstrip("/")) + 1
+    names = [str(name)[start:] for name in remote.fs.find(remote.path)]
+    return [folder / name for name in sorted(names) if name.endswith(suffix)]

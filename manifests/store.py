@@ -4,7 +4,9 @@ Finished samples are committed as small part files under `manifest/_parts/` (rea
 that begin with `_`): written under a temporary name, then renamed. `merge` folds parts into the
 manifest's files. A row never moves from one file to another and each file is replaced by one
 rename, so a reader sees every row once, and a merge that is killed can simply be done again.
-In an object store one PUT stands for the rename (`manifests/storage.py`).
+In an object store one PUT stands for the rename (`manifests/storage.py`); where the store can, it refuses
+a file that another writer has replaced since it was read. Several files change together by a journal
+(`manifests/journal.py`).
 
 Every reader here gives what an earlier version wrote as this version writes it; `prepare` rewrites the files.
 """
@@ -14,10 +16,11 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,23 +30,37 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from manifests import storage
+from manifests import journal, storage
+from manifests.journal import DamagedError, run_of
 from manifests.schema import as_type, is_outdated, plain_type, to_rows, upgraded
 
 ROWS_PER_FILE = 50_000
 PARTS = "_parts"
-_NUMBERED = re.compile(r"manifest-(\d+)\.parquet")
+NUMBERED = re.compile(r"manifest-(\d+)\.parquet")
+
+Result = TypeVar("Result")
 
 
 class ColumnError(UserError, ValueError):
     """A column cannot take the type that this run gives it; the message says which and why."""
 
 
-def write_table(path: Path, table: pa.Table, row_group_size: int | None = None) -> None:
-    """Replace a Parquet file in one step."""
+def to_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """A table as a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=row_group_size)
-    storage.write_bytes(path, sink.getvalue().to_pybytes())
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def write_table(
+    path: Path, table: pa.Table, row_group_size: int | None = None, replaces: str | None = None
+) -> None:
+    """Replace a Parquet file in one step; `replaces`: the version it must still have (`storage.put`).
+
+    Raises:
+        ReplacedError: it has another one.
+    """
+    storage.write_bytes(path, to_bytes(table, row_group_size), replaces=replaces)
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -51,37 +68,108 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
 
     Raises:
         FileNotFoundError: there is none.
+        DamagedError: it cannot be read.
     """
     fs, inside = storage.filesystem(path)
-    if fs is None:
-        return upgraded(pq.read_table(path, columns=columns))
-    if columns is None:
-        return upgraded(pq.read_table(pa.BufferReader(storage.read_bytes(path))))
-    return upgraded(storage.steady(lambda: pq.read_table(inside, columns=columns, filesystem=fs)))
+    with _named(path):
+        if fs is None:
+            return upgraded(pq.read_table(path, columns=columns))
+        if columns is None:
+            return upgraded(pq.read_table(pa.BufferReader(storage.read_bytes(path))))
+        return upgraded(storage.steady(lambda: pq.read_table(inside, columns=columns, filesystem=fs)))
 
 
 def read_schema(path: Path) -> pa.Schema:
-    """The columns that `read_file` gives of one Parquet file.
+    """The columns that `read_file` gives of one file of a manifest.
 
     Raises:
         FileNotFoundError: there is none.
+        DamagedError: it cannot be read, or holds no samples.
     """
     return upgraded(stored_schema(path).empty_table()).schema
 
 
 def stored_schema(path: Path) -> pa.Schema:
-    """The columns of one Parquet file as they are in it.
+    """The columns of one file of a manifest as they are in it.
 
     Raises:
         FileNotFoundError: there is none.
+        DamagedError: it cannot be read, or holds no samples.
     """
     fs, inside = storage.filesystem(path)
-    return storage.steady(lambda: pq.read_schema(inside, filesystem=fs))
+    with _named(path):
+        schema = storage.steady(lambda: pq.read_schema(inside, filesystem=fs))
+    if "sample_id" not in schema.names:
+        raise DamagedError(f"{path} has no column sample_id: it is not one of ours; {_way_out(path)}")
+    return schema
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in what pyarrow says of it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if not is_damage(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise DamagedError(f"{path} cannot be read ({reason}); {_way_out(path)}") from error
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether pyarrow says by this error that a file is no Parquet, or a broken one."""
+    if isinstance(error, OSError):  # one of the system or of a store's client has a number or a class
+        return type(error) is OSError and error.errno is None
+    return isinstance(error, pa.ArrowException) and not isinstance(error, MemoryError)
+
+
+def _way_out(path: Path) -> str:
+    folder = path.parent
+    if folder.name == PARTS:
+        folder = folder.parent
+    elif not NUMBERED.fullmatch(path.name):
+        return "move it away, or give another one"
+    elif journal.FOLDER in folder.parts:
+        folder = folder.parent.parent
+    return f"`interavatar repair {run_of(folder)}` moves it away and says what to do then"
 
 
 def manifest_files(manifest: Path) -> list[Path]:
-    """The manifest's own files, in order."""
-    return [p for p in storage.files(manifest, ".parquet") if not p.name.startswith(("_", "."))]
+    """The manifest's files in order, where they are read now; none without a manifest.
+
+    Raises:
+        DamagedError: another Parquet file lies among them, or the journal is damaged.
+    """
+    return [entry.path for entry in listed(manifest)]
+
+
+def listed(manifest: Path) -> list[storage.Listed]:
+    """The same files, each with its version and time."""
+    found = {}
+    for entry in storage.listed(manifest, ".parquet"):
+        if is_ours(entry.path):
+            found[entry.path.name] = entry
+        elif not entry.path.name.startswith(("_", ".")):
+            raise DamagedError(
+                f"{entry.path} is not one of the manifest's own files; move it away, or let "
+                f"`interavatar repair {run_of(manifest)}` do so"
+            )
+    # After the files: a change that ends in between has put its own into their places.
+    if names := journal.pending(manifest):
+        for entry in storage.listed(manifest / journal.FOLDER / manifest.name, ".parquet"):
+            if f"{manifest.name}/{entry.path.name}" in names:
+                found[entry.path.name] = entry
+    return [found[name] for name in sorted(found)]
+
+
+def is_ours(file: Path) -> bool:
+    """Whether a file's name is that of one of a manifest's files."""
+    return NUMBERED.fullmatch(file.name) is not None
+
+
+def exists(manifest: Path) -> bool:
+    """Whether a folder holds a manifest."""
+    return any(is_ours(path) for path in storage.files(manifest, ".parquet"))
 
 
 def part_files(manifest: Path) -> list[Path]:
@@ -101,45 +189,63 @@ def read(manifest: Path, columns: list[str] | None = None) -> pa.Table:
 
     Raises:
         FileNotFoundError: there is no manifest here.
+        DamagedError: one of its files cannot be read, or is not one of ours.
     """
 
-    def tables() -> list[pa.Table]:
-        return [upgraded(dataset.to_table(columns=columns)) for dataset in _datasets(manifest)]
+    def tables(datasets: list[ds.Dataset]) -> pa.Table:
+        return pa.concat_tables([upgraded(dataset.to_table(columns=columns)) for dataset in datasets])
 
-    return pa.concat_tables(storage.steady(tables))
+    return _at_one_moment(manifest, tables)
 
 
 def column_names(manifest: Path) -> list[str]:
     """The columns that the manifest has.
 
     Raises:
-        FileNotFoundError: there is no manifest here.
+        FileNotFoundError, DamagedError: as `read`.
     """
-    return list(_datasets(manifest)[0].schema.names)
+    return list(_at_one_moment(manifest, lambda datasets: datasets[0].schema.names))
 
 
 def take(manifest: Path, positions: list[int]) -> pa.Table:
     """Whole rows by their position in `read`, without loading the others.
 
     Raises:
-        FileNotFoundError: there is no manifest here.
+        FileNotFoundError, DamagedError: as `read`.
     """
 
-    def rows() -> pa.Table:
-        datasets, indices = _datasets(manifest), pa.array(positions, pa.int64())
+    def rows(datasets: list[ds.Dataset]) -> pa.Table:
+        indices = pa.array(positions, pa.int64())
         if len(datasets) == 1:
             return upgraded(datasets[0].take(indices))
-        return read(manifest).take(indices)
+        return pa.concat_tables([upgraded(dataset.to_table()) for dataset in datasets]).take(indices)
 
-    return storage.steady(rows)
+    return _at_one_moment(manifest, rows)
 
 
-def _datasets(manifest: Path) -> list[ds.Dataset]:
+def _at_one_moment(manifest: Path, work: Callable[[list[ds.Dataset]], Result]) -> Result:
+    """What `work` reads of the manifest; read again where a file was replaced meanwhile, a few times."""
+    for is_last in [False] * (storage.READ_ATTEMPTS - 1) + [True]:
+        before = listed(manifest)
+        try:
+            result = work(_datasets(manifest, [entry.path for entry in before]))
+        except (pa.ArrowException, OSError) as error:
+            if is_last or listed(manifest) == before:
+                if is_damage(error):
+                    for entry in before:
+                        read_file(entry.path)  # names the one that is damaged
+                raise
+            continue
+        if is_last or listed(manifest) == before:
+            break
+    return result
+
+
+def _datasets(manifest: Path, files: list[Path]) -> list[ds.Dataset]:
     """The manifest's files in order, with all columns that any of them has.
 
     One data set; more while some of the files are as an earlier version wrote them, and others not.
     """
-    files = manifest_files(manifest)
     if not files:
         raise FileNotFoundError(f"no manifest in {manifest}")
     fs, _ = storage.filesystem(manifest)
@@ -213,8 +319,9 @@ def with_values(table: pa.Table, name: str, values: Sequence[Any] | npt.NDArray[
 def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = None) -> pa.Schema:
     """Make the manifest readable from the first moment and give every file the same columns.
 
-    Columns that an earlier run took from another input list are kept. Columns of a stage that is gone are
-    dropped, and with them its entry in `stages`: should it come back, it is computed again.
+    A change of several files that was cut short is ended. Columns that an earlier run took from another
+    input list are kept. Columns of a stage that is gone are dropped, and with them its entry in `stages`:
+    should it come back, it is computed again.
 
     Args:
         manifest: the manifest's folder.
@@ -223,20 +330,35 @@ def prepare(manifest: Path, schema: pa.Schema, stages: Collection[str] | None = 
 
     Returns:
         The schema that the files have now.
+
+    Raises:
+        DamagedError: a file cannot be read, or is not one of ours.
+        ReplacedError: another writer has replaced a file meanwhile.
     """
+    journal.complete(manifest)
     storage.make_folder(manifest / PARTS)
-    for folder in (manifest, manifest / PARTS):
-        storage.remove(p for p in storage.files(folder, storage.PARTIAL) if p.name.startswith("_"))
-    files = manifest_files(manifest)
+    storage.remove(half_written(manifest))
+    files = listed(manifest)
     schema = merged_schema(manifest, schema)
     if not files:
-        write_table(_numbered(manifest, 0), schema.empty_table())
+        write_table(_numbered(manifest, 0), schema.empty_table(), replaces=storage.ABSENT)
     stored = _as_stored(schema)
-    for file in files:
-        if not stored_schema(file).equals(stored, check_metadata=True):
-            table = conform(read_file(file), schema)
-            write_table(file, table if stages is None else _only_stages(table, stages))
+    for entry in files:
+        if not stored_schema(entry.path).equals(stored, check_metadata=True):
+            table = conform(read_file(entry.path), schema)
+            table = table if stages is None else _only_stages(table, stages)
+            write_table(entry.path, table, replaces=entry.version)
     return schema
+
+
+def half_written(manifest: Path) -> list[Path]:
+    """What killed writers left in a manifest's folder."""
+    return [
+        path
+        for folder in (manifest, manifest / PARTS)
+        for path in storage.files(folder, storage.PARTIAL)
+        if path.name.startswith("_")
+    ]
 
 
 def _as_stored(schema: pa.Schema) -> pa.Schema:
@@ -263,7 +385,7 @@ def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
 
 
 def sample_ids(file: Path) -> list[str]:
-    """The ids in one Parquet file."""
+    """The ids in one file of a manifest, or in one part."""
     ids: list[str] = read_file(file, ["sample_id"])["sample_id"].to_pylist()
     return ids
 
@@ -271,10 +393,9 @@ def sample_ids(file: Path) -> list[str]:
 def num_rows(part: Path) -> int:
     """Rows of one Parquet file; 0 if a merge has just deleted it."""
     fs, inside = storage.filesystem(part)
-    try:
+    with suppress(FileNotFoundError), _named(part):
         return int(pq.read_metadata(inside, filesystem=fs).num_rows)
-    except FileNotFoundError:
-        return 0
+    return 0
 
 
 def waiting_rows(manifest: Path) -> int:
@@ -302,54 +423,53 @@ def merge(
 
     Returns:
         The number of rows that were merged.
+
+    Raises:
+        DamagedError: a part or a file cannot be read, or is not one of ours.
+        ReplacedError: another writer has replaced a file since it was read; what it wrote stays.
     """
+    if journal.pending(manifest):
+        journal.complete(manifest)
     parts = part_files(manifest)
     if run_id is not None:
         storage.remove(part for part in parts if not part.stem.endswith(f"-{run_id}"))
         parts = [part for part in parts if part.stem.endswith(f"-{run_id}")]
     if not parts and not remove:
         return 0
+    files = listed(manifest)
+    if not files:
+        raise FileNotFoundError(f"no manifest in {manifest}: was it deleted? Run the same command again")
     fresh = _newest_parts(parts, schema) if parts else schema.empty_table()
     gone = pa.array(sorted(remove), pa.string())
     if len(gone):
         fresh = fresh.filter(pc.invert(pc.is_in(fresh["sample_id"], value_set=gone)))
     waiting = fresh
-    sizes: dict[Path, int] = {}
-    for file in manifest_files(manifest):
-        ids = read_file(file, ["sample_id"])["sample_id"]
-        sizes[file] = len(ids)
+    for entry in files:
+        ids = read_file(entry.path, ["sample_id"])["sample_id"]
         here = pc.is_in(waiting["sample_id"], value_set=ids.combine_chunks())
         mine = waiting.filter(here)
         waiting = waiting.filter(pc.invert(here))
         replaced = pc.is_in(ids, value_set=pa.concat_arrays([mine["sample_id"].combine_chunks(), gone]))
-        if not pc.any(replaced).as_py():
+        left = len(ids) - (pc.sum(replaced).as_py() or 0) + mine.num_rows
+        # Rows that no file has yet fill the last one while it has room.
+        room = max(0, ROWS_PER_FILE - left) if entry is files[-1] else 0
+        added, waiting = waiting.slice(0, room), waiting.slice(room)
+        if not pc.any(replaced).as_py() and not added.num_rows:
             continue
-        old = conform(read_file(file), schema)
-        write_table(file, _sorted(pa.concat_tables([old.filter(pc.invert(replaced)), mine])))
-        sizes[file] -= pc.sum(replaced).as_py() - mine.num_rows
+        old = conform(read_file(entry.path), schema)
+        rows = pa.concat_tables([old.filter(pc.invert(replaced)), mine, added])
+        write_table(entry.path, rows.sort_by("sample_id"), replaces=entry.version)
         if on_replaced:
             _tell(on_replaced, old.filter(replaced), mine)
-    _append(manifest, waiting, sizes)
+    # A new file's number is one more than the highest: files in between may be missing.
+    number = max(_number(entry.path) for entry in files)
+    while waiting.num_rows:
+        number += 1
+        rows = waiting.slice(0, ROWS_PER_FILE)
+        write_table(_numbered(manifest, number), rows.sort_by("sample_id"), replaces=storage.ABSENT)
+        waiting = waiting.slice(ROWS_PER_FILE)
     storage.remove(parts)
     return fresh.num_rows
-
-
-def _append(manifest: Path, rows: pa.Table, sizes: dict[Path, int]) -> None:
-    """Put new rows into the last file while it has room, then into further files.
-
-    A new file's number is one more than the highest: files in between may be missing, and others may lie
-    beside ours.
-    """
-    while rows.num_rows:
-        last = max(sizes, key=_number)
-        if sizes[last] >= ROWS_PER_FILE or _number(last) < 0:
-            last = _numbered(manifest, _number(last) + 1)
-            sizes[last] = 0
-        room = ROWS_PER_FILE - sizes[last]
-        old = [conform(read_file(last), rows.schema)] if sizes[last] else []
-        write_table(last, _sorted(pa.concat_tables([*old, rows.slice(0, room)])))
-        sizes[last] += min(room, rows.num_rows)
-        rows = rows.slice(room)
 
 
 def _numbered(manifest: Path, number: int) -> Path:
@@ -357,13 +477,9 @@ def _numbered(manifest: Path, number: int) -> Path:
 
 
 def _number(file: Path) -> int:
-    """The number in the name of one of our files; -1 for any other."""
-    match = _NUMBERED.fullmatch(file.name)
-    return int(match[1]) if match else -1
-
-
-def _sorted(table: pa.Table) -> pa.Table:
-    return table.sort_by("sample_id")
+    match = NUMBERED.fullmatch(file.name)
+    assert match is not None  # as `listed` has made sure
+    return int(match[1])
 
 
 def _tell(

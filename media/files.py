@@ -29,8 +29,8 @@ REMOTE = "://"
 SILENCE_S = 300  # after which a server is given up
 # Of one download: twelve hours of video, the longest that is cut, at 9 Mbit/s; more is a body without an end.
 LARGEST_BYTES = 50 * 10**9
-# In which such a file comes at 55 Mbit/s. A server that trickles holds a worker no longer than that.
-LONGEST_S = 2 * 3600
+# In which such a file comes at 135 Mbit/s: less than the hour after which a stage counts as hung.
+LONGEST_S = 50 * 60
 _SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*", re.DOTALL)
 _HTTP = re.compile(r"(?:^|::)(https?)://")
 # A file that claims to be a playlist could make the demuxer open other files or addresses.
@@ -107,7 +107,7 @@ class _Limits(Callback):
         """The error of a download that takes too long."""
         return TimeoutError(
             f"{_bare(self.uri)} was not downloaded within {self.longest_s:g} s, {self.value} bytes were; "
-            "list a copy on this machine or a mounted disk, or try again with --retry-errors"
+            "list a copy on this machine or a mounted disk, or try again with --retry-errors TimeoutError"
         )
 
 

@@ -1,4 +1,4 @@
-"""The command line: run, screen, status, report, validate, plan, doctor, models; shards to samples."""
+"""The command line: run, screen, status, report, repair, validate, plan, doctor; shards to samples."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.repair import repair
 from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
 from pipelines.cli.train import latents, train
@@ -220,39 +221,31 @@ def screen_command(
     """Judge a finished run anew: a pure function of the stored scores, decodes nothing.
 
     Without --screen the run's own screen is applied. The report is written again; the screen that was
-    there before is kept as screens/NNNN.yaml.
+    there before is kept as screens/NNNN.yaml. Killed on the way, all verdicts are the old ones or all the
+    new ones; the next run or screen ends what was begun.
     """
     from pipelines.cli.console import out, readable_errors
 
     with readable_errors():
+        from configs.errors import UserError
         from configs.reading import SettingsError
-        from manifests.screen import Screen, compare, load_screen, rescreen, save_screen
+        from manifests.screen import Screen, compare, load_screen
         from pipelines.cli.status import read_record
-        from pipelines.engine.lock import lock
-        from pipelines.engine.record import write_run
-        from pipelines.review.report import write_report
+        from pipelines.review.screening import screen_again
         from pipelines.review.verdicts import difference_lines
 
         record = read_record(folder)
         judge = load_screen(screen) if screen else Screen.model_validate(record["screen"])
-        if dry_run:
-            try:
+        try:
+            if dry_run:
                 for line in difference_lines(judge.name, compare(folder / "manifest", judge)):
                     out().print(line)
-            except ValueError as error:
-                raise SettingsError(str(error)) from None
-            return
-        with lock(folder):
-            try:
-                counts = rescreen(folder / "manifest", judge)
-            except ValueError as error:
-                raise SettingsError(str(error)) from None
-            record["screen"] = judge.model_dump(mode="json", exclude_none=True)
-            if "counts" in record:  # a run that did not finish has none
-                record["counts"] |= {"kept": counts["kept"], "dropped": counts["dropped"]}
-            write_run(folder, record)
-            replaced = save_screen(judge, folder)
-            write_report(folder)
+                return
+            counts, replaced = screen_again(folder, judge)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
         out().print(
             f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "
             f"{counts['changed']} verdicts changed"
@@ -366,6 +359,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "screen": screen_command,
         "status": status,
         "report": report,
+        "repair": repair,
         "validate": validate,
     },
     "Data for training": {"shards": shards, "latents": latents},

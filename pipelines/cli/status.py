@@ -83,7 +83,7 @@ def _status(folder: Path) -> Status:
     manifest = folder / "manifest"
     rows = kept = errors = 0
     failed: list[Failure] = []
-    if store.manifest_files(manifest):  # none while videos are still being cut
+    if store.exists(manifest) or record["status"] == "finished":  # none while videos are still being cut
         table = store.read(manifest, ["keep", "error"])
         rows, errors = table.num_rows, table.num_rows - table["error"].null_count
         kept = sum(bool(keep) for keep in table["keep"].to_pylist())

@@ -139,12 +139,12 @@ class Running:
 
 def longest_running(folder: Path) -> Running | None:
     """The sample that has been in its stage for longest; None: nothing is being computed."""
-    times = storage.modified(folder / ATTEMPTS)
-    if not times:
+    notes = [note for note in storage.listed(folder / ATTEMPTS) if note.modified is not None]
+    if not notes:
         return None
-    name, since = min(times.items(), key=lambda item: item[1])
+    note = min(notes, key=lambda note: note.modified or 0.0)
     stage = ""
     with suppress(OSError):
-        lines = _text(folder / ATTEMPTS / name).splitlines()
+        lines = _text(note.path).splitlines()
         stage = _death(lines[-1]).stage if lines and " " in lines[-1] else ""
-    return Running(name, stage, max(0.0, time.time() - since))
+    return Running(note.path.name, stage, max(0.0, time.time() - (note.modified or 0.0)))

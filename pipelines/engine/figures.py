@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import store
+from manifests.journal import run_of
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.plan import Plan
 from pipelines.engine.program import Program
@@ -81,7 +82,8 @@ def counts_of(plan: Plan, total: Summary, manifest: Path) -> dict[str, int]:
     if missing or doubled:
         raise RunError(
             f"audit failed: of {len(plan.ids)} samples {len(missing)} are missing from the manifest and "
-            f"{doubled} are doubled (first: {sorted(missing)[:3]}); run the same command again"
+            f"{doubled} are doubled (first: {sorted(missing)[:3]}); run the same command again, and if that "
+            f"changes nothing `interavatar repair {run_of(manifest)}`"
         )
     mine = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(plan.ids, pa.string())))
     kept = sum(bool(k) for k in mine["keep"].to_pylist())

@@ -2,8 +2,9 @@
 
 Each run puts an object of its own under `_lock/` and then looks for others. A listing shows what was put
 before, so of two runs at least one sees the other and steps back; a tie lets both step back and try again. A
-lease counts as dead when its process is known to have died (on this machine), or when it says that it was not
-renewed for EXPIRES_S and does not change while one looks: no difference of clocks lets a living one be taken.
+lease counts as dead when its process is known to have died (on this machine), or when it was not renewed for
+EXPIRES_S and does not change while one looks: no difference of clocks lets a living one be taken. When it was
+renewed the store's own clock says; where the store does not tell it, the lease itself.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,15 @@ BEAT_S = 5.0  # between two renewals
 EXPIRES_S = 60.0
 LOOKS = 3  # a lease that seems dead must stay as it is for so many beats
 TRIES = 4
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A lease: where it lies, what it says, and seconds since it was renewed."""
+
+    path: Path
+    claim: dict[str, Any]
+    age: float
 
 
 class Lease:
@@ -57,7 +68,7 @@ class Lease:
         for left in reversed(range(TRIES)):
             self._put()
             try:
-                living = [claim for path, claim in self._others() if not self._is_dead(path, claim)]
+                living = [other for other in self._others() if not self._is_dead(other)]
             except BaseException:
                 self._remove()
                 raise
@@ -118,28 +129,33 @@ class Lease:
         with suppress(Exception):
             storage.remove([self._path])
 
-    def _others(self) -> list[tuple[Path, dict[str, Any]]]:
-        return [(path, claim) for path, claim in _leases(self.folder) if path.name != self._path.name]
+    def _others(self) -> list[_Found]:
+        """The leases of others; their ages are since this run's own lease was put, by one clock."""
+        entries = storage.listed(self.folder / FOLDER, ".json")
+        mine = [entry.modified for entry in entries if entry.path.name == self._path.name]
+        others = [entry for entry in entries if entry.path.name != self._path.name]
+        return _found(others, mine[0] if mine else None)
 
-    def _is_dead(self, path: Path, claim: Mapping[str, Any]) -> bool:
+    def _is_dead(self, other: _Found) -> bool:
         """Whether another's lease is dead; if so it is removed."""
-        alive = is_alive(claim)
-        if alive is None and _age(claim) < EXPIRES_S:
+        alive = is_alive(other.claim)
+        if alive is None and other.age < EXPIRES_S:
             alive = True
         for _ in range(LOOKS if alive is None else 0):
             time.sleep(BEAT_S)
-            if _read(path) != claim:
+            if _read(other.path) != other.claim:
                 alive = True
                 break
         if not alive:
-            storage.remove([path])
+            storage.remove([other.path])
         return not alive
 
-    def _refusal(self, claim: Mapping[str, Any]) -> str:
+    def _refusal(self, other: _Found) -> str:
+        claim = other.claim
         place = clean_text(f"process {claim.get('pid')} on {claim.get('host')}")
         return (
             f"another run is writing to {self.folder} ({place}, since {claim.get('since')}, last sign of "
-            f"life {_age(claim):.0f} s ago); wait for it, or choose another --output. If it died, its lock "
+            f"life {other.age:.0f} s ago); wait for it, or choose another --output. If it died, its lock "
             f"ends {EXPIRES_S:g} s after that sign, or when you remove {self.folder / FOLDER}"
         )
 
@@ -161,9 +177,9 @@ def lease(folder: Path) -> Iterator[Callable[[], None]]:
 
 def is_leased(folder: Path) -> bool:
     """Whether a run is writing to the folder now."""
-    for _, claim in _leases(folder):
-        alive = is_alive(claim)
-        if alive or (alive is None and _age(claim) < EXPIRES_S):
+    for other in _found(storage.listed(folder / FOLDER, ".json"), time.time()):
+        alive = is_alive(other.claim)
+        if alive or (alive is None and other.age < EXPIRES_S):
             return True
     return False
 
@@ -198,9 +214,15 @@ def _started(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _leases(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    claims = [(path, _read(path)) for path in storage.files(folder / FOLDER, ".json")]
-    return [(path, claim) for path, claim in claims if claim is not None]
+def _found(entries: Sequence[storage.Listed], now: float | None) -> list[_Found]:
+    """The leases; `now` is the time by the clock that the entries' times are of, None where it is unknown."""
+    found = []
+    for entry in entries:
+        claim = _read(entry.path)
+        if claim is not None:
+            told = None if now is None or entry.modified is None else now - entry.modified
+            found.append(_Found(entry.path, claim, _age(claim) if told is None else max(0.0, told)))
+    return found
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -214,6 +236,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _age(claim: Mapping[str, Any]) -> float:
+    """Seconds since a lease was renewed by its own words, which are those of another machine's clock."""
     renewed = claim.get("renewed")
     return max(0.0, time.time() - renewed) if isinstance(renewed, int | float) else EXPIRES_S
 

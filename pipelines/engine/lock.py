@@ -22,7 +22,7 @@ def lock(folder: Path) -> Iterator[Callable[[], None]]:
     Gives a function that raises RunError when the lock was lost, as only a lease can be.
 
     Raises:
-        RunError: another run holds it.
+        RunError: another run holds it, or has replaced a file that this one was about to replace.
         InputError: the folder cannot be written to.
     """
     if storage.is_remote(folder):
@@ -33,7 +33,13 @@ def lock(folder: Path) -> Iterator[Callable[[], None]]:
                 raise
             except Exception as error:
                 raise InputError(f"cannot write to {folder}: {error}") from error
-            yield held
+            try:
+                yield held
+            except storage.ReplacedError as error:
+                raise RunError(
+                    f"the lock on {folder} was lost: {error} while this one was away; what the other wrote "
+                    "stays. Run the same command again to go on"
+                ) from error
         return
     with ExitStack() as stack:
         try:

@@ -75,7 +75,7 @@ class Pass:
             InputError: the manifest holds other files of the same ids.
         """
         schema = store.prepare(self.manifest, self.program.schema, set(self.program.fingerprints))
-        storage.sweep(self.folder)
+        storage.remove(storage.half_written(self.folder))
         if self.before is not None and self.before.get("engine") == "ray":  # its workers ended with it
             forgive(self.folder, self.before["run_id"])
         self._merge(schema, of_any_run=True)

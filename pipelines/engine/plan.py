@@ -66,7 +66,8 @@ def make_plan(
     inputs = [f.name for f in listing.input_fields]
     tracked = [n for n in SOURCE_COLUMNS if n not in (MEDIA, "pipeline")] + inputs
     wanted = dict.fromkeys([*tracked, MEDIA, "stages", "stopped", "error"])
-    light = store.read(manifest, [n for n in wanted if n in store.column_names(manifest)])
+    there = store.column_names(manifest)
+    light = store.read(manifest, [n for n in wanted if n in there])
     known = {row["sample_id"]: (i, row) for i, row in enumerate(to_rows(light))}
     fresh: list[dict[str, Any]] = []
     again: dict[int, dict[str, Any]] = {}

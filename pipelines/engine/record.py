@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from manifests import storage
+from manifests import journal, storage
 from pipelines.engine.source import InputError
 
 PACKAGES = (
@@ -50,10 +50,15 @@ def versions() -> dict[str, str]:
 
 
 def write_run(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write run.json, and the same under `runs/` so that earlier runs' figures stay."""
+    """Write `run_files`."""
+    for path, data in run_files(folder, record).items():
+        storage.write_bytes(path, data)
+
+
+def run_files(folder: Path, record: Mapping[str, Any]) -> dict[Path, bytes]:
+    """A run's record as files: run.json, and the same under `runs/` so that earlier runs' figures stay."""
     data = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "replace")
-    storage.write_bytes(folder / "runs" / f"{record['run_id']}.json", data)
-    storage.write_bytes(folder / "run.json", data)
+    return {folder / "runs" / f"{record['run_id']}.json": data, folder / "run.json": data}
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -63,16 +68,29 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         InputError: it is damaged.
     """
     try:
-        record: dict[str, Any] = json.loads(storage.read_bytes(folder / "run.json"))
-        missing = {"run_id", "status", "pipeline", "screen"} - set(record)
+        return parse_run(journal.read(folder, "run.json"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{folder / 'run.json'} is damaged ({error}); move it away and run again") from None
+    except journal.DamagedError:
+        raise
+    except ValueError as error:
+        way_out = f"`interavatar repair {folder}` puts back what is left"
+        raise InputError(f"{folder / 'run.json'} is damaged ({error}); {way_out}") from None
     except Exception as error:
         if not storage.is_remote(folder):
             raise
         raise InputError(f"cannot read {folder}: {error}") from error  # its client has errors of its own
-    if missing:
-        raise InputError(f"{folder / 'run.json'} is damaged (no {', '.join(sorted(missing))}); move it away")
+
+
+def parse_run(text: bytes) -> dict[str, Any]:
+    """A run's record.
+
+    Raises:
+        ValueError: it is none.
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("no object")
+    if missing := {"run_id", "status", "pipeline", "screen"} - set(record):
+        raise ValueError(f"no {', '.join(sorted(missing))}")
     return record

@@ -18,7 +18,7 @@ from backends.language.answer_batches import AnswerBatches
 from backends.language.answer_cache import read_usage
 from backends.language.vision_language_model import AnswerError
 from backends.store.model_store import ModelStore, ModelStoreError
-from manifests import store
+from manifests import journal, store
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, save_screen
 from pipelines.engine.figures import both
@@ -72,6 +72,7 @@ class Run:
         self._check_weights(progress)
         listing = self.samples
         with lock(self.folder) as check_lock:
+            journal.complete(self.folder / "manifest")
             self.before = read_run(self.folder)
             if self.before is not None and self.before["pipeline"] != self.pipeline.name:
                 raise InputError(

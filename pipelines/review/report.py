@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from manifests import storage, store
+from manifests import journal, storage, store
 from manifests.schema import to_rows
 from manifests.screen import Screen
 from pipelines.review.preview import preview
@@ -27,7 +27,7 @@ def write_report(run: Path) -> Path:
     Raises:
         FileNotFoundError: there is no run in the folder.
     """
-    record = json.loads(storage.read_bytes(run / "run.json"))
+    record = json.loads(journal.read(run, "run.json"))
     screen = Screen.model_validate(record["screen"])
     light = to_rows(store.read(run / "manifest", ["keep", "drop_reasons", "stopped", "error"]))
     rows = to_rows(store.take(run / "manifest", _choose(light)))

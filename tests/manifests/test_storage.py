@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from botocore.exceptions import ClientError
 
 from backends.language.answer_cache import AnswerCache, CachedAnswer, Usage, read_usage
 from backends.language.vision_language_model import BudgetError
-from manifests import storage, store
-from manifests.schema import STAGES
-from manifests.storage import StorageError, folder_of
+from manifests import journal, storage, store
+from manifests.schema import ERROR, STAGES, STOPPED
+from manifests.screen import Rule, Screen, rescreen
+from manifests.storage import ReplacedError, StorageError, folder_of
 from pipelines.engine.attempts import ATTEMPTS, Attempt
 from tests.support.helpers import execute, make_files, toy_stages
 from tests.support.object_store import new_folder, s3_server
@@ -80,6 +83,108 @@ def test_a_reader_sees_every_row_once_at_any_moment(
     assert dict(zip(final["sample_id"], final["value"], strict=True)) == {
         f"s{i:03d}": min(i, 11) for i in range(120)
     }
+
+
+def rows(values: dict[str, int]) -> pa.Table:
+    return pa.Table.from_pylist([{"sample_id": k, "value": v} for k, v in values.items()], schema=SCHEMA)
+
+
+def values(manifest: Path) -> dict[str, int]:
+    table = store.read(manifest)
+    ids = table["sample_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    return dict(zip(ids, table["value"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize("late", [{"a": 3}, {"d": 3}, {"a": 3, "d": 3, "e": 3, "f": 3}])
+def test_a_writer_that_was_away_cannot_overwrite_what_another_wrote(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, late: dict[str, int]
+) -> None:
+    """It sleeps between reading and writing; the other replaces a file, and adds one, meanwhile."""
+    monkeypatch.setattr(store, "ROWS_PER_FILE", 4)
+    manifest = bucket() / "manifest"
+    store.prepare(manifest, SCHEMA)
+    store.commit(manifest, rows({"a": 1, "b": 1, "c": 1}), "r")
+    store.merge(manifest, SCHEMA)
+    parts = [store.commit(manifest, rows(late), "late")]
+    original = store.conform
+
+    def asleep(table: pa.Table, schema: pa.Schema) -> pa.Table:
+        monkeypatch.setattr(store, "conform", original)
+        store.commit(manifest, rows({"a": 2, "x": 2, "y": 2, "z": 2}), "other")
+        store.merge(manifest, SCHEMA, run_id="other")
+        return original(table, schema)
+
+    original_parts = store._newest_parts
+
+    def after_listing(parts: list[Path], schema: pa.Schema) -> pa.Table:
+        table = original_parts(parts, schema)
+        monkeypatch.setattr(store, "_newest_parts", original_parts)
+        monkeypatch.setattr(store, "conform", asleep)
+        return table
+
+    monkeypatch.setattr(store, "_newest_parts", after_listing)
+    with pytest.raises(ReplacedError, match=r"manifest-0000\d.parquet was replaced by another writer"):
+        store.merge(manifest, SCHEMA, run_id="late")
+    assert values(manifest) == {"a": 2, "b": 1, "c": 1, "x": 2, "y": 2, "z": 2} and parts
+
+
+def test_a_file_of_the_same_name_that_another_made_is_not_overwritten(bucket: Bucket) -> None:
+    path = bucket() / "x"
+    storage.put(path, b"1", storage.ABSENT)
+    storage.put(path, b"1", storage.ABSENT)  # as a request that is sent again
+    with pytest.raises(ReplacedError):
+        storage.put(path, b"2", storage.ABSENT)
+    version = storage.listed(path.parent)[0].version
+    storage.put(path, b"3", version)
+    for data, replaces in ((b"4", version), (b"4", '"0"')):
+        with pytest.raises(ReplacedError):
+            storage.put(path, data, replaces)
+    assert storage.read_bytes(path) == b"3"
+    storage.remove([path])
+    with pytest.raises(ReplacedError):
+        storage.put(path, b"4", version)
+    assert not storage.files(path.parent)
+
+
+def test_a_store_that_knows_no_conditions_takes_every_file(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (bucket(), folder_of("memory://without-conditions/run")):
+        storage.put(folder / "x", b"1")
+        fs, _ = storage.filesystem(folder)
+        original = fs.pipe_file
+
+        def pipe(path: str, data: bytes, **more: Any) -> Any:
+            if "IfMatch" in more:
+                error = OSError(errno.ENOSYS, "A header you provided implies functionality")
+                error.__cause__ = ClientError({"Error": {"Code": "NotImplemented"}}, "PutObject")
+                raise error
+            return original(path, data, **more)  # noqa: B023
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fs, "pipe_file", pipe)
+            storage.put(folder / "x", b"2", '"0"')
+        assert storage.read_bytes(folder / "x") == b"2"
+
+
+def test_a_screen_that_was_away_gives_way(bucket: Bucket) -> None:
+    manifest = bucket() / "manifest"
+    schema = pa.schema([*SCHEMA, ("keep", pa.bool_()), ("drop_reasons", pa.list_(pa.string()))])
+    schema = pa.schema([*schema, ("stopped", STOPPED), ("error", ERROR)])
+    store.prepare(manifest, schema)
+    store.commit(manifest, store.conform(rows({"a": 1, "b": 5}), schema), "r")
+    store.merge(manifest, schema)
+    screen = Screen(name="s", rules=[Rule(reason="low", column="value", min=3)])
+
+    def other() -> None:
+        store.commit(manifest, store.conform(rows({"a": 7}), schema), "other")
+        store.merge(manifest, schema, run_id="other")
+
+    with pytest.raises(ReplacedError):
+        rescreen(manifest, screen, check_lock=other)
+    assert values(manifest) == {"a": 7, "b": 5} and not storage.files(manifest / journal.FOLDER)
+    assert rescreen(manifest, screen)["kept"] == 2
 
 
 def test_a_file_replaced_while_it_is_read_is_read_again(bucket: Bucket) -> None:

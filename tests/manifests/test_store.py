@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import storage, store
+from manifests.journal import DamagedError
 from manifests.schema import STAGES, STOPPED, plain_type
+from tests.support.mortal import Mortal
 from tests.support.version_1 import as_version_1, make_version_1
 
 SCHEMA = pa.schema(
@@ -55,50 +57,6 @@ def manifest(tmp_path: Path) -> Path:
 @pytest.fixture
 def three_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "ROWS_PER_FILE", 3)
-
-
-class Died(BaseException):
-    """The process is gone."""
-
-
-class Mortal:
-    """Lets a chosen number of file operations happen and dies at the next, before or after it is done."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, on_change: Callable[[], None]) -> None:
-        self.left: int | None = None
-        self.is_after = False
-        self.on_change = on_change
-        patch.setattr(os, "fsync", lambda fd: None)
-        for name in ("replace", "unlink", "open"):
-            patch.setattr(Path, name, self._watch(getattr(Path, name), name))
-
-    def _watch(self, original: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def operation(path: Path, *args: Any, **kwargs: Any) -> Any:
-            if self.left is None or (name == "open" and "w" not in args[0]):
-                return original(path, *args, **kwargs)
-            self.left -= 1
-            if self.left < 0 and not (self.left == -1 and self.is_after):
-                raise Died
-            done = original(path, *args, **kwargs)
-            left, self.left = self.left, None
-            self.on_change()
-            self.left = left
-            if self.left < 0:
-                raise Died
-            return done
-
-        return operation
-
-    def run(self, left: int, is_after: bool, work: Callable[[], Any]) -> bool:
-        """Do `work` until it dies; whether it did."""
-        self.left, self.is_after = left, is_after
-        try:
-            work()
-            return False
-        except Died:
-            return True
-        finally:
-            self.left = None
 
 
 ROWS = st.dictionaries(st.sampled_from(IDS), st.integers(0, 99), min_size=1, max_size=6)
@@ -205,17 +163,23 @@ def test_a_file_that_is_missing_in_the_numbering_costs_its_own_rows_only(
     assert len(seen(manifest)) == 16 and all(seen(manifest)[name] == 3 for name in gone)
 
 
-def test_rows_are_never_put_into_a_file_that_is_not_ours(manifest: Path, three_a_file: None) -> None:
+def test_a_file_that_is_not_ours_is_refused_by_name_and_left_alone(manifest: Path) -> None:
     store.commit(manifest, table({"s0": 1}))
     store.merge(manifest, SCHEMA)
-    foreign = manifest / "z-of-somebody.parquet"
-    pq.write_table(table({"other": 5}), foreign)
-    before = foreign.read_bytes()
-    store.commit(manifest, table(dict.fromkeys(IDS[1:6], 2)))
+    ours = store.manifest_files(manifest)[0].read_bytes()
+    store.commit(manifest, table({"s1": 2}))
+    for name in ("z-of-somebody.parquet", "manifest-00000 (copy).parquet"):
+        foreign = manifest / name
+        pq.write_table(table({"other": 5}), foreign)
+        before = foreign.read_bytes()
+        for work in (store.read, store.merge, store.prepare, store.column_names):
+            arguments = () if work in (store.read, store.column_names) else (SCHEMA,)
+            with pytest.raises(DamagedError, match=re.escape(f"{foreign} is not one of the manifest's own")):
+                work(manifest, *arguments)
+        assert foreign.read_bytes() == before and (manifest / "manifest-00000.parquet").read_bytes() == ours
+        foreign.unlink()
     store.merge(manifest, SCHEMA)
-    assert foreign.read_bytes() == before
-    assert files(manifest) == ["manifest-00000.parquet", "manifest-00001.parquet", foreign.name]
-    assert len(seen(manifest)) == 7
+    assert seen(manifest) == {"s0": 1, "s1": 2}
 
 
 def test_the_newest_of_several_parts_wins(manifest: Path) -> None:

@@ -9,10 +9,12 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from manifests import storage
 from manifests.storage import folder_of
 
 BUCKET = "data"
@@ -45,6 +47,15 @@ def s3_server() -> Iterator[str]:
 def new_folder() -> Path:
     """An empty folder in the bucket."""
     return folder_of(f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}/run")
+
+
+def make_older(path: Path, seconds: float) -> None:
+    """Let an object have been written so long ago, by the server's clock."""
+    from moto.s3.models import s3_backends
+
+    bucket, _, key = storage.filesystem(path)[1].partition("/")
+    (account,) = s3_backends.values()
+    account["aws"].buckets[bucket].keys[key].last_modified -= timedelta(seconds=seconds)
 
 
 if __name__ == "__main__":  # input, output, engine, settings as JSON, file for this process's number

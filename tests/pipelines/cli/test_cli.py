@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,20 +21,24 @@ import yaml
 from typer.testing import CliRunner
 
 from manifests import store
+from manifests.screen import load_screen
 from pipelines import catalogue
 from pipelines.cli import app as cli
 from pipelines.engine.lock import lock
 from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.record import read_run
 from pipelines.engine.settings import Settings
 from pipelines.requests import load_profile
+from pipelines.review.screening import screen_again
 from stages.clip import Clip
 from stages.contract import Column, Stage
 from tests.conftest import ROOT
 from tests.support.helpers import make_files
+from tests.support.mortal import Mortal
 from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
-    *("run", "screen", "status", "report", "validate", "plan", "doctor"),
+    *("run", "screen", "status", "report", "repair", "validate", "plan", "doctor"),
     *("shards", "train", "latents", "sample"),
 )
 HOSTILE = "<script>alert(1)</script>"
@@ -307,6 +312,34 @@ def test_a_dry_run_of_a_screen_says_what_would_change_and_writes_nothing(tmp_pat
     odd = screen_file(tmp_path / "odd.yaml", 3, column="nowhere")
     assert "rule too_long reads nowhere" in refused(2, "screen", out, "--screen", odd, "--dry-run")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_screen_that_is_killed_leaves_all_or_nothing(
+    tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verdicts, run.json, screen.yaml and the screen of before agree, and the next command ends it."""
+    run_toy(files, tmp_path / "made")
+    strict = screen_file(tmp_path / "strict.yaml", 2)
+    mortal = Mortal(monkeypatch, lambda: None)
+    seen = []
+    for left in range(4, 40, 4):
+        run = shutil.copytree(tmp_path / "made", tmp_path / str(left))
+        if not mortal.run(left, True, lambda run=run: screen_again(run, load_screen(str(strict)))):
+            break
+        kept = json.loads(invoke("status", run, "--json").output)["runs"][0]["kept"]
+        counted = read_run(run)
+        assert kept == counted["counts"]["kept"] and counted["screen"]["name"] == ("toy", "strict")[kept == 0]
+        assert pd.read_parquet(run / "manifest")["sample_id"].is_unique
+        again = run_toy(files, run) if left % 8 else invoke("screen", run)
+        assert again.exit_code == 0
+        last = "toy" if left % 8 else counted["screen"]["name"]
+        assert (
+            record(run)["screen"]["name"] == yaml.safe_load((run / "screen.yaml").read_text())["name"] == last
+        )
+        assert record(run)["counts"]["kept"] == pd.read_parquet(run / "manifest")["keep"].sum()
+        assert (run / "screens").exists() == (kept == 0)
+        seen.append(kept)
+    assert set(seen) == {0, 5} and not mortal.left
 
 
 def test_screens_that_were_replaced_are_kept(tmp_path: Path, files: Path) -> None:

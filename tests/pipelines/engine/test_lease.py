@@ -10,17 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from manifests import storage
+from manifests import storage, store
+from manifests.screen import EVERYTHING
 from pipelines.engine import lease as leases
 from pipelines.engine.lease import FOLDER, Lease, is_leased, lease
 from pipelines.engine.lock import lock
 from pipelines.engine.pipeline import RunError
+from pipelines.engine.record import read_run
 from pipelines.engine.source import InputError
-from tests.support.object_store import new_folder, s3_server
+from stages.clip import Clip
+from stages.contract import Score, Stage
+from tests.support.helpers import execute, make_files
+from tests.support.object_store import make_older, new_folder, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +41,12 @@ def run(bucket: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     return bucket()
 
 
-def foreign(run: Path, **more: Any) -> Path:
-    """A lease of another machine, just renewed."""
+def foreign(run: Path, ago: float = 0, **more: Any) -> Path:
+    """A lease of another machine, renewed so many seconds ago by the store's clock, and now by its own."""
     said = {"host": "elsewhere", "pid": 7, "machine": "other", "started": 1, "since": "2026-01-01T00:00:00Z"}
     path = run / FOLDER / "0.json"
     storage.put(path, json.dumps(said | {"renewed": time.time(), "beats": 3} | more).encode())
+    make_older(path, ago)
     return path
 
 
@@ -60,7 +66,7 @@ def test_one_holds_the_folder_and_gives_it_back(run: Path) -> None:
 
 
 def test_another_machine_s_lease_holds_while_it_is_renewed(run: Path) -> None:
-    foreign(run, renewed=time.time() - 50)
+    foreign(run, ago=50)
     with (
         pytest.raises(RunError, match=r"process 7 on elsewhere, since 2026-.*last sign of life 5\d s ago"),
         lease(run),
@@ -70,7 +76,7 @@ def test_another_machine_s_lease_holds_while_it_is_renewed(run: Path) -> None:
 
 
 def test_one_that_was_not_renewed_ends(run: Path) -> None:
-    foreign(run, renewed=time.time() - 61)
+    foreign(run, ago=65)
     assert not is_leased(run)
     with lease(run):
         assert "0.json" not in held_by(run) and len(held_by(run)) == 1
@@ -79,11 +85,39 @@ def test_one_that_was_not_renewed_ends(run: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"{}", b'{"renewed": "now"}'])
 def test_a_damaged_one_does_not_stay_for_ever(run: Path, text: bytes) -> None:
     storage.put(run / FOLDER / "0.json", text)
+    with pytest.raises(RunError, match=r"last sign of life \d s ago"), lease(run):
+        pass
+    make_older(run / FOLDER / "0.json", 65)
     with lease(run):
         assert len(held_by(run)) == 1
 
 
-def test_a_clock_that_is_behind_loses_no_lease(run: Path) -> None:
+@pytest.mark.parametrize("clock", [-86400, 86400])
+def test_the_clock_of_another_machine_is_not_asked(run: Path, clock: float) -> None:
+    foreign(run, renewed=time.time() + clock)
+    assert is_leased(run)
+    with pytest.raises(RunError, match=r"last sign of life \d s ago"), lease(run):
+        pass
+    foreign(run, ago=65, renewed=time.time() + clock)
+    assert not is_leased(run)
+    with lease(run):
+        assert "0.json" not in held_by(run)
+
+
+def test_without_the_store_s_time_a_lease_speaks_for_itself(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_modified", lambda entry: None)
+    foreign(run)
+    assert is_leased(run)
+    foreign(run, renewed=time.time() - 65)
+    assert not is_leased(run)
+    with lease(run):
+        assert "0.json" not in held_by(run)
+
+
+def test_a_clock_that_is_behind_loses_no_lease(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_modified", lambda entry: None)  # a store that tells no times
     beats = iter(range(10**6))
     end = threading.Event()
     foreign(run, renewed=time.time() - 3600)
@@ -189,3 +223,42 @@ def test_the_heart_beats(run: Path) -> None:
     finally:
         mine.give_back()
     assert not held_by(run)
+
+
+class Toy(Stage):
+    writes: ClassVar = {"value": Score("", "")}
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        return {"value": 1.0}
+
+
+def test_a_run_that_was_away_while_another_finished_writes_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, finished = make_files(tmp_path / "in", 3), []
+
+    class Asleep(Toy):
+        """Its machine sleeps until the lease has ended and another run is finished."""
+
+        def score(self, clip: Clip) -> dict[str, Any]:
+            if not finished and "0001" in clip["source_uri"]:
+                storage.remove(storage.files(run / FOLDER))
+                finished.append(execute([Toy()], files, run, screen=EVERYTHING))
+                monkeypatch.setattr(leases, "EXPIRES_S", 0.0)
+            return super().score(clip)
+
+    monkeypatch.setattr(leases, "BEAT_S", 3600.0)
+    with pytest.raises(RunError, match=rf"lock on {run} was lost.*Run the same command again"):
+        execute([Asleep()], files, run, screen=EVERYTHING)
+    assert read_run(run) == finished[0] and finished[0]["status"] == "finished"
+    rows = store.read(run / "manifest")
+    assert rows["run_id"].to_pylist() == [finished[0]["run_id"]] * 3
+    assert not storage.files(run / FOLDER)
+
+
+def test_a_file_that_another_run_replaced_says_that_the_lock_was_lost(run: Path) -> None:
+    storage.put(run / "x", b"1")
+    lost = rf"lock on {run} was lost: {run}/x was replaced by another writer.*Run the same command again"
+    with pytest.raises(RunError, match=lost), lock(run):
+        storage.put(run / "x", b"2", '"0"')
+    assert storage.read_bytes(run / "x") == b"1" and not held_by(run)

@@ -126,3 +126,26 @@ def test_a_few_files_of_each_folder_are_looked_at(tmp_path: Path, monkeypatch: p
     assert len(looks) == len(set(looks)) == LOOKS
     assert all(Path(one).name == Path(other).name for one, other in looks)
     assert {Path(looks[0][0]).name, Path(looks[-1][0]).name} == {"clip0000.mp4", "clip0099.mp4"}
+
+
+def write_list(path: Path, uris: list[str]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(["uri", *uris]))
+    return path
+
+
+def test_lists_of_one_name_do_not_overwrite_each_other(server: None, tmp_path: Path) -> None:
+    """Paths relative to two lists are of one id, addresses in two places of a store are not."""
+    lists = []
+    for name, data in (("a", b"a"), ("b", b"b")):
+        uri = f"{put(f'lists-{name}/videos', {'0.mp4': data})}/0.mp4"
+        lists.append(write_list(tmp_path / name / "list.csv", ["0.mp4", uri]))
+        (tmp_path / name / "0.mp4").write_bytes(data)
+    execute([Size()], lists[0], tmp_path / "out", screen=EVERYTHING)
+    before = of(tmp_path / "out")
+    with pytest.raises(InputError, match=f"holds {tmp_path}/a/0.mp4.*--set source=NAME"):
+        execute([Size()], lists[1], tmp_path / "out", screen=EVERYTHING)
+    assert of(tmp_path / "out") == before and len(before) == 2
+    write_list(lists[1], [f"s3://{BUCKET}/lists-{name}/videos/0.mp4" for name in "ab"])
+    execute([Size()], lists[1], tmp_path / "out", screen=EVERYTHING)
+    assert before.items() <= of(tmp_path / "out").items() and len(of(tmp_path / "out")) == 3

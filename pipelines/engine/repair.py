@@ -1,0 +1,278 @@
+"""Mending a run's folder: what is damaged is moved to `quarantine/`, what is left is put in order."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from manifests import features, journal, storage, store
+from manifests.journal import DamagedError
+from pipelines.engine.lock import lock
+from pipelines.engine.record import parse_run, read_run
+from pipelines.engine.source import InputError
+
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong in a run's folder.
+
+    Attributes:
+        what: the file and what is wrong with it.
+        done: what was, or would be, done about it: "moved to ..."; "" where nothing can be.
+        then: what is left to do.
+        is_mended: nothing stands in the way of the other commands once that is done.
+    """
+
+    what: str
+    done: str = ""
+    then: str = ""
+    is_mended: bool = True
+
+
+@dataclass
+class Repair:
+    """Examines a run's folder, and mends it.
+
+    Args:
+        folder: the run's.
+        writes: mend what is found; else only say what would be done.
+        arrays: also read every file of arrays.
+    """
+
+    folder: Path
+    writes: bool
+    arrays: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    _moved: set[Path] = field(default_factory=set)
+    _ids: set[str] = field(default_factory=set)  # of the rows that the manifest has when all is mended
+
+    def execute(self) -> list[Finding]:
+        """Examine and mend; the findings, none where all is well.
+
+        Raises:
+            RunError: a run holds the folder.
+            InputError: it is not the folder of a run.
+        """
+        if not is_run(self.folder):
+            raise InputError(
+                f"{self.folder} is not the folder of a run (neither run.json nor manifest in it)"
+            )
+        with lock(self.folder):
+            for part in (self.folder, self.folder / "videos"):
+                if is_run(part):
+                    self._change(part / "manifest")
+                    self._half_written(part)
+                    self._manifest(part, self._unreadable_arrays(part) if self.arrays else {})
+            self._record()
+        return self.findings
+
+    def _find(self, path: Path, what: str, done: str, then: str = "", is_mended: bool = True) -> None:
+        self.findings.append(Finding(f"{self._name(path)} {what}", done, then, is_mended))
+
+    def _name(self, path: Path) -> str:
+        return "/".join(path.parts[len(self.folder.parts) :])
+
+    def _move(self, path: Path, what: str, then: str = "") -> None:
+        """Move a file to the quarantine, under a name that is free there."""
+        target = self._place(path)
+        self._find(path, what, f"moved to {self._name(target)}", then)
+        self._moved.add(path)
+        if self.writes:
+            storage.move(path, target)
+            storage.remove([path])
+
+    def _place(self, path: Path) -> Path:
+        """Where a file lies in the quarantine; beside others of its name from before."""
+        target = self.folder / QUARANTINE / self._name(path)
+        taken = {other.name for other in storage.files(target.parent)}
+        names = [target.name, *(f"{target.stem}-{i}{target.suffix}" for i in range(1, len(taken) + 1))]
+        return target.with_name(next(name for name in names if name not in taken))
+
+    def _change(self, manifest: Path) -> None:
+        """A screen that was cut short."""
+        try:
+            names = journal.pending(manifest)
+        except DamagedError:
+            path = manifest / journal.FOLDER / journal.NAME
+            self._move(path, "is damaged", f"`interavatar screen {self.folder}` judges all rows anew")
+            names = {}
+        if names:
+            self._find(manifest, "has a change of several files that was cut short", "ended")
+        if self.writes:
+            journal.complete(manifest)
+
+    def _half_written(self, part: Path) -> None:
+        """What killed writers left: no writer will ever look at it again."""
+        paths = [*storage.half_written(part), *store.half_written(part / "manifest")]
+        if paths:
+            self._find(paths[0], f"is one of {len(paths)} files that were left half written", "deleted")
+            if self.writes:
+                storage.remove(paths)
+
+    def _unreadable_arrays(self, part: Path) -> dict[str, set[str]]:
+        """Sample -> stages whose arrays cannot be read; they are moved away."""
+        lost: dict[str, set[str]] = {}
+        for path in storage.below(part / "features", ".npz"):
+            try:
+                features.load(path)
+            except (ValueError, zlib.error, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                self._move(path, "cannot be read")
+                lost.setdefault(path.stem.rpartition("-")[0], set()).add(path.parent.parent.name)
+        return lost
+
+    def _manifest(self, part: Path, lost: dict[str, set[str]]) -> None:
+        manifest = part / "manifest"
+        ours = list(self._readable(manifest))
+        ids = self._rows_of(ours, lost)
+        parts = [path for path in store.part_files(manifest) if self._is_readable(path)]
+        committed = {name for path in parts for name in store.sample_ids(path)}
+        if part == self.folder:
+            self._ids = ids | committed
+        waiting = len(committed)
+        if parts and self._fits(ours, parts):
+            self._find(manifest, f"has {waiting} committed rows that were not merged", "merged")
+            if self.writes:
+                schema = store.prepare(manifest, store.read_schema(parts[-1]))
+                with features.Leftovers(part) as leftovers:
+                    store.merge(manifest, schema, on_replaced=leftovers.of)
+        elif parts:
+            self._find(
+                manifest, f"has {waiting} committed rows of other columns", "", "the next run merges them"
+            )
+
+    def _readable(self, manifest: Path) -> Iterator[Path]:
+        """The manifest's own files that can be read; all others are moved away."""
+        for path in storage.files(manifest, ".parquet"):
+            if path.name.startswith(("_", ".")) or path in self._moved:
+                continue
+            if not store.is_ours(path):
+                self._move(path, "is not one of the manifest's own files")
+            elif self._is_readable(path):
+                yield path
+
+    def _is_readable(self, path: Path) -> bool:
+        try:
+            table = store.read_file(path)
+        except DamagedError:
+            self._move(path, "cannot be read", "its rows are lost")
+            return False
+        if "sample_id" not in table.column_names or not pa.types.is_string(table["sample_id"].type):
+            self._move(path, "holds no samples")
+            return False
+        return True
+
+    def _rows_of(self, files: list[Path], lost: dict[str, set[str]]) -> set[str]:
+        """Of rows with one id the newest stays; those without an id go, and stages whose arrays are lost.
+
+        Returns:
+            The ids.
+        """
+        newest: dict[str, tuple[str, int, int]] = {}
+        for number, path in enumerate(files):
+            for key, name in _keys(number, path):
+                if name is not None:
+                    newest[name] = max(key, newest.get(name, key))
+        for number, path in enumerate(files):
+            keys = list(_keys(number, path))
+            stays = np.array([name is not None and newest[name] == key for key, name in keys], bool)
+            without = sum(name is None for _, name in keys)
+            doubled = int((~stays).sum()) - without
+            again = [name for _, name in keys if name in lost]
+            if stays.all() and not again:
+                continue
+            said = [
+                f"{count} rows {what}"
+                for count, what in ((doubled, "that are doubled"), (without, "without an id"))
+                if count
+            ]
+            copy = self._place(path)
+            if said:
+                whole = f"taken out; the file of before is kept as {self._name(copy)}"
+                self._find(path, f"has {' and '.join(said)}", whole)
+            if again:
+                what = f"has {len(again)} rows whose arrays are lost"
+                self._find(path, what, "marked", "the same command again computes those stages")
+            if self.writes:
+                storage.write_bytes(copy, storage.read_bytes(path))
+                table = store.read_file(path)
+                store.write_table(path, _without(table, lost).filter(pa.array(stays)))
+        return set(newest)
+
+    def _fits(self, files: list[Path], parts: list[Path]) -> bool:
+        """Whether files and parts have the same columns, so that nothing is lost in merging them."""
+        first, *others = [store.read_schema(path) for path in (*files, *parts)]
+        return all(first.equals(other) for other in others)
+
+    def _record(self) -> None:
+        """run.json, else the newest of runs/ that can be read; and how many rows it says there were."""
+        place = self.folder / "run.json"
+        try:
+            record = read_run(self.folder)
+            what = "is missing"
+        except (InputError, DamagedError):
+            record, what = None, "is damaged"
+        for path in [] if record else reversed(storage.files(self.folder / "runs", ".json")):
+            text = storage.read_bytes(path)
+            try:
+                record = parse_run(text)
+            except ValueError:
+                self._move(path, "is damaged")
+                continue
+            if what == "is damaged":
+                self._move(place, what)
+            self._find(place, "is missing", f"written again from {self._name(path)}")
+            if self.writes:
+                storage.write_bytes(place, text)
+            break
+        if record is None:
+            if what == "is damaged":
+                self._move(place, what)
+            self._find(place, "is missing", "", "run the same command again: it writes one", is_mended=False)
+            return
+        before = (record.get("counts") or {}).get("manifest_rows", 0)
+        if before > len(self._ids):
+            self._find(
+                self.folder / "manifest",
+                f"lacks {before - len(self._ids)} of the {before} rows that it had",
+                "",
+                "run the same command again: it computes them, and only them",
+                is_mended=bool(self._ids),
+            )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether there is something of a run in a folder."""
+    if storage.files(folder, "run.json") or storage.files(folder / "runs", ".json"):
+        return True
+    return bool(storage.below(folder / "manifest"))
+
+
+def _keys(number: int, path: Path) -> Iterator[tuple[tuple[str, int, int], str | None]]:
+    """For each row how new it is (its run, whose id begins with the time; its place), and its id."""
+    columns = store.read_schema(path).names
+    table = store.read_file(path, [name for name in ("sample_id", "run_id") if name in columns])
+    runs = table["run_id"].to_pylist() if "run_id" in columns else [None] * table.num_rows
+    for row, (name, run) in enumerate(zip(table["sample_id"].to_pylist(), runs, strict=True)):
+        yield (run or "", number, row), name
+
+
+def _without(table: pa.Table, lost: dict[str, set[str]]) -> pa.Table:
+    """The table without the entries in `stages` of what is lost."""
+    if not lost:
+        return table
+    names, stages = table["sample_id"].to_pylist(), table["stages"].to_pylist()
+    kept: list[Any] = [
+        [(stage, fingerprint) for stage, fingerprint in entries or () if stage not in lost.get(name, ())]
+        for name, entries in zip(names, stages, strict=True)
+    ]
+    return store.with_values(table, "stages", kept)

@@ -1,0 +1,43 @@
+"""A finished run judged anew: verdicts, run.json and screen.yaml change in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from manifests import journal
+from manifests.screen import Screen, replaced_screen, rescreen, screen_files
+from pipelines.engine.lock import lock
+from pipelines.engine.record import read_run, run_files
+from pipelines.engine.source import InputError
+from pipelines.review.report import write_report
+
+
+def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | None]:
+    """Apply a screen to the run in a folder, and write its report again.
+
+    Returns:
+        The counts of `rescreen`, and where the screen of before is kept; None where it was the same.
+
+    Raises:
+        ValueError: as `rescreen`; nothing is written then.
+        InputError: there is no run.
+        RunError: another run holds the folder, or has taken it over meanwhile.
+    """
+    with lock(folder) as check_lock:
+        journal.complete(folder / "manifest")
+        record = read_run(folder)
+        if record is None:
+            raise InputError(f"{folder} is not the folder of a run (no run.json in it)")
+        screens = screen_files(screen, folder)
+
+        def also(counts: Mapping[str, Any]) -> dict[Path, bytes]:
+            after = record | {"screen": screen.model_dump(mode="json", exclude_none=True)}
+            if "counts" in record:  # a run that did not finish has none
+                after["counts"] = record["counts"] | {n: counts[n] for n in ("kept", "dropped")}
+            return run_files(folder, after) | screens
+
+        counts = rescreen(folder / "manifest", screen, also, check_lock)
+        write_report(folder)
+    return counts, replaced_screen(screens)
