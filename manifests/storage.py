@@ -134,8 +134,15 @@ def read_bytes(path: Path) -> bytes:
     return bytes(remote.fs.cat_file(remote.path)) if is_remote(path) else path.read_bytes()
 
 
-def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replace a file in one step: all of it is there, or nothing changed; `durable`: a power cut keeps it."""
+def write_bytes(path: Path, data: bytes, durable: bool = True, mode: int | None = None) -> None:
+    """Replace a file in one step: all of it is there, or nothing changed.
+
+    Args:
+        path: local or remote.
+        data: all of it.
+        durable: a power cut keeps it.
+        mode: of a local file, as chmod takes it.
+    """
     if is_remote(path):
         put(path, data)
         return
@@ -143,6 +150,8 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
     temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
         with temporary.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             if durable:
                 file.flush()

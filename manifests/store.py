@@ -39,11 +39,13 @@ class ColumnError(UserError, ValueError):
     """A column cannot take the type that this run gives it; the message says which and why."""
 
 
-def write_table(path: Path, table: pa.Table, row_group_size: int | None = None) -> None:
-    """Replace a Parquet file in one step."""
+def write_table(
+    path: Path, table: pa.Table, row_group_size: int | None = None, mode: int | None = None
+) -> None:
+    """Replace a Parquet file in one step; `mode`: of a local file, as chmod takes it."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=row_group_size)
-    storage.write_bytes(path, sink.getvalue().to_pybytes())
+    storage.write_bytes(path, sink.getvalue().to_pybytes(), mode=mode)
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from manifests.text import printable
 from pipelines.engine.figures import Summary
 
 PLAIN_EVERY_S = 5.0
@@ -36,7 +37,7 @@ class Meter:
     def say(self, text: str) -> None:
         """One line that stays."""
         self.line = text
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def start(self, name: str, total: int | None, done: int = 0, line: str = "") -> None:
         """Begin at `done` of `total`; None: it is not known how much there is."""

@@ -13,11 +13,15 @@ from urllib.parse import unquote, urlsplit
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of a folder; of `broken` ones the first half, and of `secret` ones none (403)."""
+    """Files of a folder; of `broken` ones the first half, and of `secret` ones none (403).
+
+    `signed` ones only with a signature in the address, `sig=`.
+    """
 
     def do_GET(self) -> None:
         name = Path(unquote(urlsplit(self.path).path)).name
-        if name.startswith("secret"):
+        is_signed = "sig=" in urlsplit(self.path).query
+        if name.startswith("secret") or (name.startswith("signed") and not is_signed):
             self.send_error(403)
         elif name.startswith("broken"):
             data = (Path(self.directory) / name).read_bytes()
