@@ -51,7 +51,7 @@ def public_url(url: str) -> str:
 
 def without_secrets(text: str) -> str:
     """The text with every address in it made public."""
-    return _URL.sub(lambda match: public_url(match.group()), text)
+    return _URL.sub(_public, text)
 
 
 def public_text(text: str) -> str:
@@ -67,6 +67,13 @@ def public_text(text: str) -> str:
         return "::".join(map(public, public(text).split("::")))
     except ValueError:  # one that cannot be taken apart, such as http://[
         return _ADDRESS.sub(_cut_open, text)
+
+
+def _public(match: re.Match[str]) -> str:
+    try:
+        return public_url(match.group())
+    except ValueError:
+        return _cut_open(match)
 
 
 def _cut_open(match: re.Match[str]) -> str:

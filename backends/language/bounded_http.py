@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urljoin
 
-import httpx2
+import httpx2  # comes with openai, whose client it is
 import openai
 
 from manifests.text import public_text
