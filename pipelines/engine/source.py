@@ -412,8 +412,7 @@ class _Allowed:
         own = _parts(path) if "://" in path else []
         self.sources = sources
         self.schemes = _HERE | {s.lower() for s in sources.schemes} | {scheme for scheme, _ in own}
-        self.own_hosts = {host for _, host in own}
-        self.hosts = {host.lower() for host in sources.hosts or ()} | self.own_hosts
+        self.hosts = {host.lower() for host in sources.hosts or ()} | {host for _, host in own}
 
     def problem(self, address: str, number: int) -> str | None:
         """Why a row may not name an address, and the setting that allows it; None: it may."""
