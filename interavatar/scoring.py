@@ -19,7 +19,7 @@ from pipelines.catalogue import PIPELINES
 from pipelines.engine.pipeline import MEDIA, MediaKind, Pipeline, RunError
 from pipelines.engine.program import Program, compile_pipeline, inputs_of
 from pipelines.engine.settings import Settings
-from pipelines.engine.source import InputError, list_input
+from pipelines.engine.source import PROBLEM, InputError, list_input
 from pipelines.engine.worker import Worker
 from pipelines.requests import Request, resolve
 from stages.contract import Array, Stage
@@ -65,6 +65,8 @@ def score(
     listing = list_input(str(path), None, MEDIA_SUFFIXES[kind])
     if len(listing.rows) != 1:
         raise InputError(f"{path} holds {len(listing.rows)} samples; give one file")
+    if (problem := listing.rows[0].get(PROBLEM)) is not None:
+        raise InputError(f"{path}: {problem}")
     with _folder(folder) as place:
         request = Request(
             pipeline or _pipeline_with(stage, kind, profile),

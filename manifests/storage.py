@@ -183,7 +183,9 @@ def read_bytes(path: Path) -> bytes:
     return bytes(remote.fs.cat_file(remote.path)) if is_remote(path) else path.read_bytes()
 
 
-def write_bytes(path: Path, data: bytes, durable: bool = True, replaces: str | None = None) -> None:
+def write_bytes(
+    path: Path, data: bytes, durable: bool = True, replaces: str | None = None, mode: int | None = None
+) -> None:
     """Replace a file in one step: all of it is there, or nothing changed.
 
     Args:
@@ -191,6 +193,7 @@ def write_bytes(path: Path, data: bytes, durable: bool = True, replaces: str | N
         data: its new content.
         durable: a power cut keeps it.
         replaces: as `put`'s; of a local file nothing is asked, there a lock keeps others away.
+        mode: of a local file, as chmod takes it.
     """
     if is_remote(path):
         put(path, data, replaces)
@@ -199,6 +202,8 @@ def write_bytes(path: Path, data: bytes, durable: bool = True, replaces: str | N
     temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
         with temporary.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             if durable:
                 file.flush()

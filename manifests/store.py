@@ -53,14 +53,25 @@ def to_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
 
 
 def write_table(
-    path: Path, table: pa.Table, row_group_size: int | None = None, replaces: str | None = None
+    path: Path,
+    table: pa.Table,
+    row_group_size: int | None = None,
+    replaces: str | None = None,
+    mode: int | None = None,
 ) -> None:
-    """Replace a Parquet file in one step; `replaces`: the version it must still have (`storage.put`).
+    """Replace a Parquet file in one step.
+
+    Args:
+        path: where to.
+        table: its rows.
+        row_group_size: rows that are read together.
+        replaces: the version it must still have (`storage.put`).
+        mode: of a local file, as chmod takes it.
 
     Raises:
         ReplacedError: it has another one.
     """
-    storage.write_bytes(path, to_bytes(table, row_group_size), replaces=replaces)
+    storage.write_bytes(path, to_bytes(table, row_group_size), replaces=replaces, mode=mode)
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -19,11 +19,11 @@ from manifests.text import public_url
 from media.files import MEDIA_SUFFIXES
 from media.temporary import temporary_folder
 from pipelines.catalogue import STEPS
-from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.pipeline import Follow, Pipeline
 from pipelines.engine.program import stage_columns
 from pipelines.engine.run import Engine, Run
 from pipelines.engine.settings import Profile, Settings
-from pipelines.engine.source import Listing, list_input
+from pipelines.engine.source import ADDRESS, Listing, list_input
 from pipelines.own import find_pipeline
 from prompts.prompt import own_texts
 from prompts.vocabulary import load_vocabulary
@@ -64,12 +64,22 @@ def prepare(request: Request) -> list[Run]:
     follows, first = pipe.follows, pipe.follows.pipeline
     before, own = (folder / name for name in STEPS[pipe.name])
     listing = _list(request, settings, first)
-    choose = partial(follows.choose, before, {row["sample_id"] for row in listing.rows})
+    choose = partial(_chosen, follows, before, listing)
     runs = [
         Run(first, listing, before, screen=_screen(follows.screen, profile, first), **common),
         Run(pipe, Listing([], list(follows.fields)), own, screen=judge, choose=choose, **common),
     ]
     return [_checked(run) for run in runs]
+
+
+def _chosen(follows: Follow, folder: Path, listing: Listing) -> Listing:
+    """What a second step takes from the first, whose manifest lacks the signatures of addresses."""
+    chosen = follows.choose(folder, {row["sample_id"] for row in listing.rows})
+    addresses = {row["sample_id"]: row[ADDRESS] for row in listing.rows if ADDRESS in row}
+    for row in chosen.rows:
+        if row.get("parent_id") in addresses:
+            row[ADDRESS] = addresses[row["parent_id"]]
+    return chosen
 
 
 def _check_output(request: Request) -> None:
@@ -218,7 +228,8 @@ def _screen(named: str | None, profile: Profile, pipe: Pipeline) -> Screen:
 
 def _list(request: Request, settings: Settings, pipe: Pipeline) -> Listing:
     owned = frozenset(stage_columns(pipe.stages))
-    listing = list_input(request.input, settings.source, MEDIA_SUFFIXES[pipe.media], owned)
+    suffixes = MEDIA_SUFFIXES[pipe.media]
+    listing = list_input(request.input, settings.source, suffixes, owned, settings.sources)
     listing.rows = listing.rows[: request.limit]
     return listing
 

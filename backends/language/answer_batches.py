@@ -23,10 +23,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from backends.language.answer_cache import AnswerCache, CachedAnswer
-from backends.language.chat_completion import mapping, read_reply, shown
+from backends.language.chat_completion import mapping, read_reply, shown, strict_json
 from backends.language.openai_endpoint import base_url, read_key
 from backends.language.vision_language_model import AnswerError
 from manifests import storage
@@ -35,6 +35,7 @@ from manifests.text import cut_key, without_key
 FINAL = ("completed", "failed", "expired", "cancelled")
 UNANSWERED = ("batch_expired", "batch_cancelled")  # codes of lines that were never worked on, nor paid
 CLOCKS_DIFFER_S = 3600  # between here and the server, at most, when looking for a batch by its age
+RESULT_BYTES = 256_000  # of one request in a file of results, on average: 32,000 tokens and more
 ROUNDS = 2  # how often one request goes into a batch in one run
 
 
@@ -80,6 +81,7 @@ class AnswerBatches:
         max_bytes: likewise, of one file.
         attempts: how often a step is tried when the server is out of reach or busy.
         timeout_s: for one step; an upload is 200 MB.
+        line_bytes: longest line of a file of results that is read.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class AnswerBatches:
         max_bytes: int = 200_000_000,
         attempts: int = 5,
         timeout_s: float = 600.0,
+        line_bytes: int = 16_000_000,
     ) -> None:
         self.endpoint = base_url(endpoint)
         self.key_variable = key_variable
@@ -100,6 +103,7 @@ class AnswerBatches:
         self.max_bytes = max_bytes
         self.attempts = attempts
         self.timeout_s = timeout_s
+        self.line_bytes = line_bytes
         self._folder = Path(folder) / "batch"
         self._cache = AnswerCache(folder)
         self._client: Any = None
@@ -118,12 +122,15 @@ class AnswerBatches:
         """
         from openai import OpenAI
 
+        from backends.language.bounded_http import http_client
+
         with self._only_one():
             self._client = OpenAI(
                 api_key=read_key(self.endpoint, self.key_variable),
                 base_url=self.endpoint,
                 max_retries=0,
                 timeout=self.timeout_s,
+                http_client=http_client(),
             )
             counts, tries = BatchCounts(), Counter[str]()
             resumed = {job.name for job in self._jobs()}
@@ -257,7 +264,7 @@ class AnswerBatches:
         missing = dict.fromkeys(job.keys)
         answered = failed = prompt_tokens = completion_tokens = 0
         for file in (batch.output_file_id, batch.error_file_id):
-            for line in self._lines(file):
+            for line in self._lines(file, len(job.keys)):
                 key = line.get("custom_id")
                 if key not in missing or _code(line) in UNANSWERED:
                     continue
@@ -290,17 +297,31 @@ class AnswerBatches:
         self._save([other for other in self._jobs() if other.name != job.name])
         return answered, failed
 
-    def _lines(self, file: str | None) -> Iterator[dict[str, Any]]:
+    def _lines(self, file: str | None, requests: int) -> Iterator[dict[str, Any]]:
         """The lines of a result file that are JSON objects, without the key should they hold it."""
         if file is None:
             return
-        content = self._retried(lambda: self._client.files.content(file).content)
         key = os.environ.get(self.key_variable, "")
-        for line in content.splitlines():
-            with suppress(ValueError, RecursionError):
-                said = json.loads(cut_key(line.decode("utf-8"), key))
-                if isinstance(said, dict) and isinstance(said.get("custom_id"), str):
-                    yield said
+        with tempfile.TemporaryFile(dir=self._folder) as content:
+            self._retried(lambda: self._download(file, content, requests))
+            content.seek(0)
+            for line in iter(lambda: content.readline(self.line_bytes), b""):  # a longer one is no JSON
+                with suppress(ValueError, RecursionError):
+                    said = strict_json(cut_key(line.decode("utf-8"), key))
+                    if isinstance(said, dict) and isinstance(said.get("custom_id"), str):
+                        yield said
+
+    def _download(self, file: str, content: IO[bytes], requests: int) -> None:
+        """Write a result file of so many requests to `content`."""
+        from backends.language.bounded_http import http_client
+
+        content.seek(0)
+        content.truncate()
+        with http_client(self.line_bytes + requests * RESULT_BYTES) as client:
+            files = self._client.with_options(http_client=client).files
+            with files.with_streaming_response.content(file) as response:
+                for chunk in response.iter_bytes():
+                    content.write(chunk)
 
     def _fail(self, key: str, message: str) -> None:
         path = self._folder / "failed" / f"{key}.json"
@@ -326,15 +347,22 @@ class AnswerBatches:
 
     def _problem(self, error: Exception) -> tuple[str, bool]:
         """What went wrong without the key, and whether it may pass; anything but the client's is raised."""
+        import httpx2
         import openai
 
+        from backends.language.bounded_http import UnboundedAnswer, sent_on
+
+        if isinstance(error, UnboundedAnswer):
+            return f"{self.endpoint}: {error}", False
         if isinstance(error, openai.APIStatusError):
+            if (elsewhere := sent_on(error)) is not None:
+                return self._clean(elsewhere), False
             status = error.status_code
             said = f"HTTP {status} from {self.endpoint}: {shown(self._clean(error.response.text))}"
             if status in (401, 403):
                 said += f"; check the key in the environment variable {self.key_variable}"
             return said, status in (408, 409, 429) or status >= 500
-        if isinstance(error, openai.APIConnectionError):
+        if isinstance(error, openai.APIConnectionError | httpx2.TransportError):
             return f"{self.endpoint} cannot be reached", True
         raise error
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,10 @@ THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 class InvalidAnswer(ValueError):
     """The text is no valid answer to the question; the message says what is wrong with it."""
+
+
+class AmbiguousJson(ValueError):
+    """JSON that readers take in different ways (a key that stands twice, NaN); the message says where."""
 
 
 @dataclass(frozen=True)
@@ -181,20 +186,24 @@ def json_object(text: str) -> dict[str, Any]:
     """
     text = THINKING.sub("", text)
     # Not strict: grammars that bound a string's length let raw control characters into it.
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_without_twins, parse_constant=_refuse_constant, strict=False
+    )
     start = text.find("{")
     if start < 0:
         raise ValueError("no JSON object in the answer")
     try:
         found, end = decoder.raw_decode(text, start)
-        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair can be written nowhere
+        # Half a surrogate pair can be written nowhere, and 1e999 is infinity.
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         what = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        what = str(error) if isinstance(error, AmbiguousJson) else what
         raise ValueError(f"broken JSON ({what})") from None
     other = text.find("{", end)
     while other >= 0:
         try:
-            decoder.raw_decode(text, other)
+            json.JSONDecoder(strict=False).raw_decode(text, other)
         except (ValueError, RecursionError):
             other = text.find("{", other + 1)
         else:
@@ -222,8 +231,27 @@ def _problem(error: Mapping[str, Any]) -> str:
     return f"{where}: {error['msg']}" if where else str(error["msg"])
 
 
+def strict_json(text: str) -> Any:
+    """What a server's text says, if it can be read in one way only.
+
+    Raises:
+        AmbiguousJson: it holds NaN or Infinity, or an object that has a key twice.
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_without_twins, parse_constant=_refuse_constant)
+
+
+def _without_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise AmbiguousJson(f"it has {shown(repr(twice))} twice")
+    return found
+
+
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise AmbiguousJson(f"{name} is no number")
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -21,12 +21,14 @@ from pydantic import BaseModel
 from backends.language.answer_cache import CachedAnswer
 from backends.language.asked_once import AskedOnce
 from backends.language.chat_completion import (
+    AmbiguousJson,
     InvalidAnswer,
     Reply,
     read_answer,
     read_reply,
     request_body,
     shown,
+    strict_json,
 )
 from backends.language.vision_language_model import AnswerError, Deferred, Question, ServiceError
 from manifests.storage import folder_of, read_bytes, write_bytes
@@ -135,9 +137,14 @@ class OpenAIEndpoint(AskedOnce):
                 return
             from openai import AsyncOpenAI
 
-            key = read_key(self.endpoint, self.key_variable)
+            from backends.language.bounded_http import async_http_client
+
             self._client = AsyncOpenAI(
-                api_key=key, base_url=self.endpoint, max_retries=0, timeout=self.timeout_s
+                api_key=read_key(self.endpoint, self.key_variable),
+                base_url=self.endpoint,
+                max_retries=0,
+                timeout=self.timeout_s,
+                http_client=async_http_client(),
             )
             self._slots = asyncio.Semaphore(self.concurrency)
 
@@ -218,22 +225,32 @@ class OpenAIEndpoint(AskedOnce):
         """One request. Nothing is raised: an exception of the client carries what the server said."""
         import openai
 
+        from backends.language.bounded_http import UnboundedAnswer
+
         try:
             request = self._client.post("/chat/completions", body=body, cast_to=str)
             text = await asyncio.wait_for(request, self.timeout_s)
-            return read_reply(json.loads(cut_key(text, self._key())), self.max_tokens)
+            return read_reply(strict_json(cut_key(text, self._key())), self.max_tokens)
         except (TimeoutError, openai.APITimeoutError):
             return _Failure(f"no answer within {self.timeout_s:g} s from {self.endpoint}")
         except openai.APIStatusError as error:
             return self._refused(error)
+        except UnboundedAnswer as error:
+            return _Failure(str(error))
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             return _Failure(f"the connection to {self.endpoint} broke: {shown(self._clean(str(cause)))}")
+        except AmbiguousJson as error:
+            return _Failure(f"the server sent broken JSON ({error})")
         except (ValueError, RecursionError):
             return _Failure("the server sent no JSON")
 
     def _refused(self, error: Any) -> _Failure:
         """A status other than 200, with what to check."""
+        from backends.language.bounded_http import sent_on
+
+        if (elsewhere := sent_on(error)) is not None:
+            return _Failure(self._clean(elsewhere), final=True)
         status, body = error.status_code, error.body
         said = body.get("message", body) if isinstance(body, dict) else body
         said = f"HTTP {status}: {shown(self._clean(str(said or error.response.text)))}"
@@ -329,6 +346,8 @@ def served_model(endpoint: str, folder: str, key_variable: str = "OPENAI_API_KEY
     """
     from openai import APIConnectionError, APIStatusError, OpenAI
 
+    from backends.language.bounded_http import UnboundedAnswer, http_client, sent_on
+
     endpoint = base_url(endpoint)
     memory = folder_of(folder) / "models.json"
     known: dict[str, str] = {}
@@ -338,12 +357,17 @@ def served_model(endpoint: str, folder: str, key_variable: str = "OPENAI_API_KEY
         return str(known[endpoint])
     key = read_key(endpoint, key_variable)
     try:
-        client = OpenAI(api_key=key, base_url=endpoint, max_retries=1, timeout=10.0)
-        listed = json.loads(client.get("/models", cast_to=str))["data"]
+        client = OpenAI(
+            api_key=key, base_url=endpoint, max_retries=1, timeout=10.0, http_client=http_client()
+        )
+        listed = strict_json(client.get("/models", cast_to=str))["data"]
         models, problem = [str(model["id"]) for model in listed], ""
     except APIStatusError as error:
         said = shown(without_key(error.response.text, key))
         problem = f"{endpoint}/models: HTTP {error.status_code}: {said}; check the key in {key_variable}"
+        problem = without_key(sent_on(error) or problem, key)
+    except UnboundedAnswer as error:
+        problem = f"{endpoint}/models: {error}"
     except APIConnectionError:
         problem = f"nothing answers at {endpoint}; start a server: vllm serve Qwen/Qwen2.5-VL-7B-Instruct"
     except (ValueError, KeyError, TypeError):

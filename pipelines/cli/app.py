@@ -166,6 +166,7 @@ def run(
 
 
 def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> None:
+    from manifests.text import one_line
     from pipelines.cli.console import out
     from pipelines.engine.faults import fault_lines
     from pipelines.engine.progress import duration
@@ -180,7 +181,9 @@ def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> 
     if pipeline.follows is not None and (shortfall := pipeline.follows.shortfall(counts["ids_in"])):
         lines.append(shortfall)
     if record["ignored_files"]:
-        suffixes = ", ".join(f"{n} {suffix}" for suffix, n in sorted(record["ignored_files"].items()))
+        suffixes = ", ".join(
+            f"{n} {one_line(suffix)}" for suffix, n in sorted(record["ignored_files"].items())
+        )
         lines.append(f"not media, passed over: {suffixes}")
     if counts["errors"]:
         lines += ["errors, rows of the manifest as all others; --retry-errors computes them again:"]

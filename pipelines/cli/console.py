@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from configs.errors import UserError
 from manifests.storage import is_client_error
-from manifests.text import public_message
+from manifests.text import printable, public_message
 
 
 class PlainConsole(Console):
-    """Prints text as it is, but never a password or key: no markup, no line broken.
+    """Prints text as it is, but never a password or key, nor what would steer the terminal: no markup, no
+    line broken.
 
     A table fits into a terminal's width; in a pipe or a file it is as wide as it needs to be.
 
@@ -36,6 +38,11 @@ class PlainConsole(Console):
             objects = tuple(public_message(item) for item in objects)
             options.setdefault("soft_wrap", True)
         super().print(*objects, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As rich's: all that is printed passes here, the cells of tables and the texts of bars, too."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
 def out() -> Console:

@@ -20,7 +20,7 @@ from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SO
 from manifests.screen import Screen, load_screen
 from media.requests import Audio, Frames, Request
 from pipelines.catalogue import PIPELINES
-from pipelines.engine.settings import ClusterSettings, Settings, VlmSettings
+from pipelines.engine.settings import ClusterSettings, Settings, SourceSettings, VlmSettings
 from pipelines.requests import load_profile, profile_roles
 from pipelines.synthetic_interactions import GIVEN
 from stages.contract import Array, Column, Stage
@@ -121,6 +121,8 @@ def common_page() -> str:
         GIVE,
         "## Every run\n",
         _settings_table(Settings, ""),
+        "## sources\n",
+        _settings_table(SourceSettings, "sources."),
         "## cluster\n",
         _settings_table(ClusterSettings, "cluster."),
         "## vlm\n",

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from manifests.text import public_message
+from manifests.text import printable, public_message
 
 
 class _Group(TyperGroup):
@@ -44,7 +44,7 @@ def _public_usage_errors() -> Iterator[None]:
     try:
         yield
     except typer.TyperException as error:
-        error.message = public_message(error.message)
+        error.message = printable(public_message(error.message))
         raise
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.schema import as_type, plain_type
+from manifests.text import public_text
 
 # The separators that are looked for in the header of a list, the one that its ending promises first.
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t,;|"}
@@ -32,6 +33,7 @@ SECONDS = ("start_s", "end_s")
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})
 TRUE_AND_FALSE = ({"True", "False"}, {"true", "false"}, {"TRUE", "FALSE"})
 ROWS_AT_ONCE = 10_000
+LONGEST = 120  # characters of a value in an error
 # What float() takes, without 1_000 and digits of other scripts.
 _NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan)\s*", re.IGNORECASE | re.ASCII)
 _MARKS = (
@@ -47,8 +49,8 @@ class ListError(ValueError):
     """A list that cannot be read as it stands; the message names row and column, not the file."""
 
 
-def read_list(file: Path, suffix: str) -> pa.Table:
-    """The columns of a list, `uri` among them.
+def read_list(file: Path, suffix: str) -> tuple[pa.Table, dict[int, str]]:
+    """The columns of a list, `uri` among them, and what is wrong with single rows.
 
     Args:
         file: a local file.
@@ -57,12 +59,14 @@ def read_list(file: Path, suffix: str) -> pa.Table:
     Returns:
         Columns of plain types (`plain_type`), in the list's order. Of a CSV or TSV list a further column is
         boolean or numeric only where its text can be written anew from the values, and text otherwise; of
-        all lists `start_s` and `end_s` are float64, without NaN.
+        all lists `start_s` and `end_s` are float64, without NaN. And, by the number of the row from 1, what
+        makes a row useless while all others can be read; the value that is wrong is null.
 
     Raises:
         ListError: it is broken, empty, or has no column `uri`.
         OSError: it cannot be opened.
     """
+    problems: dict[int, str] = {}
     if suffix == ".parquet":
         try:
             table = pq.read_table(file, partitioning=None)  # folders named a=b above it are no columns
@@ -70,7 +74,7 @@ def read_list(file: Path, suffix: str) -> pa.Table:
             raise ListError(str(error)) from error
     elif suffix == ".jsonl":
         with _opened(file) as text:
-            table = _read_json(text)
+            table = _read_json(text, problems)
     else:
         with _opened(file) as text:
             table = _read_separated(text, SEPARATORS[suffix])
@@ -79,13 +83,14 @@ def read_list(file: Path, suffix: str) -> pa.Table:
         raise ListError("the list is empty")
     for place, field in enumerate(table.schema):
         if field.name in SECONDS:
-            column = pa.array(_seconds(field.name, table.column(place).to_pylist()), pa.float64())
+            seconds = _seconds(field.name, table.column(place).to_pylist(), problems)
+            column = pa.array(seconds, pa.float64())
         else:
             column = _plain(table.column(place), field.name)
             if field.name in OWN and not pa.types.is_string(column.type):
                 column = _as_text(column, field.name)
         table = table.set_column(place, field.name, column)
-    return table
+    return table, problems
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -256,8 +261,8 @@ def _gives_back(values: Sequence[str], way: Callable[[str], str]) -> bool:
         return False
 
 
-def _read_json(text: TextIO) -> pa.Table:
-    """A table of a file with one JSON object a line.
+def _read_json(text: TextIO, problems: dict[int, str]) -> pa.Table:
+    """A table of a file with one JSON object a line; what is wrong with single rows is noted in `problems`.
 
     Python's reader leaves text and whole numbers as they are; pyarrow's makes dates of some texts, and
     rounds whole numbers beyond 64 bits.
@@ -270,13 +275,10 @@ def _read_json(text: TextIO) -> pa.Table:
             if not item.strip():
                 continue
             try:
-                given = json.loads(item)
-            except (ValueError, RecursionError) as error:
-                raise ListError(f"line {line} is no JSON: {error}") from None
-            if not isinstance(given, dict):
-                raise ListError(
-                    f"line {line} is no JSON object ({{...}}), which every line of a .jsonl list is"
-                )
+                given = _json_row(item, rows + 1)
+            except ListError as error:
+                problems[rows + 1] = f"row {rows + 1} (line {line}) {error}"
+                given = {}
             for name in given:
                 if name not in columns:
                     columns[name] = [None] * rows
@@ -287,7 +289,42 @@ def _read_json(text: TextIO) -> pa.Table:
         raise _not_text(error, line) from None
     if not rows:
         raise ListError("the list is empty")
+    if len(problems) == rows:
+        raise ListError(problems[1])
     return pa.table({name: _array(columns.pop(name), name) for name in list(columns)})
+
+
+def _json_row(line: str, number: int) -> dict[str, Any]:
+    """The object in a line.
+
+    Raises:
+        ListError: there is none, or one of its values can be no row's.
+    """
+    try:
+        given = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ListError(f"is no JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise ListError("is no JSON object ({...}), which every line of a .jsonl list is")
+    for name, value in given.items():
+        if name in SECONDS and value is not None:
+            given[name] = _number(value, name)
+        if name == URI and not isinstance(value, str | None):
+            raise ListError(f"has no text as {URI}: {shown_value(value)}")
+        if "\\u" in line:
+            try:
+                json.dumps([name, value], ensure_ascii=False).encode()
+            except UnicodeError:
+                raise ListError(
+                    f"has half a surrogate pair in {shown_value(name)}: {shown_value(value)}"
+                ) from None
+    return given
+
+
+def shown_value(value: Any) -> str:
+    """A value of a list for an error: printable, not long, without passwords and signatures."""
+    text = ascii(public_text(value)) if isinstance(value, str) else ascii(public_text(str(value)))[1:-1]
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _array(values: list[Any], name: str) -> pa.Array:
@@ -340,16 +377,19 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         raise ListError(f"column {name} of type {column.type} is no text: {error}") from None
 
 
-def _seconds(name: str, values: Sequence[Any]) -> list[float | None]:
-    """Numbers of seconds; NaN is none.
+def _seconds(name: str, values: Sequence[Any], problems: dict[int, str]) -> list[float | None]:
+    """Numbers of seconds; NaN is none, and so is something else, which is noted in `problems`."""
+    seconds: list[float | None] = []
+    for row, value in enumerate(values, 1):
+        try:
+            seconds.append(None if value is None else _number(value, name))
+        except ListError as error:
+            problems.setdefault(row, f"row {row} {error}")
+            seconds.append(None)
+    return seconds
 
-    Raises:
-        ListError: something else; its row is named.
-    """
-    return [None if value is None else _number(value, name, row) for row, value in enumerate(values, 1)]
 
-
-def _number(value: Any, name: str, row: int) -> float | None:
+def _number(value: Any, name: str) -> float | None:
     try:
         if isinstance(value, bool | bytes) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
             raise ValueError
@@ -357,5 +397,7 @@ def _number(value: Any, name: str, row: int) -> float | None:
         if math.isinf(seconds):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ListError(f"row {row}: {name} is {value!r}, not a number of seconds such as 1.5") from None
+        raise ListError(
+            f"has {shown_value(value)} as {name}, which is no number of seconds such as 1.5"
+        ) from None
     return None if math.isnan(seconds) else seconds

@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 
 from manifests import storage, store
-from manifests.text import public_text
-from pipelines.engine.source import InputError, Listing
+from manifests.text import one_line, public_text
+from pipelines.engine.source import ADDRESS, InputError, Listing
 
 # Of a folder that lies elsewhere now so many files are looked at, evenly spread: each may be a request.
 LOOKS = 16
@@ -28,21 +28,22 @@ def refuse_other_folder(listing: Listing, manifest: Path) -> None:
     Raises:
         InputError: a file of the same id is still there, or may be, and is another one.
     """
-    now = {row["sample_id"]: row["source_uri"] for row in listing.rows}
+    now = {row["sample_id"]: row.get(ADDRESS) or row["source_uri"] for row in listing.rows}
     table = store.read(manifest, ["sample_id", "source_uri"])
     elsewhere: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for sample, before in zip(*(table[n].to_pylist() for n in ("sample_id", "source_uri")), strict=True):
         uri = now.get(sample, before)
-        if uri != before and before:
+        if uri != before and before and uri and public_text(uri) != public_text(before):
             elsewhere[_folders(before, uri)].append((before, uri))
     looks = [pair for pairs in elsewhere.values() for pair in _spread(pairs)]
     is_remote = any("://" in before + uri for before, uri in looks)
     for (before, uri), other in zip(looks, storage.each(_is_other, looks, is_remote), strict=True):
         if other:
+            old, new = (one_line(public_text(address)) for address in (before, uri))
             raise InputError(
-                f"the output already holds {public_text(before)}, which is still there (or cannot be looked "
-                f"at) and is not the same file as {public_text(uri)}: two folders of one name; name this one "
-                "with --set source=NAME, or choose another --output"
+                f"the output already holds {old}, which is still there (or cannot be looked at) and is not "
+                f"the same file as {new}: two folders of one name; name this one with --set source=NAME, or "
+                "choose another --output"
             )
 
 

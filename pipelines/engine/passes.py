@@ -83,6 +83,10 @@ class Pass:
         plan = make_plan(self.listing, self.program, self.manifest, schema, retry_errors, self.head_start)
         if plan.updated.num_rows:
             store.commit(self.manifest, plan.updated, self.run_id)
+        if plan.refused.num_rows:
+            run_ids = [self.run_id] * plan.refused.num_rows
+            store.commit(self.manifest, store.with_values(plan.refused, "run_id", run_ids), self.run_id)
+            progress.say(f"{plan.refused.num_rows} rows of the input are errors as they stand there")
         progress.start(self.program.name, plan.todo.num_rows, plan.reused)
         for line in reasons(self.program, plan.causes, self.folder):
             progress.say(line)
@@ -131,7 +135,8 @@ class Pass:
     def _compute(self, plan: Plan, schema: pa.Schema, progress: Progress) -> Summary:
         """Compute and commit the rows to do; merges parts while it goes on."""
         total = Summary()
-        store.write_table(self._plan_file, plan.todo, row_group_size=10_000)
+        # It alone holds the signatures of addresses, and goes when the run has ended.
+        store.write_table(self._plan_file, plan.todo, row_group_size=10_000, mode=0o600)
         if not plan.todo.num_rows:
             return total
         merged, waiting = time.monotonic(), 0

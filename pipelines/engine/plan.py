@@ -13,22 +13,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import store
-from manifests.schema import SOURCE_COLUMNS, to_rows
+from manifests.schema import SCHEMA_VERSION, SOURCE_COLUMNS, to_rows
 from pipelines.engine.pipeline import MEDIA
 from pipelines.engine.program import Program, Step, due
-from pipelines.engine.source import Listing, sample_id
+from pipelines.engine.source import ADDRESS, PROBLEM, Listing, sample_id
 
 # Why a stage is due on a sample: the sample is new; the stage never came to an end on it; its file or a
 # column of the input list is another.
 NEW, LACKING, INPUT = "new", "lacking", "input"
+# The kind of error of a row of the input that no stage can be run on.
+BAD_ROW = "BadRow"
 
 
 @dataclass
 class Plan:
     """The work of one run.
 
-    ids: every sample of the input. todo: rows to compute, with what they carry already.
-    updated: rows that need no computing but whose input columns changed. reused: samples that need nothing.
+    ids: every sample of the input. todo: rows to compute, with what they carry already, and `ADDRESS`.
+    updated: rows that need no computing but whose input columns changed. refused: rows that are an error as
+        they stand in the input, and new or another one than before. reused: samples that need nothing.
     reused_stages: stage -> samples whose earlier result is used again.
     causes: (stage, why) -> samples on which it is due: `NEW`, `LACKING`, `INPUT`, or the fingerprint of the
         stage that the sample carries.
@@ -37,6 +40,7 @@ class Plan:
     ids: list[str]
     todo: pa.Table
     updated: pa.Table
+    refused: pa.Table
     reused: int
     reused_stages: dict[str, int] = field(default_factory=dict)
     causes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -70,6 +74,7 @@ def make_plan(
     light = store.read(manifest, [n for n in wanted if n in there])
     known = {row["sample_id"]: (i, row) for i, row in enumerate(to_rows(light))}
     fresh: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
     again: dict[int, dict[str, Any]] = {}
     touched: dict[int, dict[str, Any]] = {}
     reused_stages = dict.fromkeys((s.name for s in program.steps), 0)
@@ -78,6 +83,13 @@ def make_plan(
     for row in listing.rows:
         row["pipeline"] = program.name
         index, before = known.get(row["sample_id"], (-1, None))
+        if PROBLEM in row:
+            bad = _refused(row, program)
+            if before is None or any(_differs(bad.get(n), before.get(n)) for n in (*tracked, "error")):
+                refused.append(bad)
+            else:
+                reused += 1
+            continue
         if before is None:
             fresh.append({**(head_start or {}).get(row["sample_id"], {}), **row})
             causes.update((step.name, NEW) for step in due(fresh[-1], program.steps)[0])
@@ -99,10 +111,28 @@ def make_plan(
         reused += 1
         if changes:
             touched[index] = {**row, **changes}
-    todo = [_from_sources(fresh, schema), _from_manifest(manifest, schema, again)]
+    todo = pa.concat_tables([_from_sources(fresh, schema), _from_manifest(manifest, schema, again)])
+    addresses = {row["sample_id"]: row[ADDRESS] for row in listing.rows if ADDRESS in row}
+    opened = pa.array([addresses.get(name) for name in todo["sample_id"].to_pylist()], pa.string())
     ids = [row["sample_id"] for row in listing.rows]
     updated = _from_manifest(manifest, schema, touched)
-    return Plan(ids, pa.concat_tables(todo), updated, reused, reused_stages, causes)
+    return Plan(
+        ids,
+        todo.append_column(ADDRESS, opened),
+        updated,
+        _from_sources(refused, schema),
+        reused,
+        reused_stages,
+        causes,
+    )
+
+
+def _refused(row: Mapping[str, Any], program: Program) -> dict[str, Any]:
+    """The row as the error of the first stage; it stands until the row is another."""
+    first = program.steps[0]
+    error = {"stage": first.name, "kind": BAD_ROW, "message": row[PROBLEM], "traceback": ""}
+    error["fingerprint"] = first.fingerprint
+    return {**row, "error": error, "stages": {}, "schema_version": SCHEMA_VERSION}
 
 
 def _cause(step: Step, before: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
@@ -143,10 +173,11 @@ def _changes(
     Empty when nothing differs.
     """
     changed = {n for n in tracked if _differs(row.get(n), before.get(n))}
+    was_refused = (before["error"] or {}).get("kind") == BAD_ROW
     retry = is_wanted(before["error"], retry_errors)
-    if not changed and not retry:
+    if not changed and not retry and not was_refused:
         return {}
-    if "source_size" in changed:
+    if "source_size" in changed or was_refused:
         return {"stages": {}, "error": None, "stopped": None, MEDIA: row["source_uri"]}
     affected: set[str] = set()
     for step in steps:

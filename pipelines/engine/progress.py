@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from manifests.text import printable
 from pipelines.engine.attempts import Running
 from pipelines.engine.figures import Summary
 
@@ -41,7 +42,7 @@ class Meter:
     def say(self, text: str) -> None:
         """One line that stays."""
         self.line = text
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def start(self, name: str, total: int | None, done: int = 0, line: str = "") -> None:
         """Begin at `done` of `total`; None: it is not known how much there is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from manifests import storage
 from manifests.schema import to_rows, to_table
+from manifests.text import is_key_variable
 from pipelines.engine.attempts import longest_running
 from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.figures import Summary
@@ -25,6 +26,7 @@ from pipelines.engine.placement import Pool, place
 from pipelines.engine.program import Group, Program
 from pipelines.engine.ray_session import ray_session
 from pipelines.engine.settings import ClusterSettings
+from pipelines.engine.source import ADDRESS
 from pipelines.engine.worker import DeviceLost, Worker
 
 # When nothing comes out of any stage for so long, the run is given up. A block of 8 clips of image-to-video
@@ -39,9 +41,13 @@ FIGURES = "_figures"
 
 
 class _Group:
-    """A group of steps as a Ray Data actor: rows in, rows out; the last group commits and sends figures."""
+    """A group of steps as a Ray Data actor: rows in, rows out; the last group commits and sends figures.
 
-    def __init__(self, worker: Worker, is_last: bool) -> None:
+    `keys` are set as environment variables of its process.
+    """
+
+    def __init__(self, worker: Worker, is_last: bool, keys: Mapping[str, str]) -> None:
+        os.environ.update(keys)
         self.worker, self.is_last = worker, is_last
         worker.setup()
 
@@ -60,7 +66,7 @@ class _Group:
         column: list[str | None] = [None] * len(rows)
         if rows:
             column[0] = done.to_json()
-        table = to_table(rows, self.worker.program.schema)
+        table = to_table(rows, self.worker.program.schema.append(pa.field(ADDRESS, pa.string())))
         return table.append_column(FIGURES, pa.array(column, pa.string()))
 
 
@@ -99,16 +105,17 @@ def run_ray(
         data = _read(plan).repartition(target_num_rows_per_block=per_part)
         for number, pool in enumerate(pools):
             worker = Worker(program, pool.steps, folder, run_id, deadlines)
+            environment, keys = _environment(pool.resources.runtime_env)
             data = data.map_batches(
                 _Group,
-                fn_constructor_args=(worker, number == len(pools) - 1),
+                fn_constructor_args=(worker, number == len(pools) - 1, keys),
                 # A block is a part, so both give the worker one block; Ray Data wants a number beside a GPU.
                 batch_size=per_part if pool.resources.gpus else None,
                 batch_format="pyarrow",
                 compute=_strategy(pool),
                 num_cpus=pool.resources.cpus,
                 num_gpus=pool.resources.gpus or None,
-                **_environment(pool.resources.runtime_env),
+                **environment,
             )
         try:
             for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -151,18 +158,21 @@ def _configure(pools: Sequence[Pool], cluster: ClusterSettings | None) -> None:
     context.execution_options.resource_limits = limits
 
 
-def _environment(text: str) -> dict[str, Any]:
-    """`runtime_env` for a pool of workers, where they need one of their own.
+def _environment(text: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """`runtime_env` for a pool of workers, where they need one of their own; and the keys in it.
 
-    A relative path of the interpreter counts from where the run was started.
+    Ray writes a `runtime_env` into its logs, so variables that are named like keys are not left in it. A
+    relative path of the interpreter counts from where the run was started.
     """
     if not text:
-        return {}
+        return {}, {}
     environment = json.loads(text)
+    variables = environment.get("env_vars") or {}
+    keys = {name: variables.pop(name) for name in list(variables) if is_key_variable(name)}
     python = environment.get("py_executable", "")
     if "/" in python and " " not in python and Path(python).exists():
         environment["py_executable"] = str(Path(python).absolute())
-    return {"runtime_env": environment}
+    return {"runtime_env": environment}, keys
 
 
 def _strategy(pool: Pool) -> ActorPoolStrategy:

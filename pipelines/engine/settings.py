@@ -62,6 +62,24 @@ class ClusterSettings(BaseModel):
     gpus: float | None = Field(None, ge=0, description="GPUs; likewise.")
 
 
+class SourceSettings(BaseModel):
+    """What an input list or an input folder may lead to; what it may not is an error of its row."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schemes: list[str] = Field(
+        default_factory=list,
+        description="Schemes, such as https, that addresses in a list may have beside the list's own; local "
+        "files it may always name. Of chained addresses (simplecache::https://...) every scheme counts.",
+    )
+    hosts: list[str] | None = Field(
+        None,
+        description="Hosts (of s3:// buckets) that addresses in a list may name beside the list's own. "
+        "Default: any but link-local ones such as 169.254.169.254, from which clouds hand out keys.",
+    )
+    follow_links: bool = Field(False, description="Follow symbolic links that lead out of the input folder.")
+
+
 class Settings(BaseModel):
     """What every pipeline takes."""
 
@@ -69,6 +87,7 @@ class Settings(BaseModel):
 
     seed: int = Field(0, description="Seed of every random choice.")
     source: str | None = Field(None, description="Name of the data set in sample ids; default: the folder's.")
+    sources: SourceSettings = SourceSettings()
     workers: int | None = Field(None, ge=1, description="Processes that compute; default: as many as fit.")
     rows_per_part: int = Field(8, ge=1, description="Most samples that are committed together.")
     deadline_s: float | None = Field(

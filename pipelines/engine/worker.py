@@ -31,6 +31,7 @@ from pipelines.engine.faults import fault_of, shown
 from pipelines.engine.figures import Summary
 from pipelines.engine.pipeline import MEDIA
 from pipelines.engine.program import Program, Step, due
+from pipelines.engine.source import ADDRESS
 from stages.clip import Clip
 from stages.contract import Array, Column
 
@@ -144,7 +145,7 @@ class Worker:
                     clip.fingerprint = step.fingerprint
                     self._load_arrays(clip, step, done)
                     if clip.local_path is None and (step.stage.sees or MEDIA in step.stage.writes):
-                        clip.local_path = stack.enter_context(local_copy(row[MEDIA]))
+                        clip.local_path = stack.enter_context(local_copy(address_of(row)))
                     if step.stage.sees and clip.decoded is None:
                         self._decode(clip, todo[position:])
                         decoding = time.perf_counter() - started
@@ -230,6 +231,12 @@ class Worker:
                     clip.arrays.update(features.load(path))
                 except (OSError, ValueError) as error:
                     raise LostFeature(owner, error) from error
+
+
+def address_of(row: Mapping[str, Any]) -> str:
+    """Where the sample's media are, with the user or signature that the manifest's address lacks."""
+    listed = row.get(ADDRESS) if row[MEDIA] == row["source_uri"] else None
+    return str(listed or row[MEDIA])
 
 
 def _seed(seed: int, sample_id: str) -> int:

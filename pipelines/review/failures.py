@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from manifests import store
+from manifests.text import one_line
 
 NAMED = 5  # kinds of failure that are shown
 LONGEST = 200  # characters of a message that are shown
@@ -58,4 +59,5 @@ def failure_lines(found: Sequence[Failure]) -> Iterator[str]:
 
 
 def _such_as(failure: Failure) -> str:
-    return failure.first if failure.count == 1 else f"such as {failure.first}"
+    first = one_line(failure.first)
+    return first if failure.count == 1 else f"such as {first}"

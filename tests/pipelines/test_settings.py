@@ -105,7 +105,7 @@ def test_settings_have_their_types() -> None:
         ("quality.short-side=4", "unknown key quality.short-side; did you mean quality.short_side?"),
         ("sead=4", "unknown key sead; did you mean seed?"),
         ("caption.zzz=4", "unknown key caption.zzz; there are: keep_source"),
-        ("zzzzzz=1", "unknown key zzzzzz; there are: seed, source, workers"),
+        ("zzzzzz=1", "unknown key zzzzzz; there are: seed, source, sources, workers"),
     ],
 )
 def test_an_unknown_setting_names_the_nearest(text: str, said: str) -> None:

@@ -19,13 +19,15 @@ class Handler(SimpleHTTPRequestHandler):
 
     `endless` ones go on as long as anybody listens, `trickle` ones too, a byte every 20 ms; `vast` ones
     promise a terabyte.
+    `signed` ones only with a signature in the address, `sig=`.
     """
 
     def do_GET(self) -> None:
         name = Path(unquote(urlsplit(self.path).path)).name
+        is_signed = "sig=" in urlsplit(self.path).query
         if name.startswith(("endless", "trickle", "vast")):
             self._go_on(name)
-        elif name.startswith("secret"):
+        elif name.startswith("secret") or (name.startswith("signed") and not is_signed):
             self.send_error(403)
         elif name.startswith("broken"):
             data = (Path(self.directory) / name).read_bytes()

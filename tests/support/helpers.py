@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,18 +56,22 @@ def make_run(
 ) -> Run:
     """A run of toy stages over an input."""
     pipeline = Pipeline("toy", stages, "toy", max_seconds=30)
-    listing = list_input(str(input), owned=frozenset(stage_columns(stages)))
+    made = Settings(**{"rows_per_part": 4, **settings})
+    owned = frozenset(stage_columns(stages))
+    listing = list_input(str(input), owned=owned, sources=made.sources)
     listing.rows = listing.rows[:limit]
     profile = Profile(name="toy", roles={})
-    made = Settings(**{"rows_per_part": 4, **settings})
     return Run(pipeline, listing, output, profile, made, screen, engine, retry_errors, str(input))
 
 
 def linked(folder: Path, files: list[Path]) -> Path:
-    """A new folder with links to these files."""
+    """A new folder with these files: hard links, or copies where they lie on another disk."""
     folder.mkdir(parents=True)
     for file in files:
-        (folder / file.name).symlink_to(file)
+        try:
+            (folder / file.name).hardlink_to(file.resolve())
+        except OSError:
+            shutil.copy(file, folder)
     return folder
 
 

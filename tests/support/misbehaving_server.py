@@ -62,6 +62,8 @@ class MisbehavingServer:
         polls: how often a batch is looked at before it is final.
         fail_next: (method, path, "before" or "after"): cut the connection of the next such request.
         denied: (status, message) for everything but chat completions.
+        elsewhere: address that everything but chat completions is sent on to.
+        contents: what the next files are instead, in order.
         page: batches in one page of their list.
     """
 
@@ -82,6 +84,8 @@ class MisbehavingServer:
         self.polls = 1
         self.page = 2
         self.denied: tuple[int, str] | None = None
+        self.elsewhere = ""
+        self.contents: list[bytes] = []
 
     def __enter__(self) -> MisbehavingServer:
         handler = type("Handler", (_Handler,), {"of": self})
@@ -253,6 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
             message = message.replace("AUTHORIZATION", request.headers.get("authorization", ""))
             self.send(status, json.dumps({"error": {"message": message}}).encode())
             return
+        if server.elsewhere:
+            self.send(307, b"", {"location": server.elsewhere})
+            return
         with server.lock:
             data = self.route(request, path, query)
         self.strike(request, "after")
@@ -272,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
                 made = {"id": name, "object": "file", "bytes": len(server.files[name]), "created_at": 0}
                 return {**made, "filename": "f.jsonl", "purpose": "batch", "status": "processed"}
             case ["GET", "files", name, "content"]:
-                return server.files.get(name)
+                return server.contents.pop(0) if server.contents else server.files.get(name)
             case ["POST", "batches"]:
                 return shown(server.new_batch(request.body))
             case ["GET", "batches", name]:

@@ -102,6 +102,23 @@ class Other(Stage):
         return {"other": note.upper() if isinstance(note, str) else None}
 
 
+class Weigh(Stage):
+    """Opens the file that the sample's media are in."""
+
+    reads = ("source_uri",)
+    writes: ClassVar = {
+        "media_uri": Column("string", "path or URL", "The file as it was listed."),
+        "weight": Column("int", "bytes", "Size of the file."),
+        "environment": Column("string", "", "What TOY_MODE is, and how long TOY_TOKEN."),
+    }
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        assert clip.local_path is not None
+        said = f"{os.environ.get('TOY_MODE')} {len(os.environ.get('TOY_TOKEN', ''))}"
+        size = clip.local_path.stat().st_size
+        return {"media_uri": clip["source_uri"], "weight": size, "environment": said}
+
+
 def _log(path: str, stage: str, clip: Clip) -> None:
     """Note that a stage ran on a sample (appends are atomic for lines this short)."""
     if path:

@@ -328,3 +328,28 @@ def test_a_damaged_request_is_the_samples_error(server: MisbehavingServer, tmp_p
     assert batches(server, tmp_path).run(quiet) == BatchCounts(answered=1, failed=1, jobs=1)
     with pytest.raises(AnswerError, match="the request that was written down is damaged"):
         model.answer(ask(0))
+
+
+def test_results_have_an_end_and_are_fetched_from_nowhere_else(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    queue(endpoint(server, tmp_path), range(2))
+    server.contents = [b" " * 600_000]
+    with pytest.raises(AnswerError, match=r"the server's answer is longer than 513000 bytes"):
+        batches(server, tmp_path, line_bytes=1000).run(quiet)
+    server.elsewhere = "http://127.0.0.2:1/v1/files"
+    with pytest.raises(AnswerError, match=r"HTTP 307: .* sends .* on to http://127\.0\.0\.2:1/v1/files"):
+        batches(server, tmp_path).run(quiet)
+    server.elsewhere = ""
+    assert batches(server, tmp_path).run(quiet) == BatchCounts(answered=2, jobs=1)
+    assert len(server.submitted()) == 2
+
+
+def test_a_line_of_results_has_an_end(server: MisbehavingServer, tmp_path: Path) -> None:
+    model = endpoint(server, tmp_path)
+    queue(model, range(2))
+    long = ask(0).key(model.id)
+    server.answer = lambda body: add(body) + (" " * 2000 if add(body) == '{"total": 1}' else "")
+    assert batches(server, tmp_path, line_bytes=1000).run(quiet) == BatchCounts(answered=1, failed=1, jobs=2)
+    assert waiting(tmp_path, "failed") == [f"{long}.json"]
+    assert model.answer(ask(1)).total == 2

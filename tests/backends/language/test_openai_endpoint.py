@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 import pickle
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from backends.language import bounded_http
 from backends.language.answer_cache import CachedAnswer, Usage, read_usage
-from backends.language.openai_endpoint import OpenAIEndpoint, retry_after_s
+from backends.language.openai_endpoint import OpenAIEndpoint, retry_after_s, served_model
 from backends.language.vision_language_model import AnswerError, BudgetError, Question, ServiceError
 from tests.support.asking import GOOD, KEY, Point, ask, assert_no_key, cached_files, endpoint, refusal
 from tests.support.misbehaving_server import MisbehavingServer, Reply
@@ -85,6 +88,8 @@ TRANSIENT = {
     "half a body": Reply(raw=b'{"choices": [{"message": {"cont'),
     "no choices": Reply(raw=b'{"choices": []}'),
     "a list": Reply(raw=b"[1]"),
+    "choices twice": Reply(raw=b'{"choices": [], "choices": []}'),
+    "not a number": Reply(raw=b'{"choices": [], "score": NaN}'),
 }
 INVALID = {
     "truncated": Reply(content='{"colour": "red", "x": 0.'),
@@ -99,6 +104,9 @@ INVALID = {
     "filter": Reply(content="", finish_reason="content_filter"),
     "outside": Reply(content='{"colour": "red", "x": 7, "note": "a"}'),
     "NaN": Reply(content='{"colour": "red", "x": NaN, "note": "a"}'),
+    "infinite": Reply(content='{"colour": "red", "x": 1e999, "note": "a"}'),
+    "a key twice": Reply(content='{"colour": "red", "x": 0.1, "x": 0.5, "note": "a"}'),
+    "a key twice, deep": Reply(content='{"colour": "red", "x": 0.5, "note": {"y": 1, "y": 2}}'),
     "half a pair": Reply(content='{"colour": "red", "x": 0.5, "note": "\\ud83d"}'),
     "two objects": Reply(
         content='{"colour": "red", "x": 1, "note": ""} {"colour": "red", "x": 0, "note": ""}'
@@ -116,6 +124,8 @@ REASONS = {
     "half a body": "the server sent no JSON",
     "no choices": "the server sent no chat completion",
     "a list": "the server sent no chat completion",
+    "choices twice": "the server sent broken JSON (it has 'choices' twice)",
+    "not a number": "the server sent broken JSON (NaN is no number)",
     "truncated": 'broken JSON (Expecting \',\' delimiter); the model said: {"colour": "red", "x": 0.',
     "cut off": 'the answer was cut off at max_tokens=4096; the model said: {"colour": "red',
     "prose only": "no JSON object in the answer; the model said: I think it is red.",
@@ -127,7 +137,10 @@ REASONS = {
     "refusal": "the model refused: I can't help with that.",
     "filter": "the model refused: content filter",
     "outside": "x = 7 lies outside the image; the model said: {",
-    "NaN": "broken JSON (ValueError); the model said: {",
+    "NaN": "broken JSON (NaN is no number); the model said: {",
+    "infinite": "broken JSON (ValueError); the model said: {",
+    "a key twice": "broken JSON (it has 'x' twice); the model said: {",
+    "a key twice, deep": "broken JSON (it has 'y' twice); the model said: {",
     "half a pair": "broken JSON (UnicodeEncodeError); the model said: {",
     "two objects": "more than one JSON object in the answer; the model said: {",
     "deep": "broken JSON (RecursionError); the model said: {",
@@ -186,6 +199,57 @@ def test_what_cannot_pass_is_not_asked_again(status: int, server: MisbehavingSer
     if status == 401:
         assert said.startswith("HTTP 401: Incorrect API key provided: Bearer [key]; check the key in")
         assert said.endswith("OPENAI_API_KEY")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_picture_goes_where_a_server_points(
+    status: int, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    with MisbehavingServer(lambda body: GOOD) as other:
+        there = other.url.replace("http://", "http://user:d0n0ttell@")
+        location = {"location": f"{there}/chat/completions?X-Amz-Signature=d0n0ttell"}
+        server.script = [Reply(status, headers=location)]
+        said = refusal(endpoint(server, tmp_path), ask())
+        assert other.requests == []
+        assert said.startswith(f"HTTP {status}: {server.url}/chat/completions sends its questions on to ")
+        assert f"to {other.url}/chat/completions, which would get the pictures" in said
+    assert "d0n0ttell" not in said
+    assert len(server.requests) == 1
+    assert read_usage(tmp_path) == Usage(1, 0, 1, 0, 0)
+
+
+def test_the_list_of_models_is_not_fetched_elsewhere(server: MisbehavingServer, tmp_path: Path) -> None:
+    server.elsewhere = "http://user:d0n0ttell@127.0.0.2:1/v1/models"
+    with pytest.raises(AnswerError, match=r"HTTP 307: .* sends .* on to http://127\.0\.0\.2:1/v1") as caught:
+        served_model(server.url, str(tmp_path))
+    assert "d0n0ttell" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_has_an_end(
+    status: int, server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_http, "ANSWER_BYTES", 1000)
+    long = f'{{"colour": "red", "x": 0.5, "note": "{"a" * 1000}"}}'
+    server.script = [Reply(status, content=long, error={"message": long})] * 2
+    said = refusal(endpoint(server, tmp_path, attempts=2), ask())
+    assert said.endswith("the last: the server's answer is longer than 1000 bytes")
+    assert endpoint(server, tmp_path).answer(ask()).x == 0.5
+    assert cached_files(tmp_path)[0].stat().st_size < 1000
+
+
+def test_packed_answers_are_neither_asked_for_nor_unpacked(server: MisbehavingServer, tmp_path: Path) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    server.script = [Reply(raw=bomb, headers={"content-encoding": "gzip"})] * 2
+    tracemalloc.start()
+    try:
+        said = refusal(endpoint(server, tmp_path, attempts=2), ask())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "the server packs its answers though it was asked not to" in said
+    assert server.chats()[0].headers["accept-encoding"] == "identity"
+    assert most < 20_000_000
 
 
 def test_a_key_in_an_answer_is_cut_out(server: MisbehavingServer, tmp_path: Path) -> None:

@@ -514,3 +514,34 @@ def test_status_as_json_has_the_same_figures(tmp_path: Path, files: Path) -> Non
     assert all(key in invoke("status", "--help").stdout for key in (*run, "stages", "computed", "seconds"))
     assert "is not the folder of a run" in refused(2, "status", files, "--json")
     assert invoke("status", files, "--json").stdout == ""
+
+
+def test_a_files_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    files, out = tmp_path / "in", tmp_path / "out"
+    files.mkdir()
+    name = "\x1b]0;x\x07\x9b31m\u202e\r\nkept 9"
+    for file in (f"{name}.mp4", f"b.{name}"):
+        (files / file).write_bytes(b"x")
+    twin = tmp_path / "twin" / "in"
+    twin.mkdir(parents=True)
+    (twin / f"{name}.mp4").write_bytes(b"y")
+    fails = ("--set", f"square.raise_on={json.dumps(f'{name}.mp4')}")
+    said = [
+        run_toy(files, out, *fails),
+        run_toy(files, out, *fails),
+        run_toy(twin, out),
+        *(invoke(*words) for words in (("status", out), ("status", out, "--json"), ("report", out))),
+        invoke("plan", "toy", "--input", files, "--output", out, *fails),
+        invoke("screen", out, "--dry-run"),
+        invoke("status", name),
+        invoke(name),
+    ]
+    for done in said:
+        shown = (done.stdout + done.stderr).replace("\n", "")
+        assert not [c for c in shown if not c.isprintable()], done.output
+    assert said[0].exit_code == 0 and "1 in square: cannot square \\x1b]0;x" in said[0].stdout
+    assert said[2].exit_code == 2 and "\\x1b]0;x" in said[2].stderr
+    for done in said[:3]:
+        assert "\nkept 9" not in done.output
+    row = store.read(out / "manifest").to_pylist()[0]
+    assert row["source_uri"] == str(files / f"{name}.mp4")  # data stays as it is

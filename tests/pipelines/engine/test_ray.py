@@ -17,11 +17,14 @@ import ray
 from manifests import store
 from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.pipeline import Resources, RunError
+from pipelines.engine.plan import make_plan
 from pipelines.engine.program import Program, compile_pipeline
 from pipelines.engine.ray_runner import _place, part_size, run_ray
 from pipelines.engine.ray_session import ray_session
 from tests.conftest import ROOT
+from tests.support.file_server import file_server
 from tests.support.helpers import execute, make_files, make_run, manifest, same_manifest, toy_stages
+from tests.support.toys import Length, Weigh
 
 pytestmark = pytest.mark.ray
 
@@ -136,6 +139,30 @@ def test_groups_with_different_resources_pass_rows_on(session: None, tmp_path: P
     execute(stages, files, tmp_path / "calm")
     assert same_manifest(manifest(tmp_path / "out"), manifest(tmp_path / "calm"))
     assert manifest(tmp_path / "out")["stopped"].notna().sum() == 1
+
+
+def test_signatures_and_keys_reach_the_last_group_and_no_log(session: None, tmp_path: Path) -> None:
+    files = make_files(tmp_path / "files", 1)
+    (files / "clip0000.mp4").rename(files / "signed.mp4")
+    out, listed = tmp_path / "out", tmp_path / "l.csv"
+    with file_server(files) as address:
+        listed.write_text(f"uri\n{address}/signed.mp4?sig=d0n0ttell\n")
+        run = make_run([Length(), Weigh()], listed, out, sources={"schemes": ["http"]})
+        program = run.program()
+        schema = store.prepare(out / "manifest", program.schema)
+        plan = make_plan(run.listing, program, out / "manifest", schema)
+        store.write_table(tmp_path / "plan.parquet", plan.todo)
+        env = json.dumps({"env_vars": {"TOY_MODE": "m", "TOY_TOKEN": "d0n0tsay"}})
+        last = Resources(1.0, workers=1, runtime_env=env)
+        groups = [(program.steps[:1], Resources(0.5)), (program.steps[1:], last)]
+        (part,) = run_ray(program, tmp_path / "plan.parquet", 1, out, "r", groups, 4)
+    assert part.errors == 0
+    store.merge(out / "manifest", schema)
+    (row,) = manifest(out).to_dict("records")
+    assert (row["weight"], row["environment"], row["source_uri"]) == (1, "m 8", f"{address}/signed.mp4")
+    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    said = b"".join(path.read_bytes() for path in [*logs.rglob("*"), *out.rglob("*")] if path.is_file())
+    assert said and b"d0n0" not in said
 
 
 def test_a_cluster_that_is_too_small_is_refused_at_once(session: None) -> None:

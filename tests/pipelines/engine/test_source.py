@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import tempfile
@@ -19,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media.files import PICTURE_SUFFIXES
-from pipelines.engine.source import InputError, Listing, list_input, sample_id
+from pipelines.engine.settings import SourceSettings
+from pipelines.engine.source import ADDRESS, PROBLEM, InputError, Listing, _Allowed, list_input, sample_id
 
 NAMES = ["a.mp4", "b.MOV", "sub/c.mkv", "sub/deep/d d.webm"]
 
@@ -164,7 +166,49 @@ def test_loops_of_linked_folders_end(tmp_path: Path) -> None:
     (root / "sub" / "up").symlink_to(root)
     outside = make_tree(tmp_path / "outside", ["e.mp4"])
     (root / "more").symlink_to(outside)
-    assert set(ids(list_input(str(root)), root)) == {*NAMES, "more/e.mp4"}
+    follow = SourceSettings(follow_links=True)
+    assert set(ids(list_input(str(root), sources=follow), root)) == {*NAMES, "more/e.mp4"}
+
+
+def test_links_out_of_the_folder_are_rows_with_an_error(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "c", ["a.mp4", "sub/b.mp4"])
+    far = make_tree(tmp_path / "far", ["e.mp4", "f.mp4", "g.mp4/h.mp4"])
+    beside = make_tree(tmp_path / "c2", ["i.mp4"])
+    for link, target in [
+        ("e.mp4", far / "e.mp4"),
+        ("notes.txt", far / "e.mp4"),
+        ("inside.mp4", root / "sub" / "b.mp4"),
+        ("near", root / "sub"),
+        ("more", far),
+        ("sub/beside", beside),
+        ("g.mp4", far / "g.mp4"),
+    ]:
+        (root / link).symlink_to(target)
+
+    def problems(path: Path, **settings: Any) -> dict[str, str | None]:
+        listing = list_input(str(path), sources=SourceSettings(**settings))
+        assert len({row["sample_id"] for row in listing.rows}) == len(listing.rows)
+        return {row["source_uri"].removeprefix(f"{root}/"): row.get(PROBLEM) for row in listing.rows}
+
+    found = problems(root)
+    good = ["a.mp4", "inside.mp4", "near/b.mp4"]
+    bad = ["e.mp4", "g.mp4", "more", "near/beside"]
+    assert sorted(found) == sorted([*good, *bad]) and [found[name] for name in good] == [None] * 3
+    for name in bad:
+        said = f"'{Path(name).name}' is reached by a symbolic link that leads out of the input folder; "
+        assert found[name] == f"{said}--set sources.follow_links=true follows it"
+    followed = problems(root, follow_links=True)
+    assert set(followed.values()) == {None} and {"more/e.mp4", "near/beside/i.mp4", "e.mp4"} < set(followed)
+
+    globbed = problems(root / "*" / "*.mp4")
+    assert {name for name, problem in globbed.items() if problem} == {
+        "more/e.mp4",
+        "more/f.mp4",
+        "more/g.mp4",
+        "g.mp4/h.mp4",
+    }
+    assert set(problems(root / "*" / "*.mp4", follow_links=True).values()) == {None}
+    assert problems(root / "e.mp4") == {"e.mp4": None}  # it was asked for
 
 
 def test_what_cannot_be_read_is_a_row(tmp_path: Path) -> None:
@@ -284,7 +328,8 @@ def test_an_absolute_uri_inside_the_lists_folder_is_the_relative_one(tmp_path: P
 def test_urls_in_a_list_stay_as_written(tmp_path: Path) -> None:
     uris = ["s3://bucket/a.mp4", "https://host/b.mp4?x=1&y=[2]"]
     path = write_list(tmp_path / "l.jsonl", pd.DataFrame({"uri": uris, "source": ["big", None]}))
-    rows = list_input(str(path)).rows
+    rows = list_input(str(path), sources=SourceSettings(schemes=["s3", "https"])).rows
+    assert not any(PROBLEM in row or ADDRESS in row for row in rows)
     assert [row["source_uri"] for row in rows] == uris and [row["source"] for row in rows] == ["big", "l"]
     assert rows[0]["sample_id"] == sample_id("big", uris[0], None, None)
     assert rows[0]["source_size"] is None
@@ -303,6 +348,7 @@ def test_an_empty_uri_is_a_row(tmp_path: Path) -> None:
     path = write_list(tmp_path / "l.jsonl", pd.DataFrame({"uri": ["a.mp4", None, "", "  "]}))
     rows = list_input(str(path)).rows
     assert [row["source_uri"] == "" for row in rows] == [False, True, True, True]
+    assert [row.get(PROBLEM) for row in rows] == [None, *(f"row {i} has no uri" for i in (2, 3, 4))]
     assert len({row["sample_id"] for row in rows}) == 4
 
 
@@ -336,7 +382,6 @@ def test_columns_that_would_share_a_name_are_kept_apart_or_refused(tmp_path: Pat
         ("l.jsonl", "", "cannot read the list|is empty"),
         ("l.jsonl", "{broken", "cannot read the list"),
         ("l.parquet", "no parquet", "cannot read the list"),
-        ("l.csv", "uri,start_s\na.mp4,1\nb.mp4,soon\n", r"row 2: start_s is 'soon', not a number"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_refused_by_name(
@@ -346,6 +391,106 @@ def test_a_list_that_cannot_be_used_is_refused_by_name(
     with pytest.raises(InputError, match=message) as caught:
         list_input(str(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)
+
+
+ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"uri": "a\0b.mp4"}, r"has a uri with a NUL character: 'a\\x00b.mp4'"),
+    (
+        {"uri": "http://user:d0n0ttell@[x]/a.mp4?sig=d0n0ttell"},
+        r"has a uri that is no address: 'http://\[x\]/a.mp4' \(",
+    ),
+    ({"uri": "s" * 256 + ".mp4"}, r"has a uri that is too long: '.*sss\.\.\."),
+    ({"uri": "sub/" * 1100 + "a.mp4"}, "has a uri that is too long"),
+    ({"uri": 7}, "has no text as uri: 7"),
+    ({"uri": "half \ud83d.mp4"}, r"has half a surrogate pair in 'uri': 'half \\ud83d.mp4'"),
+    ({"uri": "a.mp4", "start_s": "soon\x1b]0;x"}, r"has 'soon\\x1b\]0;x' as start_s, which is no number"),
+    ({"uri": "a.mp4", "start_s": "1,5"}, "has '1,5' as start_s"),
+    ({"uri": "a.mp4", "end_s": True}, "has True as end_s"),
+    ({"uri": "a.mp4", "end_s": [1]}, r"has \[1\] as end_s"),
+    ({"uri": "a.mp4", "end_s": "inf"}, "has 'inf' as end_s"),
+    ({"uri": "a.mp4", "start_s": -1}, "has the start_s -1: a file begins at 0"),
+    ({"uri": "a.mp4", "start_s": 3, "end_s": 2}, "has the end_s 2, which is not after its start, 3"),
+    ({"uri": "a.mp4", "end_s": 0}, "has the end_s 0, which is not after its start, 0"),
+    ({"uri": None}, "has no uri"),
+]
+
+
+def test_a_bad_row_is_one_row_with_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    lines = [json.dumps(row | {"x": 1}) for row, _ in ROWS]
+    good = [json.dumps({"uri": "a.mp4", "x": 2}), json.dumps({"uri": "a.mp4", "end_s": 2.5, "x": 3})]
+    path.write_text("\n".join([good[0], *lines, '{"uri": ', "[1]", good[1]]))
+    rows = list_input(str(path)).rows
+    assert len(rows) == len(ROWS) + 4 and len({row["sample_id"] for row in rows}) == len(rows)
+    first, *bad, half, array, last = rows
+    for number, (row, (_, message)) in enumerate(zip(bad, ROWS, strict=True), 2):
+        assert re.search(rf"^row {number}( \(line {number}\))? {message}", row[PROBLEM]), row[PROBLEM]
+        assert len(row[PROBLEM]) < 300 and row[PROBLEM].isprintable() and "d0n0ttell" not in str(row)
+    assert half[PROBLEM].startswith(f"row {len(ROWS) + 2} (line {len(ROWS) + 2}) is no JSON: Expecting value")
+    assert "is no JSON object ({...})" in array[PROBLEM]
+    assert PROBLEM not in first and PROBLEM not in last
+    # The ids of good rows are those they have without the bad ones, and stay.
+    assert [first["sample_id"], last["sample_id"]] == [
+        sample_id("l", "a.mp4", None, None),
+        sample_id("l", "a.mp4", None, 2.5),
+    ]
+    again = list_input(str(path)).rows
+    assert [row["sample_id"] for row in again] == [row["sample_id"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("uri", "own", "settings", "problem"),
+    [
+        ("http://h/a.mp4", "l.csv", {}, "may not name http:// of .*; --set sources.schemes=.http. allows it"),
+        ("HTTP://h/a.mp4", "l.csv", {"schemes": ["https"]}, r"--set sources.schemes=\[http,https\] allows"),
+        ("https://h/a.mp4", "l.csv", {"schemes": ["HTTPS"]}, None),
+        ("s3://b/a.mp4", "l.csv", {}, "may not name s3://"),
+        ("s3://b/a.mp4", "s3://c/l.csv", {}, None),
+        ("https://h/a.mp4", "s3://c/l.csv", {}, "may not name https://"),
+        ("file:///x/a.mp4", "s3://c/l.csv", {}, None),
+        ("simplecache::http://h/a.mp4", "l.csv", {}, "may not name http and simplecache:// of"),
+        ("simplecache::http://h/a.mp4", "l.csv", {"schemes": ["simplecache"]}, "http,simplecache. allows it"),
+        ("simplecache::http://h/a", "l.csv", {"schemes": ["simplecache", "http"], "hosts": ["h"]}, None),
+        (
+            "simplecache::http://i/a",
+            "l.csv",
+            {"schemes": ["simplecache", "http"], "hosts": ["h"]},
+            "host 'i'",
+        ),
+        (
+            "https://h:1/a",
+            "l.csv",
+            {"schemes": ["https"], "hosts": ["g"]},
+            r"sources.hosts=\[g,h\] allows it",
+        ),
+        ("http://u:p@H/a", "l.csv", {"schemes": ["http"], "hosts": ["h"]}, None),
+        ("http://h@g/a", "l.csv", {"schemes": ["http"], "hosts": ["h"]}, "host 'g'"),
+        ("s3://b/a.mp4", "s3://c/l.csv", {"hosts": []}, "host 'b'"),
+        ("s3://c/a.mp4", "s3://c/l.csv", {"hosts": []}, None),
+        ("http://169.254.169.254/a", "l.csv", {"schemes": ["http"]}, "host '169.254.169.254'"),
+        ("http://10.0.0.1/a", "l.csv", {"schemes": ["http"]}, None),
+    ],
+)
+def test_what_a_list_may_name(uri: str, own: str, settings: dict[str, Any], problem: str | None) -> None:
+    said = _Allowed(own, SourceSettings(**settings)).problem(uri, 3)
+    if problem is None:
+        assert said is None
+    else:
+        assert said is not None and said.startswith("row 3: a list may not name") and re.search(problem, said)
+
+
+def test_an_address_is_listed_without_its_secrets(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    signed = "https://host/a.mp4?id=1&X-Amz-Signature=d0n0ttell&X-Amz-Expires=9"
+    user = "simplecache::https://user:d0n0ttell@host/b.mp4"
+    path.write_text(f"uri\n{signed}\n{user}\nhttps://host/c.mp4?id=1#x\n")
+    rows = list_input(str(path), sources=SourceSettings(schemes=["https", "simplecache"])).rows
+    public = ["https://host/a.mp4?id=1", "simplecache::https://host/b.mp4", "https://host/c.mp4?id=1#x"]
+    assert [row["source_uri"] for row in rows] == [row["media_uri"] for row in rows] == public
+    assert [row.get(ADDRESS) for row in rows] == [signed, user, None]
+    path.write_text(f"uri\n{signed.replace('d0n0ttell', 'tomorrow')}\n")
+    (row,) = list_input(str(path), sources=SourceSettings(schemes=["https"])).rows
+    assert row["sample_id"] == rows[0]["sample_id"] and row["source_uri"] == public[0]
 
 
 # URLs.
