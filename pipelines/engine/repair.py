@@ -14,7 +14,7 @@ import pyarrow as pa
 from manifests import features, journal, storage, store
 from manifests.journal import DamagedError
 from pipelines.engine.lock import lock
-from pipelines.engine.record import parse_run, read_run
+from pipelines.engine.record import parse_run
 from pipelines.engine.source import InputError
 
 QUARANTINE = "quarantine"
@@ -51,7 +51,6 @@ class Repair:
     writes: bool
     arrays: bool = False
     findings: list[Finding] = field(default_factory=list)
-    _moved: set[Path] = field(default_factory=set)
     _ids: set[str] = field(default_factory=set)  # of the rows that the manifest has when all is mended
 
     def execute(self) -> list[Finding]:
@@ -84,7 +83,6 @@ class Repair:
         """Move a file to the quarantine, under a name that is free there."""
         target = self._place(path)
         self._find(path, what, f"moved to {self._name(target)}", then)
-        self._moved.add(path)
         if self.writes:
             storage.move(path, target)
             storage.remove([path])
@@ -153,7 +151,7 @@ class Repair:
     def _readable(self, manifest: Path) -> Iterator[Path]:
         """The manifest's own files that can be read; all others are moved away."""
         for path in storage.files(manifest, ".parquet"):
-            if path.name.startswith(("_", ".")) or path in self._moved:
+            if path.name.startswith(("_", ".")):
                 continue
             if not store.is_ours(path):
                 self._move(path, "is not one of the manifest's own files")
@@ -216,11 +214,13 @@ class Repair:
     def _record(self) -> None:
         """run.json, else the newest of runs/ that can be read; and how many rows it says there were."""
         place = self.folder / "run.json"
+        record, what = None, "is missing"
         try:
-            record = read_run(self.folder)
-            what = "is missing"
-        except (InputError, DamagedError):
-            record, what = None, "is damaged"
+            record = parse_run(storage.read_bytes(place))
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            what = "is damaged"
         for path in [] if record else reversed(storage.files(self.folder / "runs", ".json")):
             text = storage.read_bytes(path)
             try:

@@ -85,8 +85,7 @@ def test_one_that_was_not_renewed_ends(run: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"{}", b'{"renewed": "now"}'])
 def test_a_damaged_one_does_not_stay_for_ever(run: Path, text: bytes) -> None:
     storage.put(run / FOLDER / "0.json", text)
-    with pytest.raises(RunError, match=r"last sign of life \d s ago"), lease(run):
-        pass
+    assert is_leased(run)
     make_older(run / FOLDER / "0.json", 65)
     with lease(run):
         assert len(held_by(run)) == 1

@@ -127,8 +127,10 @@ def test_repair_moves_it_away_and_the_same_command_makes_the_run_whole(
     code, output = said("repair", run, "--dry-run")
     assert code == 1 and f"{inside} " in output and f"would be moved to quarantine/{inside}" in output, output
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != ".lock"} == before
+    found = len(output.splitlines()) - 1
     code, output = said("repair", run)
     assert code == 0 and f"moved to quarantine/{inside}" in output, output
+    assert len(output.splitlines()) - 1 == found
     assert (run / "quarantine" / inside).read_bytes() == data
     assert said("status", run)[0] == said("screen", run)[0] == 0
     lost = COUNT - len(manifest(run))
