@@ -7,6 +7,7 @@ service (a server, a store, a key, a budget) says nothing about the sample, whic
 from __future__ import annotations
 
 import errno
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,8 +76,9 @@ def _is_out_of_reach(path: Path, was_there: bool) -> bool:
     One that is missing alone was deleted; where all its neighbours are missing, too, a mount is gone.
     """
     try:
-        with path.open("rb") as file:
-            file.read(1)
+        if stat.S_ISREG(path.stat().st_mode):  # reading from a pipe would wait for ever
+            with path.open("rb") as file:
+                file.read(1)
         return False
     except FileNotFoundError:
         if not was_there:

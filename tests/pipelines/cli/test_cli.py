@@ -539,7 +539,7 @@ def test_a_files_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
     for done in said:
         shown = (done.stdout + done.stderr).replace("\n", "")
         assert not [c for c in shown if not c.isprintable()], done.output
-    assert said[0].exit_code == 0 and "1 in square: cannot square \\x1b]0;x" in said[0].stdout
+    assert said[0].exit_code == 1 and "1 in square: cannot square \\x1b]0;x" in said[0].stdout
     assert said[2].exit_code == 2 and "\\x1b]0;x" in said[2].stderr
     for done in said[:3]:
         assert "\nkept 9" not in done.output

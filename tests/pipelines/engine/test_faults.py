@@ -96,6 +96,8 @@ def test_the_causes_of_an_error_are_seen(tmp_path: Path) -> None:
     here = tmp_path / "a.mp4"
     here.touch()
     assert fault_of(OSError(errno.EIO, "Input/output error"), str(here)) is None  # FFmpeg's word for broken
+    os.mkfifo(tmp_path / "pipe")
+    assert fault_of(ValueError("no media"), str(tmp_path / "pipe")) is None
     assert fault_of(PermissionError("403"), "s3://bucket/a.mp4") == "service"
     assert fault_of(PermissionError("403"), "https://host/a.mp4") is None
     assert fault_of(FileNotFoundError("404"), "s3://bucket/a.mp4") is None
