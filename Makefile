@@ -8,7 +8,7 @@ OUTPUT ?= demo
 # compile PyTorch and Ray anew: seconds for every one of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup setup-models demo test test-laptop test-models test-fast corpus fuzz check lock docs bench bench-gpu clean
+.PHONY: setup setup-models demo test test-laptop test-models test-fast corpus fuzz chaos check lock docs bench bench-gpu clean
 
 setup: .venv/.done
 
@@ -69,6 +69,11 @@ test-fast: check
 FUZZ ?= --seed 1 --count 5000
 fuzz: setup
 	$(BIN)/python -m tests.support.fuzz $(FUZZ)
+
+# Runs that are killed, starved and lied to, compared with undisturbed ones; it ends at the first that differs.
+CHAOS ?= --seed 1 --seconds 600
+chaos: setup
+	$(BIN)/python -m tests.support.chaos $(CHAOS)
 
 # All foreign files of known content, of which the tests take a sample.
 corpus: setup

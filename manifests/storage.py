@@ -51,6 +51,10 @@ class AddressError(StorageError, UsageError):
     """An address that cannot be used as a folder."""
 
 
+# Why nothing at all can be written.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
 class OutputError(UserError):
     """Nothing can be written into a folder: its disk is full, it is read-only, or its store is away."""
 

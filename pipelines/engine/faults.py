@@ -37,6 +37,8 @@ def fault_of(error: BaseException, media: str = "", was_there: bool = False) -> 
         was_there: the file was seen when the input was listed.
     """
     for each in _causes(error):
+        if isinstance(each, FileNotFoundError):  # a store's client says the same in other words
+            break
         if isinstance(each, ServiceError | ConnectionError) or storage.is_client_error(each):
             return SERVICE
         if isinstance(each, storage.OutputError | MemoryError) or _is_of_machine(each):

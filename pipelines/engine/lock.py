@@ -22,7 +22,8 @@ def lock(folder: Path) -> Iterator[Callable[[], None]]:
     Gives a function that raises RunError when the lock was lost, as only a lease can be.
 
     Raises:
-        RunError: another run holds it, or has replaced a file that this one was about to replace.
+        RunError: another run holds it, or has replaced a file that this one was about to replace; or its
+            disk has no room for what the block writes.
         InputError: the folder cannot be written to.
     """
     if storage.is_remote(folder):
@@ -41,6 +42,17 @@ def lock(folder: Path) -> Iterator[Callable[[], None]]:
                     "stays. Run the same command again to go on"
                 ) from error
         return
+    try:
+        yield from _held(folder)
+    except OSError as error:
+        if error.errno not in storage.NO_ROOM:
+            raise
+        raise RunError(
+            f"cannot write to {folder}: {error.strerror}; mend that, then run the same command again to go on"
+        ) from error
+
+
+def _held(folder: Path) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -263,7 +263,8 @@ def clear_outdated(row: dict[str, Any], program: Program) -> None:
     So every value in the manifest belongs to the fingerprint that `stages` names.
     """
     have = row.get("stages") or {}
-    row["stages"] = {n: fp for n, fp in have.items() if program.fingerprints.get(n) == fp}
+    current = program.fingerprints.items()  # in the pipeline's order, whatever was computed last
+    row["stages"] = {name: fingerprint for name, fingerprint in current if have.get(name) == fingerprint}
     for step in program.steps:
         if step.name not in row["stages"]:
             for name in step.stage.writes:

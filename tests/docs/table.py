@@ -93,6 +93,7 @@ NOT_RUN = {
     "make demo": NotRun("tests/pipelines/cli/test_terminal.py runs it on a terminal", is_a_target),
     "make test": NotRun("it would run itself", is_a_target),
     "make test-fast": NotRun("it sets up the environment that the tests run in", is_a_target),
+    "make chaos": NotRun("tests/pipelines/engine/test_chaos.py disturbs fewer runs", is_a_target),
     "make corpus": NotRun("tests/media/test_corpus.py takes a sample of the same files", is_a_target),
     "make fuzz": NotRun("tests/media/test_fuzz.py breaks fewer files in the same way", is_a_target),
     "make check": NotRun("it sets up the environment that the tests run in", is_a_target),

@@ -25,7 +25,7 @@ from pipelines.requests import Request, prepare
 from pipelines.synthetic_interactions import SyntheticInteractionsSettings, clips_to_make
 from prompts.vocabulary import GROUPS, REGIONS
 from tests.conftest import ROOT
-from tests.support.helpers import linked, quiet
+from tests.support.helpers import linked, pointing, quiet
 from tests.support.misbehaving_server import MisbehavingServer
 from tests.support.schema_answers import answer
 from tests.truth.floors import holds_floors
@@ -68,8 +68,8 @@ def rows_of(folder: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def real(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("real")
-    clips = linked(work / "clips", [samples / "videos" / name for name in (*TOUCHED, *UNTOUCHED)])
-    execute("real_interactions", clips, work / "out")
+    clips = pointing(work / "clips", [samples / "videos" / name for name in (*TOUCHED, *UNTOUCHED)])
+    execute("real_interactions", clips, work / "out", "sources.follow_links=true")
     return work / "out"
 
 

@@ -75,6 +75,14 @@ def linked(folder: Path, files: list[Path]) -> Path:
     return folder
 
 
+def pointing(folder: Path, files: list[Path]) -> Path:
+    """A new folder with symbolic links, which a run follows by `sources.follow_links=true`."""
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
 def quiet() -> Progress:
     """A display that nobody sees."""
     return Progress(Console(file=io.StringIO()))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.requests import Request, prepare
-from tests.support.helpers import linked, quiet
+from tests.support.helpers import pointing, quiet
 from tests.truth.floors import holds_floors
 
 pytestmark = pytest.mark.slow
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.slow
 
 def test_portraits_hold_their_floors(samples: Path, tmp_path: Path) -> None:
     for folder in ("images", "kinds"):
-        linked(tmp_path / "in" / folder, sorted((samples / folder).iterdir()))
+        pointing(tmp_path / "in" / folder, sorted((samples / folder).iterdir()))
     # A drawing's regions are labelled too: here nothing stops a picture early.
-    goes_on = ("portrait_kind.stop_unless_one_person=false",)
+    goes_on = ("portrait_kind.stop_unless_one_person=false", "sources.follow_links=true")
     (run,) = prepare(Request("portraits", str(tmp_path / "in"), tmp_path / "out", overrides=goes_on))
     record = run.execute(quiet())
     assert record["counts"]["errors"] == 0

@@ -155,7 +155,7 @@ def test_signatures_and_keys_reach_the_last_group_and_no_log(session: None, tmp_
         env = json.dumps({"env_vars": {"TOY_MODE": "m", "TOY_TOKEN": "d0n0tsay"}})
         last = Resources(1.0, workers=1, runtime_env=env)
         groups = [(program.steps[:1], Resources(0.5)), (program.steps[1:], last)]
-        (part,) = run_ray(program, tmp_path / "plan.parquet", 1, out, "r", groups, 4)
+        (part,) = run_ray(program, tmp_path / "plan.parquet", 1, out, "r", groups, 4, Deadlines())
     assert part.errors == 0
     store.merge(out / "manifest", schema)
     (row,) = manifest(out).to_dict("records")

@@ -275,7 +275,7 @@ def test_no_column_of_a_shard_has_a_key(clips: Path, tmp_path: Path) -> None:
         "chained": "simplecache::https://h/x.mp4",
         "zipped": "zip://a b.mp4::https://h/it's my.zip?v=1",
         "said": "taken from 'https://h/a', cut",
-        "odd": "a::b  c",
+        "odd": "a::b http://h c",
     }
 
 
