@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,7 +26,7 @@ def run_inline(
         RunError: the GPU was lost, or nothing can be written into the folder.
     """
     worker = Worker(program, program.steps, folder, run_id, deadlines)
-    with plan.open("rb") as file:
+    with closing(worker), plan.open("rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=rows_per_part):
             try:
                 yield worker.commit(*worker.run(to_rows(batch)))

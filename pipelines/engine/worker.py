@@ -68,6 +68,11 @@ class Worker:
                 step.stage.setup()
             self.is_ready = True
 
+    def close(self) -> None:
+        """End the process beside this one that sees to the deadlines."""
+        if self.is_ready:
+            self._watchdog.close()
+
     def run(self, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], Summary]:
         """Compute what each row still needs of this group; as many rows come back, in the same order.
 
