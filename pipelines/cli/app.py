@@ -186,7 +186,7 @@ def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> 
         )
         lines.append(f"not media, passed over: {suffixes}")
     if counts["errors"]:
-        lines += ["errors, rows of the manifest as all others; --retry-errors computes them again:"]
+        lines += ["errors, rows of the manifest as all others; --retry-errors all computes them again:"]
         lines += failure_lines(failures(output / "manifest"))
     if counts["due"]:
         lines += ["faults of the machine or of a service; the samples that met them are still due:"]

@@ -231,7 +231,7 @@ def test_a_run_counts_errors_and_says_where_things_are(tmp_path: Path, files: Pa
     done = run_toy(files, out, "--set", "square.raise_on=clip0001.mp4")
     assert done.exit_code == 0
     assert "5 samples in, 5 out: kept 4, dropped 0, errors 1 (computed 5, reused 0" in done.stdout
-    assert "passed over: 1 .txt" in done.stdout and "--retry-errors computes them again:\n" in done.stdout
+    assert "passed over: 1 .txt" in done.stdout and "--retry-errors all computes them again:\n" in done.stdout
     assert f"\n  1 in square: cannot square clip0001.mp4 ({files / 'clip0001.mp4'})\n" in done.stdout
     assert (
         f"manifest  {out / 'manifest'}" in done.stdout and f"report    {out / 'report.html'}" in done.stdout
