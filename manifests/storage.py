@@ -30,6 +30,7 @@ THREADS = 16  # requests in flight at once: each takes tens of milliseconds, wha
 READ_ATTEMPTS = 5
 CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure"})
 PARTIAL = ".tmp"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # why nothing at all can be written
 # Stores whose PUT takes a condition, and what stands for the version of a file that is not there.
 CONDITIONAL = frozenset(["s3", "s3a"])
 ABSENT = "absent"
@@ -49,10 +50,6 @@ class StorageError(UserError, ValueError):
 
 class AddressError(StorageError, UsageError):
     """An address that cannot be used as a folder."""
-
-
-# Why nothing at all can be written.
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class OutputError(UserError):

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +35,7 @@ class Deadlines:
 
     def __init__(self, fixed: float | None = None, record: Mapping[str, Any] | None = None) -> None:
         self.fixed = fixed
-        self._seconds, self._samples = Counter[str](), Counter[str]()
+        self._seconds, self._samples = defaultdict[str, float](float), Counter[str]()
         for part in (record or {}, (record or {}).get("videos") or {}):  # of clips, and of whole videos
             for stage, figures in (part.get("stages") or {}).items():
                 if figures.get("computed"):
@@ -43,7 +43,7 @@ class Deadlines:
 
     def add(self, stage: str, seconds: float) -> None:
         """A stage took so long for a sample."""
-        self._seconds[stage] += seconds  # type: ignore[assignment]
+        self._seconds[stage] += seconds
         self._samples[stage] += 1
 
     def of(self, stage: str) -> float:

@@ -20,10 +20,10 @@ from pipelines.engine.figures import Summary
 from pipelines.engine.pipeline import RunError
 
 MACHINE, SERVICE = "machine", "service"
-MACHINE_ERRORS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
-    | {errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN, errno.EHOSTUNREACH}
-)
+MACHINE_ERRORS = storage.NO_ROOM | {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE),
+    *(errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+}
 # So many samples one after the other with the same fault, and the run stops: others would fare no better.
 IN_A_ROW = 20
 

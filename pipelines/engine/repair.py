@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +120,7 @@ class Repair:
         for path in storage.below(part / "features", ".npz"):
             try:
                 features.load(path)
-            except (ValueError, zlib.error, OSError) as error:
+            except (ValueError, OSError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 self._move(path, "cannot be read")

@@ -167,9 +167,10 @@ class Worker:
                     raise DeviceLost(f"{step.name}: {error}") from error
                 fault = fault_of(error, row[MEDIA], row["source_size"] is not None)
                 if fault is not None:
-                    summary.faults[f"{fault} fault in {step.name}: {shown(error)}"] += 1
+                    said = shown(error)
+                    summary.faults[f"{fault} fault in {step.name}: {said}"] += 1
                     if not ended:
-                        row["stopped"] = _stop(step, f"{fault} fault: {shown(error)}", waits=True)
+                        row["stopped"] = _stop(step, f"{fault} fault: {said}", waits=True)
                     return
                 _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
                 self._heal(row, error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import math
@@ -18,12 +17,10 @@ from manifests import shards as format
 from manifests.buckets import BucketConfig
 from manifests.text import clean_text, public_text
 from media.files import local_copy
+from pipelines.engine.faults import MACHINE_ERRORS
 from pipelines.shards.media import Packed, Wanted, pack
 from pipelines.shards.plan import Sample, is_own_media, resampling_rate
 from stages.constant_rate import STANDARD_RATES
-
-# Errors of this machine, not of a sample.
-MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -56,7 +53,7 @@ def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
             "npz": _npz(arrays),
         }
     except Exception as error:
-        if getattr(error, "errno", None) in MACHINE or isinstance(error, MemoryError):
+        if getattr(error, "errno", None) in MACHINE_ERRORS or isinstance(error, MemoryError):
             raise
         said = clean_text(public_text(f"{type(error).__name__}: {error}"))
         return entry | {"error": " ".join(said.split())[:1000]}, {}
