@@ -78,7 +78,7 @@ def run(
     for step in prepare(request):
         step.execute(display)
         write_report(step.folder)
-    listed = {row["sample_id"] for row in step.samples.rows}
+    listed = step.samples.ids.to_pylist()
     rows = read_manifest(step.folder)
     # A video that was cut is there as its clips.
     mine = rows["sample_id"].isin(listed) | rows["parent_id"].isin(listed)

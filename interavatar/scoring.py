@@ -63,9 +63,10 @@ def score(
     given = dict(columns or {})
     kind: MediaKind = "picture" if Path(str(path)).suffix.lower() in PICTURE_SUFFIXES else "video"
     listing = list_input(str(path), None, MEDIA_SUFFIXES[kind])
-    if len(listing.rows) != 1:
-        raise InputError(f"{path} holds {len(listing.rows)} samples; give one file")
-    if (problem := listing.rows[0].get(PROBLEM)) is not None:
+    if len(listing) != 1:
+        raise InputError(f"{path} holds {len(listing)} samples; give one file")
+    (listed,) = listing.rows
+    if (problem := listed.get(PROBLEM)) is not None:
         raise InputError(f"{path}: {problem}")
     with _folder(folder) as place:
         request = Request(
@@ -81,7 +82,8 @@ def score(
         if MEDIA in chosen.writes and folder is None:
             raise SettingsError(f"{chosen.name} makes media: name a folder for it (folder=...)")
         program = _program(chosen, before, given, pipe, made, kind)
-        row = dict.fromkeys(program.schema.names) | listing.rows[0] | given | {"stages": {}}
+        row = dict.fromkeys(program.schema.names) | listed | {MEDIA: listed["source_uri"]} | given
+        row |= {"stages": {}}
         worker = Worker(program, program.steps, place, run_id="score")
         ((after,), _) = worker.run([row])
         return _written(chosen, after, program, place, path)

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from backends.language.openai_endpoint import served_model
 from backends.language.vision_language_model import AnswerError
 from backends.roles import Roles, build_roles, weights_of
@@ -67,19 +69,17 @@ def prepare(request: Request) -> list[Run]:
     choose = partial(_chosen, follows, before, listing)
     runs = [
         Run(first, listing, before, screen=_screen(follows.screen, profile, first), **common),
-        Run(pipe, Listing([], list(follows.fields)), own, screen=judge, choose=choose, **common),
+        Run(pipe, Listing.of([], list(follows.fields)), own, screen=judge, choose=choose, **common),
     ]
     return [_checked(run) for run in runs]
 
 
 def _chosen(follows: Follow, folder: Path, listing: Listing) -> Listing:
     """What a second step takes from the first, whose manifest lacks the signatures of addresses."""
-    chosen = follows.choose(folder, {row["sample_id"] for row in listing.rows})
-    addresses = {row["sample_id"]: row[ADDRESS] for row in listing.rows if ADDRESS in row}
-    for row in chosen.rows:
-        if row.get("parent_id") in addresses:
-            row[ADDRESS] = addresses[row["parent_id"]]
-    return chosen
+    chosen = follows.choose(folder, listing.ids)
+    address = listing.table[ADDRESS].take(pc.index_in(chosen.table["parent_id"], value_set=listing.ids))
+    at = chosen.table.schema.get_field_index(ADDRESS)
+    return replace(chosen, table=chosen.table.set_column(at, ADDRESS, address))
 
 
 def _check_output(request: Request) -> None:
@@ -230,8 +230,7 @@ def _list(request: Request, settings: Settings, pipe: Pipeline) -> Listing:
     owned = frozenset(stage_columns(pipe.stages))
     suffixes = MEDIA_SUFFIXES[pipe.media]
     listing = list_input(request.input, settings.source, suffixes, owned, settings.sources)
-    listing.rows = listing.rows[: request.limit]
-    return listing
+    return listing.first(request.limit)
 
 
 def _checked(run: Run) -> Run:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from backends.roles import Roles
@@ -102,7 +103,7 @@ def synthetic_interactions(models: Roles, settings: SyntheticInteractionsSetting
     )
 
 
-def clips_to_make(folder: Path, settings: SyntheticInteractionsSettings, listed: Collection[str]) -> Listing:
+def clips_to_make(folder: Path, settings: SyntheticInteractionsSettings, listed: pa.ChunkedArray) -> Listing:
     """The clips as a listing: one row for each chosen portrait, region and type.
 
     Args:
@@ -115,8 +116,9 @@ def clips_to_make(folder: Path, settings: SyntheticInteractionsSettings, listed:
     """
     columns = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
     wanted = [*columns, "regions", "reactions", "reactions_by"]
-    rows_now = to_rows(store.read(folder / "manifest", wanted))
-    kept = {r["sample_id"]: r for r in rows_now if r["keep"] and r["sample_id"] in listed}
+    table = store.read(folder / "manifest", wanted)
+    chosen = pc.and_(table["keep"], pc.is_in(table["sample_id"], value_set=listed))
+    kept = {row["sample_id"]: row for row in to_rows(table.filter(chosen))}
     # A point is needed, so a reaction counts only where its region is still visible.
     for row in kept.values():
         row["points"] = {r["region"]: r for r in row["regions"] or []}
@@ -126,7 +128,7 @@ def clips_to_make(folder: Path, settings: SyntheticInteractionsSettings, listed:
     vectors = storage.each(lambda name: _embedding(folder, kept[name]), names, storage.is_remote(folder))
     embeddings = dict(zip(names, vectors, strict=True))
     rows = [_row(choice, kept[choice.portrait], embeddings[choice.portrait]) for choice in choices]
-    return Listing(rows, clip_fields())
+    return Listing.of(rows, clip_fields())
 
 
 def clip_fields() -> list[pa.Field]:
@@ -157,7 +159,6 @@ def _row(choice: Choice, portrait: Mapping[str, Any], embedding: list[float] | N
         "sample_id": sample_id(portrait["source"], slug, None, None),
         "source": portrait["source"],
         "source_uri": portrait["source_uri"],
-        "media_uri": portrait["source_uri"],
         "start_s": None,
         "end_s": None,
         "source_size": portrait["source_size"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +52,7 @@ class Follow:
     """
 
     pipeline: Pipeline
-    choose: Callable[[Path, Collection[str]], Listing]
+    choose: Callable[[Path, pa.ChunkedArray], Listing]
     fields: Sequence[pa.Field]
     wanted: int
     samples: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from manifests import store
 from manifests.schema import SCHEMA_VERSION, SOURCE_COLUMNS, to_rows
-from pipelines.engine.pipeline import MEDIA
+from pipelines.engine.pipeline import MEDIA, Span
 from pipelines.engine.program import Program, Step, due
 from pipelines.engine.source import ADDRESS, PROBLEM, Listing, sample_id
 
@@ -81,7 +81,7 @@ def make_plan(
     reused = 0
     causes: Counter[tuple[str, str]] = Counter()
     for row in listing.rows:
-        row["pipeline"] = program.name
+        row |= {"pipeline": program.name, MEDIA: row["source_uri"]}
         index, before = known.get(row["sample_id"], (-1, None))
         if PROBLEM in row:
             bad = _refused(row, program)
@@ -114,7 +114,7 @@ def make_plan(
     todo = pa.concat_tables([_from_sources(fresh, schema), _from_manifest(manifest, schema, again)])
     addresses = {row["sample_id"]: row[ADDRESS] for row in listing.rows if ADDRESS in row}
     opened = pa.array([addresses.get(name) for name in todo["sample_id"].to_pylist()], pa.string())
-    ids = [row["sample_id"] for row in listing.rows]
+    ids = listing.ids.to_pylist()
     updated = _from_manifest(manifest, schema, touched)
     return Plan(
         ids,
@@ -220,7 +220,11 @@ def _from_manifest(manifest: Path, schema: pa.Schema, changes: Mapping[int, Mapp
     return table
 
 
-def fan_out(videos: Sequence[Mapping[str, Any]], ranges: Any, listed: Sequence[Mapping[str, Any]]) -> Listing:
+def fan_out(
+    videos: Sequence[Mapping[str, Any]],
+    ranges: Callable[[Mapping[str, Any]], list[Span]],
+    listed: Listing,
+) -> Listing:
     """The clips of whole videos, as a listing of its own.
 
     A video without ranges (short, unreadable, or without a shot of usable length) stays one sample, so
@@ -229,11 +233,11 @@ def fan_out(videos: Sequence[Mapping[str, Any]], ranges: Any, listed: Sequence[M
     Args:
         videos: rows of the videos' manifest.
         ranges: row -> list of (start, end), s on the video's clock.
-        listed: the input's rows, in order.
+        listed: the input.
     """
     by_id = {video["sample_id"]: video for video in videos}
     rows: list[dict[str, Any]] = []
-    for item in listed:
+    for item in listed.rows:
         spans = ranges(by_id[item["sample_id"]])
         if not spans:
             rows.append(dict(item))
@@ -243,7 +247,7 @@ def fan_out(videos: Sequence[Mapping[str, Any]], ranges: Any, listed: Sequence[M
             span = {"start_s": _floor_ms(offset + start), "end_s": _floor_ms(offset + end)}
             child = sample_id(item["sample_id"], _name(item), span["start_s"], span["end_s"])
             rows.append({**item, **span, "sample_id": child, "parent_id": item["sample_id"]})
-    return Listing(rows)
+    return Listing.of(rows, listed.input_fields)
 
 
 def _name(item: Mapping[str, Any]) -> str:

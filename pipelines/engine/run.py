@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from backends.language.answer_batches import AnswerBatches
@@ -105,7 +104,7 @@ class Run:
     ) -> dict[str, Any]:
         """Compute everything; passes over the manifest are repeated while batches bring new answers."""
         head_start: dict[str, Any] = {}
-        listed = {row["sample_id"] for row in listing.rows}
+        listed = set(listing.ids.to_pylist())
         if self.pipeline.split is not None:
             listing, head_start = self._cut(self.pipeline.split, listing, progress, record, check_lock)
         program = self.program()
@@ -196,15 +195,13 @@ class Run:
         cutting = self._pass(program, listing, folder, check_lock)
         record["videos"] = cutting.execute(progress, self.retry_errors)
         carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
-        ids = pa.array([row["sample_id"] for row in listing.rows], pa.string())
         table = store.read(folder / "manifest", ["sample_id", "error", "stages", *carried])
-        videos = to_rows(table.filter(pc.is_in(table["sample_id"], value_set=ids)))
-        clips = fan_out(videos, split.ranges, listing.rows)
-        clips.input_fields = listing.input_fields
+        videos = to_rows(table.filter(pc.is_in(table["sample_id"], value_set=listing.ids)))
+        clips = fan_out(videos, split.ranges, listing)
         # A video that stays one sample keeps what was computed of it.
         whole = {v["sample_id"]: {n: v[n] for n in ("stages", *carried)} for v in videos if not v["error"]}
-        record["videos"]["clips"] = len(clips.rows)
-        progress.say(f"{len(videos)} videos became {len(clips.rows)} clips")
+        record["videos"]["clips"] = len(clips)
+        progress.say(f"{len(videos)} videos became {len(clips)} clips")
         return clips, whole
 
     def _pass(

@@ -8,18 +8,19 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from configs.errors import UsageError
 from manifests import storage
-from manifests.schema import input_column_name
+from manifests.schema import ARROW_TYPES, SOURCE_COLUMNS, input_column_name
 from manifests.text import clean_text, holds_secret, public_message, public_text, public_url, without_secrets
 from media.files import VIDEO_SUFFIXES, local_copy
 from pipelines.engine.lists import LIST_SUFFIXES, OWN, URI, read_list, shown_value
@@ -40,19 +41,67 @@ class InputError(UsageError):
     """The input cannot be listed; the message names it and the way out."""
 
 
-@dataclass
+# Source columns that a listing gives; `pipeline` and `media_uri` follow from them.
+LISTED = {
+    name: ARROW_TYPES[column.type]
+    for name, column in SOURCE_COLUMNS.items()
+    if name not in ("pipeline", "media_uri")
+}
+
+
+@dataclass(frozen=True)
 class Listing:
     """All samples of an input, in order.
 
-    rows: source columns and the list's further columns, one dict a sample; and `ADDRESS` where the address
-        to open has a user or a signature, `PROBLEM` where the row can only be an error.
+    table: one row a sample: the columns `LISTED`, those of `input_fields`, and for the run alone `ADDRESS`,
+        the address to open where it has a user or a signature, and `PROBLEM`, why the row can only be an
+        error; null where there is none.
     input_fields: Arrow fields of the further columns.
     ignored: how many files of other types were passed over, by suffix.
     """
 
-    rows: list[dict[str, Any]]
-    input_fields: list[pa.Field] = field(default_factory=list)
+    table: pa.Table
+    input_fields: Sequence[pa.Field] = ()
     ignored: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        input_fields: Sequence[pa.Field] = (),
+        ignored: Counter[str] | None = None,
+    ) -> Listing:
+        """From rows as dicts; absent values are null."""
+        schema = pa.schema(LISTED | dict.fromkeys((ADDRESS, PROBLEM), pa.string()))
+        for further in input_fields:
+            schema = schema.append(further)
+        return cls(pa.Table.from_pylist(list(rows), schema=schema), input_fields, ignored or Counter())
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as dicts, for short listings; `ADDRESS` and `PROBLEM` only where there is one."""
+        rows: list[dict[str, Any]] = self.table.to_pylist()
+        for row in rows:
+            for name in (ADDRESS, PROBLEM):
+                if row[name] is None:
+                    del row[name]
+        return rows
+
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        """The samples' ids."""
+        return self.table["sample_id"]
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def first(self, count: int | None) -> Listing:
+        """The first so many samples; None: all."""
+        return self if count is None else replace(self, table=self.table.slice(0, count))
+
+    def only(self, ids: pa.Array | pa.ChunkedArray) -> Listing:
+        """The samples of these ids."""
+        return replace(self, table=self.table.filter(pc.is_in(self.ids, value_set=ids)))
 
 
 def sample_id(source: str, path: str, start_s: float | None, end_s: float | None, copy: int = 0) -> str:
@@ -95,22 +144,20 @@ def list_input(
         InputError: nothing is there, the list cannot be read or has no `uri` column, or no media is found.
     """
     if _list_suffix(path) in LIST_SUFFIXES and not _is_glob(path):
-        listing = _from_list(path, source, owned, sources)
+        rows, fields = _from_list(path, source, owned, sources)
+        _number_copies(rows)
+        return Listing.of(rows, fields)
+    ignored: Counter[str] = Counter()
+    if "://" in path:
+        files = _walk_url(path, suffixes, ignored)
     else:
-        ignored: Counter[str] = Counter()
-        if "://" in path:
-            files = _walk_url(path, suffixes, ignored)
-        else:
-            files = _walk_local(path, suffixes, ignored, sources.follow_links)
-        rows = [
-            _row(source or name, inside, uri, size, problem) for name, inside, uri, size, problem in files
-        ]
-        listing = Listing(rows, ignored=ignored)
-        if not rows:
-            seen = f"; it holds {sum(ignored.values())} other files" if ignored else ""
-            raise InputError(f"no media in {path} (looked for {' '.join(sorted(suffixes))}){seen}")
-    _number_copies(listing.rows)
-    return listing
+        files = _walk_local(path, suffixes, ignored, sources.follow_links)
+    rows = [_row(source or name, inside, uri, size, problem) for name, inside, uri, size, problem in files]
+    if not rows:
+        seen = f"; it holds {sum(ignored.values())} other files" if ignored else ""
+        raise InputError(f"no media in {path} (looked for {' '.join(sorted(suffixes))}){seen}")
+    _number_copies(rows)
+    return Listing.of(rows, ignored=ignored)
 
 
 def _is_glob(path: str) -> bool:
@@ -127,7 +174,6 @@ def _row(source: str, inside: str, uri: str, size: int | None, problem: str | No
     row = {
         "source": clean_text(source),
         "source_uri": public,
-        "media_uri": public,
         "start_s": None,
         "end_s": None,
         "source_size": size,
@@ -325,7 +371,9 @@ def _read_list(path: str) -> tuple[pa.Table, dict[int, str]]:
         raise
 
 
-def _from_list(path: str, source: str | None, owned: frozenset[str], sources: SourceSettings) -> Listing:
+def _from_list(
+    path: str, source: str | None, owned: frozenset[str], sources: SourceSettings
+) -> tuple[list[dict[str, Any]], list[pa.Field]]:
     table, problems = _read_list(path)
     fields: list[pa.Field] = []
     for f in table.schema:
@@ -360,7 +408,7 @@ def _from_list(path: str, source: str | None, owned: frozenset[str], sources: So
         row |= {"start_s": starts[at], "end_s": ends[at], "licence": licences[at]}
         row |= {name: values[at] for name, values in further}
         rows.append(row)
-    return Listing(rows, fields)
+    return rows, fields
 
 
 def _broken(uri: str | None, number: int) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from backends.video.image_to_video import Gpu
 from manifests import features, store
@@ -19,7 +20,7 @@ from pipelines.engine.pipeline import MEDIA, Resources, Split
 from pipelines.engine.plan import fan_out
 from pipelines.engine.program import Group, Program, Step
 from pipelines.engine.run import Run
-from pipelines.engine.source import InputError, Listing
+from pipelines.engine.source import InputError
 from pipelines.estimate.earlier_runs import (
     Earlier,
     Work,
@@ -173,17 +174,15 @@ def _with_split(
     cuts = [{**r, **r["videos"]} for r in runs.records if "videos" in r]
     before = Earlier(runs.folder / "videos" if runs.folder is not None else None, cuts)
     first = _estimate(run, cutting, work, before, gpu)
-    listing = Listing([], run.listing.input_fields)
+    listing = run.listing.first(0)
     if folder is not None and store.manifest_files(folder / "manifest"):
         carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
         videos = to_rows(store.read(folder / "manifest", ["sample_id", *carried]))
-        done = {video["sample_id"] for video in videos} - work.ids
-        listing.rows = fan_out(
-            videos, split.ranges, [r for r in run.listing.rows if r["sample_id"] in done]
-        ).rows
-        uncut = sum(row["sample_id"] not in done for row in run.listing.rows)
+        done = run.listing.only(pa.array(sorted({v["sample_id"] for v in videos} - work.ids), pa.string()))
+        listing = fan_out(videos, split.ranges, done)
+        uncut = len(run.listing) - len(done)
     else:
-        uncut = len(run.listing.rows)
+        uncut = len(run.listing)
     clips = work_left(program, listing, written)
     ratios = [r["clips"] / r["counts"]["ids_in"] for r in cuts if r["counts"]["ids_in"]]
     if uncut:

@@ -45,7 +45,7 @@ def work_left(program: Program, listing: Listing, folder: Path | None) -> Work:
     """
     sizes = {row["sample_id"]: row.get("source_size") for row in listing.rows}
     if folder is None or not store.manifest_files(folder / "manifest"):
-        count = len(listing.rows)
+        count = len(listing)
         return Work(Counter({names_of(program): count} if count else {}), 0, set(sizes), list(sizes.values()))
     manifest = folder / "manifest"
     plan = make_plan(listing, program, manifest, store.merged_schema(manifest, program.schema))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +41,15 @@ class FollowSettings(Settings):
     wanted: int = 3
 
 
-def choose(folder: Path, listed: Collection[str]) -> Listing:
+def choose(folder: Path, listed: pa.ChunkedArray) -> Listing:
     """A sample of each kept row."""
     rows = [
         {name: row[name] for name in SOURCE}
         | {"sample_id": f"of-{row['sample_id']}", "parent_id": row["sample_id"], "given": row["length"]}
         for row in to_rows(store.read(folder / "manifest"))
-        if row["keep"] and row["sample_id"] in listed
+        if row["keep"] and row["sample_id"] in listed.to_pylist()
     ]
-    return Listing(rows, FIELDS)
+    return Listing.of(rows, FIELDS)
 
 
 FIELDS = [pa.field("given", pa.int64(), metadata={"from": "input list"})]
@@ -77,7 +76,7 @@ def test_the_second_run_takes_what_the_first_has_kept(tmp_path: Path) -> None:
     files, out = make_files(tmp_path / "in", 2), tmp_path / "out"
     first, second = prepare(Request("toy_follow", str(files), out))
     assert (first.folder, second.folder) == (out / "firsts", out / "seconds")
-    assert second.listing.rows == [] and not out.exists()
+    assert len(second.listing) == 0 and not out.exists()
     for run in (first, second):
         record = run.execute(quiet())
     assert record["pipeline"] == "toy_follow" and record["counts"]["ids_in"] == 2

@@ -175,10 +175,10 @@ def test_more_clips_keep_those_that_were_made(synthetic: Path, samples: Path) ->
 def test_clips_are_made_from_the_portraits_of_this_input_only(synthetic: Path, samples: Path) -> None:
     one = samples / "images" / "uniface_man2.jpg"
     settings = SyntheticInteractionsSettings(clips=30)
-    ids = {row["sample_id"] for row in list_input(str(one), "images", PICTURE_SUFFIXES).rows}
+    ids = list_input(str(one), "images", PICTURE_SUFFIXES).ids
     listing = clips_to_make(synthetic / "portraits", settings, ids)
-    assert len(listing.rows) == 30 and {row["portrait_id"] for row in listing.rows} == ids
-    assert clips_to_make(synthetic / "portraits", settings, set()).rows == []
+    assert len(listing.rows) == 30 and {row["portrait_id"] for row in listing.rows} == set(ids.to_pylist())
+    assert len(clips_to_make(synthetic / "portraits", settings, ids.slice(0, 0))) == 0
 
 
 def test_no_kept_portrait_gives_no_clips_and_no_error(samples: Path, tmp_path: Path) -> None:

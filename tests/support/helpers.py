@@ -58,8 +58,7 @@ def make_run(
     pipeline = Pipeline("toy", stages, "toy", max_seconds=30)
     made = Settings(**{"rows_per_part": 4, **settings})
     owned = frozenset(stage_columns(stages))
-    listing = list_input(str(input), owned=owned, sources=made.sources)
-    listing.rows = listing.rows[:limit]
+    listing = list_input(str(input), owned=owned, sources=made.sources).first(limit)
     profile = Profile(name="toy", roles={})
     return Run(pipeline, listing, output, profile, made, screen, engine, retry_errors, str(input))
 

@@ -28,16 +28,12 @@ def stages(length: int = 0, **square: Any) -> list[Stage]:
 
 def reasons_of(run: Run) -> list[str]:
     """What the run says; `plan` says the same."""
-    planned = work_left(run.program(), make_copy(run), run.folder).reasons
+    planned = work_left(run.program(), run.listing, run.folder).reasons
     sink = io.StringIO()
     run.execute(Progress(Console(file=sink, width=300)))
     said = [line for line in sink.getvalue().splitlines() if line.startswith("due, ")]
     assert planned == said
     return said
-
-
-def make_copy(run: Run) -> Any:
-    return type(run.listing)([dict(row) for row in run.listing.rows], run.listing.input_fields)
 
 
 def test_new_samples_alone_need_no_reason(tmp_path: Path) -> None:
