@@ -141,6 +141,11 @@ OUTCOME_COLUMNS: Mapping[str, Field] = {
     "stages": Field(
         "stages", "stage -> fingerprint", "What was computed, by which version; see run.json for each."
     ),
+    "program": Field(
+        "string",
+        "",
+        "Hash of all fingerprints of the pipeline that is done with the row; null: a stage is due.",
+    ),
     "run_id": Field("string", "", "The run that last computed something of this row."),
     "schema_version": Field("int", "", "Version of this schema."),
 }

@@ -170,12 +170,12 @@ class Screen(BaseModel):
             keep, reasons = self.verdicts(table)
         except ValueError as error:
             raise SettingsError(str(error)) from None
-        return rows.assign(keep=keep, drop_reasons=reasons)
+        return rows.assign(keep=keep, drop_reasons=reasons.to_pylist())
 
     def _bounds_number(self, column: str) -> bool:
         return any(r.column == column and (r.min is not None or r.max is not None) for r in self.rules)
 
-    def verdicts(self, table: pa.Table) -> tuple[npt.NDArray[np.bool_], list[list[str]]]:
+    def verdicts(self, table: pa.Table) -> tuple[npt.NDArray[np.bool_], pa.ListArray]:
         """For each row: keep, and the reasons why not.
 
         A sample with an error is dropped as `error:<stage>`, one that a gate stopped as
@@ -186,21 +186,17 @@ class Screen(BaseModel):
         Raises:
             ValueError: a rule names a column that the table does not have, or bounds one without numbers.
         """
-        count = table.num_rows
-        reasons: list[list[str]] = [[] for _ in range(count)]
-        error = pc.struct_field(table["error"], "stage").to_pylist()
-        stopped = pc.struct_field(table["stopped"], "stage").to_pylist()
-        unfinished = np.zeros(count, bool)
-        for i in range(count):
-            if error[i] is not None:
-                reasons[i].append(f"error:{error[i]}")
-            if stopped[i] is not None:
-                reasons[i].append(f"stopped:{stopped[i]}")
-            unfinished[i] = bool(reasons[i])
+        # Reason and the rows that it drops, in the order in which a row's reasons are given.
+        fallen: list[tuple[str, npt.NDArray[np.bool_]]] = []
+        unfinished = np.zeros(table.num_rows, bool)
+        for outcome in ("error", "stopped"):
+            stage = pc.struct_field(table[outcome], "stage")
+            for name in stage.unique().drop_null().to_pylist():
+                fallen.append((f"{outcome}:{name}", _true(pc.equal(stage, name))))
+                unfinished |= fallen[-1][1]
         if STAND_IN_COLUMN in table.column_names:
-            for i, by in enumerate(table[STAND_IN_COLUMN].to_pylist()):
-                if isinstance(by, str) and by.startswith(STAND_IN):
-                    reasons[i].append("stand_in")
+            fallen.append((STAND_IN, _matches(table[STAND_IN_COLUMN], [f"{STAND_IN}*"])))
+        broken_by: dict[str, npt.NDArray[np.bool_]] = {}
         for rule in self.rules:
             if rule.column not in table.column_names:
                 raise ValueError(
@@ -216,22 +212,41 @@ class Screen(BaseModel):
                 )
             null = np.asarray(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)))
             broken = _breaks(rule, column) & ~null
-            for i in np.flatnonzero(broken).tolist():
-                if rule.reason not in reasons[i]:
-                    reasons[i].append(rule.reason)
+            before = broken_by.get(rule.reason, np.zeros(table.num_rows, bool))
+            fallen.append((rule.reason, broken & ~before))  # a reason is given once
+            broken_by[rule.reason] = before | broken
             if rule.missing == "drop":
-                for i in np.flatnonzero(null & ~unfinished).tolist():
-                    reasons[i].append(f"missing:{rule.column}")
-        return np.asarray([not r for r in reasons], dtype=bool), reasons
+                fallen.append((f"missing:{rule.column}", null & ~unfinished))
+        return _as_lists(fallen, table.num_rows)
 
     def apply(self, table: pa.Table) -> pa.Table:
         """The table with `keep` and `drop_reasons` filled in."""
-        keep, reasons = self.verdicts(table)
-        return store.with_values(store.with_values(table, "keep", keep), "drop_reasons", reasons)
+        return _judged(table, *self.verdicts(table))
 
 
 # Keeps every sample that ends without an error.
 EVERYTHING = Screen(name="everything", rules=[])
+
+
+def _judged(table: pa.Table, keep: npt.NDArray[np.bool_], reasons: pa.ListArray) -> pa.Table:
+    return store.with_values(store.with_values(table, "keep", keep), "drop_reasons", reasons)
+
+
+def _as_lists(
+    fallen: Sequence[tuple[str, npt.NDArray[np.bool_]]], count: int
+) -> tuple[npt.NDArray[np.bool_], pa.ListArray]:
+    """Keep, and for each row the reasons whose masks hold it, in their order."""
+    masks = np.array([mask for _, mask in fallen], bool).reshape(len(fallen), count)
+    names = pa.array([reason for reason, _ in fallen], pa.string())
+    offsets = np.concatenate([[0], np.cumsum(masks.sum(axis=0))]).astype(np.int32)
+    given = names.take(pa.array(np.nonzero(masks.T)[1]))
+    keep: npt.NDArray[np.bool_] = np.logical_not(masks.any(axis=0))
+    return keep, pa.ListArray.from_arrays(pa.array(offsets), given)
+
+
+def _true(values: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Booleans; null is False."""
+    return np.asarray(pc.fill_null(values, False))
 
 
 def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -245,7 +260,7 @@ def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
             if rule.max is not None:
                 broken |= values > rule.max
     if rule.equals is not None:
-        broken |= np.asarray([v is not None and v != rule.equals for v in column.to_pylist()], bool)
+        broken |= _where(column, lambda value: value != rule.equals)
     if rule.one_of is not None:
         broken |= ~_matches(column, rule.one_of)
     if rule.none_of is not None:
@@ -256,8 +271,16 @@ def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 def _matches(column: pa.ChunkedArray, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Which values are one of these texts, * standing for any text; nulls are False."""
     wanted = [re.compile(".*".join(map(re.escape, p.split("*"))) + r"\Z", re.S) for p in patterns]
-    values = column.to_pylist()
-    return np.asarray([v is not None and any(w.match(str(v)) for w in wanted) for v in values], bool)
+    return _where(column, lambda value: any(w.match(str(value)) for w in wanted))
+
+
+def _where(column: pa.ChunkedArray, holds: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
+    """For which values something holds, asked once for each distinct one; nulls are False."""
+    if pa.types.is_nested(column.type):
+        return np.fromiter((v is not None and holds(v) for v in column.to_pylist()), bool, len(column))
+    distinct = column.unique().drop_null()
+    some = distinct.filter(pa.array([holds(value) for value in distinct.to_pylist()], pa.bool_()))
+    return np.asarray(pc.is_in(column, value_set=some))
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -304,17 +327,17 @@ def rescreen(
     for entry in files:
         screen.verdicts(store.read_schema(entry.path).empty_table())  # a wrong rule changes no file
     for entry in files:
-        before = store.read_file(entry.path)
-        after = screen.apply(before)
-        was, now = _verdicts(before), _verdicts(after)
-        changed = sum(a != b for a, b in zip(was, now, strict=True))
+        before = store.read_file(entry.path, _read_by(screen, store.stored_schema(entry.path).names))
+        keep, reasons = screen.verdicts(before)
+        changed = int(_verdicts_differ(before, keep, reasons).sum())
         # Other readers cannot read files of two versions side by side.
         if changed or is_outdated(store.stored_schema(entry.path)):
+            after = _judged(store.read_file(entry.path), keep, reasons)
             change.write(entry.path, store.to_bytes(after), entry.version)
-        kept = sum(bool(keep) for keep, _ in now)
-        counts["rows"] += len(now)
+        kept = int(keep.sum())
+        counts["rows"] += len(keep)
         counts["kept"] += kept
-        counts["dropped"] += len(now) - kept
+        counts["dropped"] += len(keep) - kept
         counts["changed"] += changed
     for path, data in also(counts).items():
         change.write(path, data)
@@ -322,8 +345,24 @@ def rescreen(
     return counts
 
 
-def _verdicts(table: pa.Table) -> list[tuple[bool | None, list[str] | None]]:
-    return list(zip(table["keep"].to_pylist(), table["drop_reasons"].to_pylist(), strict=True))
+def _read_by(screen: Screen, there: Collection[str]) -> list[str]:
+    """The columns that judging reads and compares."""
+    wanted = ["sample_id", "keep", "drop_reasons", "error", "stopped", STAND_IN_COLUMN]
+    wanted += [rule.column for rule in screen.rules]
+    return [name for name in dict.fromkeys(wanted) if name in there]
+
+
+def _verdicts_differ(
+    before: pa.Table, keep: npt.NDArray[np.bool_], reasons: pa.ListArray
+) -> npt.NDArray[np.bool_]:
+    """For each row whether the stored verdict is another one."""
+    # Lists cannot be compared; no reason holds a control character.
+    was = pc.fill_null(pc.binary_join(before["drop_reasons"], "\x1f"), "\0")
+    kept = before["keep"].to_numpy() if before["keep"].null_count == 0 else None
+    differ = np.asarray(pc.not_equal(was, pc.binary_join(reasons, "\x1f")))
+    if kept is None:
+        return differ | ~_true(pc.equal(before["keep"], pa.array(keep)))
+    return differ | (kept != keep)
 
 
 @dataclass
@@ -346,10 +385,7 @@ class Difference:
     fulfilled: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, name: str, was: tuple[bool, Sequence[str]], now: tuple[bool, Sequence[str]]) -> None:
-        """One sample: its id, and keep and reasons before and after."""
-        self.rows += 1
-        self.kept_before += was[0]
-        self.kept_after += now[0]
+        """A sample whose verdict differs: its id, and keep and reasons before and after."""
         if was[0] != now[0]:
             (self.to_keep if now[0] else self.to_drop).append(name)
         for reason in now[1]:
@@ -367,16 +403,14 @@ def compare(manifest: Path, screen: Screen) -> Difference:
         ValueError: as `Screen.verdicts`.
         FileNotFoundError: there is no manifest here.
     """
-    wanted = ["sample_id", "keep", "drop_reasons", "error", "stopped", STAND_IN_COLUMN]
-    wanted += [rule.column for rule in screen.rules]
-    there = store.column_names(manifest)
-    table = store.read(manifest, [name for name in dict.fromkeys(wanted) if name in there])
-    difference = Difference()
+    table = store.read(manifest, _read_by(screen, store.column_names(manifest)))
     keep, reasons = screen.verdicts(table)
-    for name, (kept, why), *now in zip(
-        table["sample_id"].to_pylist(), _verdicts(table), keep.tolist(), reasons, strict=True
-    ):
-        difference.add(name, (bool(kept), why or []), (now[0], now[1]))
+    was = pc.fill_null(table["keep"], False)
+    difference = Difference(table.num_rows, pc.sum(was, min_count=0).as_py(), int(keep.sum()))
+    differ = pa.array(_verdicts_differ(table, keep, reasons))
+    columns = (table["sample_id"], was, table["drop_reasons"], pa.array(keep), reasons)
+    for name, kept, why, *now in zip(*(column.filter(differ).to_pylist() for column in columns), strict=True):
+        difference.add(name, (kept, why or []), (now[0], now[1]))
     return difference
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from manifests import store
 from manifests.journal import run_of
 from pipelines.engine.pipeline import RunError
-from pipelines.engine.plan import Plan
+from pipelines.engine.plan import Tally
 from pipelines.engine.program import Program
 
 
@@ -69,29 +69,32 @@ def both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return second | added | {"counts": counts, "stages": stages}
 
 
-def counts_of(plan: Plan, total: Summary, manifest: Path) -> dict[str, int]:
+def counts_of(listed: pa.ChunkedArray, manifest: Path) -> dict[str, int]:
     """Ids in against ids out, and the outcome of the input's samples.
+
+    Args:
+        listed: ids of the input's samples.
+        manifest: the manifest's folder, merged.
 
     Raises:
         RunError: a sample is missing or doubled.
     """
-    table = store.read(manifest, ["sample_id", "keep", "stopped", "error"])
-    out = table["sample_id"].to_pylist()
-    missing = set(plan.ids) - set(out)
-    doubled = len(out) - len(set(out)) + len(plan.ids) - len(set(plan.ids))
-    if missing or doubled:
+    columns = ["sample_id", "keep", "stopped.stage", "error.stage"]
+    table = pa.concat_tables([store.read_file(file, columns) for file in store.manifest_files(manifest)])
+    ids = table["sample_id"]
+    missing = listed.filter(pc.invert(pc.is_in(listed, value_set=ids)))
+    doubled = sum(len(column) - pc.count_distinct(column).as_py() for column in (ids, listed))
+    if len(missing) or doubled:
         raise RunError(
-            f"audit failed: of {len(plan.ids)} samples {len(missing)} are missing from the manifest and "
-            f"{doubled} are doubled (first: {sorted(missing)[:3]}); run the same command again, and if that "
-            f"changes nothing `interavatar repair {run_of(manifest)}`"
+            f"audit failed: of {len(listed)} samples {len(missing)} are missing from the manifest and "
+            f"{doubled} are doubled (first: {sorted(missing.to_pylist())[:3]}); run the same command again, "
+            f"and if that changes nothing `interavatar repair {run_of(manifest)}`"
         )
-    mine = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(plan.ids, pa.string())))
-    kept = sum(bool(k) for k in mine["keep"].to_pylist())
+    mine = table.filter(pc.is_in(ids, value_set=listed))
+    kept = pc.sum(mine["keep"], min_count=0).as_py()
     return {
-        "ids_in": len(plan.ids),
+        "ids_in": len(listed),
         "ids_out": mine.num_rows,
-        "computed": total.rows,
-        "reused": plan.reused,
         "kept": kept,
         "dropped": mine.num_rows - kept,
         "errors": mine.num_rows - mine["error"].null_count,
@@ -99,14 +102,14 @@ def counts_of(plan: Plan, total: Summary, manifest: Path) -> dict[str, int]:
     }
 
 
-def stage_figures(program: Program, plan: Plan, total: Summary) -> dict[str, Any]:
+def stage_figures(program: Program, planned: Tally, total: Summary) -> dict[str, Any]:
     """Samples computed, reused and in error, and seconds, for each stage; as run.json has them."""
     return {
         name: what
         | {
             "computed": total.computed[name],
             "errors": total.failed[name],
-            "reused": plan.reused_stages[name],
+            "reused": planned.reused_stages[name],
             "seconds": round(total.seconds[name], 3),
         }
         for name, what in program.describe().items()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from manifests import storage, store
 from manifests.features import Leftovers
@@ -20,16 +22,20 @@ from pipelines.engine.figures import Summary, counts_of, stage_figures
 from pipelines.engine.inline_runner import run_inline
 from pipelines.engine.other_folder import refuse_other_folder
 from pipelines.engine.pipeline import Engine, RunError
-from pipelines.engine.plan import Plan, make_plan, outdated
+from pipelines.engine.plan import Tally, outdated, plan
 from pipelines.engine.program import Group, Program
 from pipelines.engine.progress import Progress
 from pipelines.engine.reasons import reasons
 from pipelines.engine.settings import Settings
 from pipelines.engine.source import Listing
 
-# While a run goes on its parts are merged when there are so many and so much time has passed: it bounds the
-# number of small files and lets the manifest be looked at, and costs the driver little.
-MERGE_PARTS, MERGE_SECONDS = 500, 300.0
+# While a run goes on its parts are merged when there are so many and so much time has passed, and so many
+# times what the last merge took: it bounds the number of small files and lets the manifest be looked at, and
+# costs the driver little.
+MERGE_PARTS, MERGE_SECONDS, MERGE_SHARE = 500, 300.0, 20
+# A part holds as many rows as are computed in about so many seconds, since these are lost with a worker; at
+# most so many, and so many where no run has measured.
+COMMIT_SECONDS, MOST_ROWS, FIRST_ROWS = 60.0, 256, 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Pass:
         run_id: written into computed rows.
         check_lock: raises RunError when the run has lost its folder's lock.
         listed: ids of the run's input: rows of these, and of clips cut from them, go when the listing does
-            not name them.
+            not name them; none: no row goes.
         head_start: for samples new to the manifest, columns of a row that already carries some stages.
         before: run.json of the run before; None: there was none.
     """
@@ -59,7 +65,7 @@ class Pass:
     settings: Settings
     run_id: str
     check_lock: Callable[[], None]
-    listed: Collection[str] = ()
+    listed: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], pa.string()))
     head_start: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     before: Mapping[str, Any] | None = None
 
@@ -78,40 +84,38 @@ class Pass:
         storage.remove(storage.half_written(self.folder))
         if self.before is not None and self.before.get("engine") == "ray":  # its workers ended with it
             forgive(self.folder, self.before["run_id"])
-        self._merge(schema, of_any_run=True)
+        changed = self._merge(schema, of_any_run=True)
         refuse_other_folder(self.listing, self.manifest)
-        plan = make_plan(self.listing, self.program, self.manifest, schema, retry_errors, self.head_start)
-        if plan.updated.num_rows:
-            store.commit(self.manifest, plan.updated, self.run_id)
-        if plan.refused.num_rows:
-            run_ids = [self.run_id] * plan.refused.num_rows
-            store.commit(self.manifest, store.with_values(plan.refused, "run_id", run_ids), self.run_id)
-            progress.say(f"{plan.refused.num_rows} rows of the input are errors as they stand there")
-        progress.start(self.program.name, plan.todo.num_rows, plan.reused)
-        for line in reasons(self.program, plan.causes, self.folder):
+        planned = self._plan(schema, retry_errors, progress)
+        if planned.refused:
+            progress.say(f"{planned.refused} rows of the input are errors as they stand there")
+        progress.start(self.program.name, planned.todo, planned.reused)
+        for line in reasons(self.program, planned.causes, self.folder):
             progress.say(line)
         started = time.perf_counter()
         try:
-            total = self._compute(plan, schema, progress)
+            total = self._compute(planned.todo, schema, progress)
         finally:
             progress.stop()
             # Whatever was committed is folded in, also when the run is cut short here.
-            self._merge(schema)
-        superseded = outdated(self.manifest, set(self.listed), set(plan.ids))
+            changed += self._merge(schema)
+        superseded = outdated(self.manifest, self.listed, self.listing.ids).to_pylist()
         self._merge(schema, superseded)
-        if total.rows != plan.todo.num_rows:
+        if total.rows != planned.todo:
             raise RunError(
-                f"audit failed: of {plan.todo.num_rows} samples to compute {total.rows} were committed; "
+                f"audit failed: of {planned.todo} samples to compute {total.rows} were committed; "
                 "run the same command again"
             )
         storage.remove([self._plan_file])
         storage.remove_tree(self.folder / ATTEMPTS)
-        rows = rescreen(self.manifest, self.program.screen)["rows"]
-        counts = counts_of(plan, total, self.manifest) | {"due": total.faults.total()}
+        if changed or superseded or not self._is_judged():
+            rescreen(self.manifest, self.program.screen)
+        counts = counts_of(self.listing.ids, self.manifest)
+        counts |= {"computed": total.rows, "reused": planned.reused, "due": total.faults.total()}
         return {
             "seconds": round(time.perf_counter() - started, 3),
-            "counts": counts | {"superseded": len(superseded), "manifest_rows": rows},
-            "stages": stage_figures(self.program, plan, total),
+            "counts": counts | {"superseded": len(superseded), "manifest_rows": store.count(self.manifest)},
+            "stages": stage_figures(self.program, planned, total),
             "faults": dict(total.faults),
             "decode_seconds": round(total.seconds["decode"], 3),
         }
@@ -125,35 +129,76 @@ class Pass:
     def _plan_file(self) -> Path:
         return self.folder / "_plan.parquet"
 
-    def _merge(self, schema: pa.Schema, remove: Collection[str] = (), of_any_run: bool = False) -> None:
-        """Fold committed parts into the manifest's files, and delete the rows to remove."""
+    def _is_judged(self) -> bool:
+        """Whether the rows that the run before has left were judged by this run's screen."""
+        before = self.before or {}
+        screen = self.program.screen.model_dump(mode="json", exclude_none=True)
+        return before.get("status") == "finished" and before.get("screen") == screen
+
+    def _plan(self, schema: pa.Schema, retry_errors: str, progress: Progress) -> Tally:
+        """Write the rows to compute into the plan file, and commit those that are as they are to be."""
+        tally = Tally()
+        pieces = plan(
+            self.listing, self.program, self.manifest, schema, retry_errors, self.head_start, self.run_id
+        )
+        with ExitStack() as stack:
+            writer: pq.ParquetWriter | None = None
+            for piece in pieces:
+                tally.add(piece.tally)
+                if piece.written.num_rows:
+                    store.commit(self.manifest, piece.written, self.run_id)
+                if piece.todo.num_rows:
+                    writer = writer or stack.enter_context(self._plan_writer(piece.todo.schema))
+                    writer.write_table(piece.todo, row_group_size=10_000)
+                progress.compared(tally.todo + tally.refused + tally.reused, len(self.listing))
+        return tally
+
+    @contextmanager
+    def _plan_writer(self, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+        """Writes the plan file, which goes when the run has ended: it holds the signatures of addresses."""
+        with storage.making(self._plan_file) as path:
+            path.touch(mode=0o600)
+            with pq.ParquetWriter(path, schema) as writer:
+                yield writer
+
+    def _merge(self, schema: pa.Schema, remove: Collection[str] = (), of_any_run: bool = False) -> int:
+        """Fold committed parts into the manifest, and delete the rows to remove; how many were folded."""
         self.check_lock()
         with Leftovers(self.folder) as leftovers:
             run_id = None if of_any_run else self.run_id
-            store.merge(self.manifest, schema, remove, leftovers.of, run_id)
+            return store.merge(self.manifest, schema, remove, leftovers.of, run_id)
 
-    def _compute(self, plan: Plan, schema: pa.Schema, progress: Progress) -> Summary:
-        """Compute and commit the rows to do; merges parts while it goes on."""
+    def _compute(self, rows: int, schema: pa.Schema, progress: Progress) -> Summary:
+        """Compute and commit the rows of the plan file; merges parts while it goes on."""
         total = Summary()
-        # It alone holds the signatures of addresses, and goes when the run has ended.
-        store.write_table(self._plan_file, plan.todo, row_group_size=10_000, mode=0o600)
-        if not plan.todo.num_rows:
+        if not rows:
             return total
-        merged, waiting = time.monotonic(), 0
+        merge_at, waiting = time.monotonic() + MERGE_SECONDS, 0
         breaker = Breaker()
         with progress.watching(lambda: longest_running(self.folder)):
-            for part in self._parts(plan.todo.num_rows, schema):
+            for part in self._parts(rows, schema):
                 total.add(part)
                 progress.update(part)
                 breaker.add(part)
                 waiting += 1
-                if waiting >= MERGE_PARTS and time.monotonic() - merged >= MERGE_SECONDS:
+                if waiting >= MERGE_PARTS and time.monotonic() >= merge_at:
+                    started = time.monotonic()
                     self._merge(schema)
-                    merged, waiting = time.monotonic(), 0
+                    took = time.monotonic() - started
+                    merge_at, waiting = time.monotonic() + max(MERGE_SECONDS, MERGE_SHARE * took), 0
         return total
 
+    def _rows_per_part(self) -> int:
+        """How many rows are committed together."""
+        before = self.before or {}
+        computed = (before.get("counts") or {}).get("computed", 0)
+        if self.settings.rows_per_part is not None or not computed:
+            return self.settings.rows_per_part or FIRST_ROWS
+        seconds = before["decode_seconds"] + sum(s["seconds"] for s in before["stages"].values())
+        return int(min(max(COMMIT_SECONDS * computed / max(seconds, 1e-3), 1), MOST_ROWS))
+
     def _parts(self, rows: int, schema: pa.Schema) -> Iterator[Summary]:
-        program, rows_per_part = replace(self.program, schema=schema), self.settings.rows_per_part
+        program, rows_per_part = replace(self.program, schema=schema), self._rows_per_part()
         deadlines = Deadlines(self.settings.deadline_s, self.before)
         if self.engine == "inline":
             return run_inline(program, self._plan_file, self.folder, self.run_id, rows_per_part, deadlines)

@@ -65,6 +65,11 @@ class Program:
         """Stage name -> current fingerprint."""
         return {step.name: step.fingerprint for step in self.steps}
 
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits over all fingerprints: stands in `program` of the rows that it has finished."""
+        return hashlib.sha256(json.dumps(list(self.fingerprints.items())).encode()).hexdigest()[:16]
+
     def groups(self, resources_of: Callable[[Step], Resources]) -> list[Group]:
         """Neighbours with the same resources share a worker, and so one decode."""
         return [(list(steps), resources) for resources, steps in groupby(self.steps, resources_of)]

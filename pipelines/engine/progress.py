@@ -85,6 +85,11 @@ class Progress:
         """One line."""
         self.meter.say(text)
 
+    def compared(self, count: int, total: int) -> None:
+        """So many of the listed samples have been compared with the manifest."""
+        if count < total:
+            self.meter.update(count, f"{count}/{total} samples compared with the manifest")
+
     def start(self, name: str, total: int, reused: int) -> None:
         """Begin counting `total` samples."""
         self.total, self.done, self.kept, self.errors = total, 0, 0, 0

@@ -274,4 +274,9 @@ def _without(table: pa.Table, lost: dict[str, set[str]]) -> pa.Table:
         [(stage, fingerprint) for stage, fingerprint in entries or () if stage not in lost.get(name, ())]
         for name, entries in zip(names, stages, strict=True)
     ]
-    return store.with_values(table, "stages", kept)
+    table = store.with_values(table, "stages", kept)
+    if "program" not in table.column_names:  # a folder of an earlier version
+        return table
+    programs = table["program"].to_pylist()
+    due = [None if name in lost else program for name, program in zip(names, programs, strict=True)]
+    return store.with_values(table, "program", due)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from backends.language.answer_batches import AnswerBatches
@@ -104,7 +105,7 @@ class Run:
     ) -> dict[str, Any]:
         """Compute everything; passes over the manifest are repeated while batches bring new answers."""
         head_start: dict[str, Any] = {}
-        listed = set(listing.ids.to_pylist())
+        listed = listing.ids
         if self.pipeline.split is not None:
             listing, head_start = self._cut(self.pipeline.split, listing, progress, record, check_lock)
         program = self.program()
@@ -210,7 +211,7 @@ class Run:
         listing: Listing,
         folder: Path,
         check_lock: Callable[[], None],
-        listed: Collection[str] = (),
+        listed: pa.ChunkedArray | None = None,
         head_start: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Pass:
         return Pass(
@@ -222,7 +223,7 @@ class Run:
             settings=self.settings,
             run_id=self.run_id,
             check_lock=check_lock,
-            listed=listed,
+            listed=pa.chunked_array([], pa.string()) if listed is None else listed,
             head_start=head_start or {},
             before=self.before,
         )

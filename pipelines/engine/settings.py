@@ -89,7 +89,12 @@ class Settings(BaseModel):
     source: str | None = Field(None, description="Name of the data set in sample ids; default: the folder's.")
     sources: SourceSettings = SourceSettings()
     workers: int | None = Field(None, ge=1, description="Processes that compute; default: as many as fit.")
-    rows_per_part: int = Field(8, ge=1, description="Most samples that are committed together.")
+    rows_per_part: int | None = Field(
+        None,
+        ge=1,
+        description="Most samples that are committed together; by default as many as take a minute by the "
+        "times of the last run in the folder, 256 at most, and 8 where there was none.",
+    )
     deadline_s: float | None = Field(
         None,
         gt=0,

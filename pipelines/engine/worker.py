@@ -90,6 +90,7 @@ class Worker:
         """
         for row in rows:
             clear_outdated(row, self.program)
+            row["program"] = None if due(row, self.program.steps)[0] else self.program.hash
         table = self.program.screen.apply(to_table(list(rows), self.program.schema))
         with storage.written(self.folder):
             store.commit(self.folder / "manifest", table, self.run_id)

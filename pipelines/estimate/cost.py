@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from backends.video.image_to_video import Gpu
 from manifests import features, store
@@ -152,9 +153,10 @@ def _second_step(
     assert follows is not None and second.choose is not None
     program = second.program()
     earlier = earlier_runs(second, second.folder if has_output else None, like)
-    if has_output and not first_work.ids and store.manifest_files(first.folder / "manifest"):
+    if has_output and not len(first_work.ids) and store.manifest_files(first.folder / "manifest"):
         return _estimate(second, program, work_left(program, second.choose(), second.folder), earlier, gpu)
-    work = Work(Counter({names_of(program): follows.wanted}), sizes=[None] * follows.wanted)
+    sizes = pa.chunked_array([pa.nulls(follows.wanted, pa.int64())])
+    work = Work(Counter({names_of(program): follows.wanted}), sizes=sizes)
     estimate = _estimate(second, program, work, earlier, gpu)
     estimate.notes.append(
         f"{follows.wanted} {follows.samples} are asked for; fewer are made if the kept "
@@ -178,7 +180,9 @@ def _with_split(
     if folder is not None and store.manifest_files(folder / "manifest"):
         carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
         videos = to_rows(store.read(folder / "manifest", ["sample_id", *carried]))
-        done = run.listing.only(pa.array(sorted({v["sample_id"] for v in videos} - work.ids), pa.string()))
+        left = set(work.ids.to_pylist())
+        cut = [video["sample_id"] for video in videos if video["sample_id"] not in left]
+        done = run.listing.only(pa.array(cut, pa.string()))
         listing = fan_out(videos, split.ranges, done)
         uncut = len(run.listing) - len(done)
     else:
@@ -188,7 +192,7 @@ def _with_split(
     if uncut:
         more = round(uncut * (ratios[-1] if ratios else 1))
         clips.due[names_of(program)] += more
-        clips.sizes += [None] * more
+        clips.sizes = pa.chunked_array([*clips.sizes.chunks, pa.nulls(more, pa.int64())], pa.int64())
     second = _estimate(run, program, clips, runs, gpu)
     if uncut:
         assumed = f"{ratios[-1]:.1f} clips for each, as in the last run" if ratios else "one clip for each"
@@ -225,8 +229,8 @@ def _estimate(run: Run, program: Program, work: Work, earlier: Earlier, gpu: Gpu
     groups = program.groups(run.resources_of)
     _add_time(estimate, groups, earlier)
     opened = [any(_opens(step.stage) for step in steps) for steps, _ in groups]
-    estimate.read_bytes = sum(size or 0 for size in work.sizes) * sum(opened)
-    estimate.unknown_sizes = work.sizes.count(None)
+    estimate.read_bytes = pc.sum(work.sizes, min_count=0).as_py() * sum(opened)
+    estimate.unknown_sizes = work.sizes.null_count
     estimate.written_bytes = _written(estimate, program, earlier)
     estimate.asked = _asked(estimate, program, run, earlier)
     return estimate

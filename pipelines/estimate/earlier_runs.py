@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from manifests import storage, store
-from manifests.schema import to_rows
-from pipelines.engine.plan import make_plan
-from pipelines.engine.program import Program, Step, due
+from pipelines.engine.plan import Tally, plan
+from pipelines.engine.program import Program, Step
 from pipelines.engine.reasons import reasons
 from pipelines.engine.record import read_run
 from pipelines.engine.run import Run
@@ -24,14 +26,14 @@ class Work:
     """What a listing still needs.
 
     due: names of the stages that samples lack -> how many such samples.
-    ids: those samples. sizes: bytes of their files, None where unknown.
+    ids: those samples. sizes: bytes of their files, null where unknown.
     reasons: why stages are due, in words.
     """
 
     due: Counter[tuple[str, ...]]
     reused: int = 0
-    ids: set[str] = field(default_factory=set)
-    sizes: list[int | None] = field(default_factory=list)
+    ids: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], pa.string()))
+    sizes: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], pa.int64()))
     reasons: list[str] = field(default_factory=list)
 
 
@@ -43,22 +45,25 @@ def work_left(program: Program, listing: Listing, folder: Path | None) -> Work:
         listing: its input.
         folder: of the run, whose manifest is compared; None: nothing was computed.
     """
-    sizes = {row["sample_id"]: row.get("source_size") for row in listing.rows}
-    if folder is None or not store.manifest_files(folder / "manifest"):
+    manifest = folder / "manifest" if folder is not None else None
+    if folder is None or manifest is None or not store.manifest_files(manifest):
         count = len(listing)
-        return Work(Counter({names_of(program): count} if count else {}), 0, set(sizes), list(sizes.values()))
-    manifest = folder / "manifest"
-    plan = make_plan(listing, program, manifest, store.merged_schema(manifest, program.schema))
+        due = Counter({names_of(program): count} if count else {})
+        return Work(due, 0, listing.ids, listing.table["source_size"])
     # Parts of a killed run, which the next one merges first.
-    waiting = {i for part in store.part_files(manifest) for i in store.sample_ids(part)}
-    rows = to_rows(plan.todo.select(["sample_id", "stages", "error", "stopped"]))
-    left = [row for row in rows if row["sample_id"] not in waiting]
-    lacks = Counter(tuple(step.name for step in due(row, program.steps)[0]) for row in left)
-    ids = [row["sample_id"] for row in left]
+    waiting = [store.read_file(part, ["sample_id"])["sample_id"] for part in store.part_files(manifest)]
+    merged = pa.chunked_array([c for ids in waiting for c in ids.chunks], pa.string())
+    left = replace(listing, table=listing.table.filter(pc.invert(pc.is_in(listing.ids, value_set=merged))))
+    tally, todo = Tally(), []
+    for piece in plan(left, program, manifest, store.merged_schema(manifest, program.schema)):
+        tally.add(piece.tally)
+        todo.append(piece.todo.select(["sample_id", "source_size"]))
+    rows = pa.concat_tables(todo) if todo else listing.table.slice(0, 0)
     # Those of whole videos are in the records of the run that cuts them.
     records = folder if (folder / "run.json").exists() else folder.parent
-    why = list(reasons(program, plan.causes, records))
-    return Work(lacks, plan.reused + len(rows) - len(left), set(ids), [sizes[i] for i in ids], why)
+    why = list(reasons(program, tally.causes, records))
+    reused = tally.reused + len(listing) - len(left)
+    return Work(tally.lacks, reused, rows["sample_id"], rows["source_size"], why)
 
 
 def names_of(program: Program) -> tuple[str, ...]:

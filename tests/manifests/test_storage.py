@@ -115,15 +115,14 @@ def test_a_writer_that_was_away_cannot_overwrite_what_another_wrote(
         store.merge(manifest, SCHEMA, run_id="other")
         return original(table, schema)
 
-    original_parts = store._newest_parts
+    newest = store._newest
 
-    def after_listing(parts: list[Path], schema: pa.Schema) -> pa.Table:
-        table = original_parts(parts, schema)
-        monkeypatch.setattr(store, "_newest_parts", original_parts)
+    def before_reading_the_files(tables: list[pa.Table]) -> pa.Table:
+        monkeypatch.setattr(store, "_newest", newest)
         monkeypatch.setattr(store, "conform", asleep)
-        return table
+        return newest(tables)
 
-    monkeypatch.setattr(store, "_newest_parts", after_listing)
+    monkeypatch.setattr(store, "_newest", before_reading_the_files)
     with pytest.raises(ReplacedError, match=r"manifest-0000\d.parquet was replaced by another writer"):
         store.merge(manifest, SCHEMA, run_id="late")
     assert values(manifest) == {"a": 2, "b": 1, "c": 1, "x": 2, "y": 2, "z": 2} and parts

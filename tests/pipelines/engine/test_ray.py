@@ -17,7 +17,7 @@ import ray
 from manifests import store
 from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.pipeline import Resources, RunError
-from pipelines.engine.plan import make_plan
+from pipelines.engine.plan import plan
 from pipelines.engine.program import Program, compile_pipeline
 from pipelines.engine.ray_runner import _place, part_size, run_ray
 from pipelines.engine.ray_session import ray_session
@@ -126,7 +126,7 @@ def test_groups_with_different_resources_pass_rows_on(session: None, tmp_path: P
     run = make_run(stages, files, tmp_path / "out")
     program = run.program()
     store.prepare(tmp_path / "out" / "manifest", program.schema)
-    rows = [{**row, "pipeline": "toy"} for row in run.listing.rows]
+    rows = [{**row, "pipeline": "toy", "media_uri": row["source_uri"]} for row in run.listing.rows]
     plan = tmp_path / "plan.parquet"
     known = store.pa.schema([f for f in program.schema if f.name in rows[0]])
     store.write_table(plan, store.conform(store.pa.Table.from_pylist(rows, schema=known), program.schema))
@@ -150,8 +150,8 @@ def test_signatures_and_keys_reach_the_last_group_and_no_log(session: None, tmp_
         run = make_run([Length(), Weigh()], listed, out, sources={"schemes": ["http"]})
         program = run.program()
         schema = store.prepare(out / "manifest", program.schema)
-        plan = make_plan(run.listing, program, out / "manifest", schema)
-        store.write_table(tmp_path / "plan.parquet", plan.todo)
+        (piece,) = plan(run.listing, program, out / "manifest", schema)
+        store.write_table(tmp_path / "plan.parquet", piece.todo)
         env = json.dumps({"env_vars": {"TOY_MODE": "m", "TOY_TOKEN": "d0n0tsay"}})
         last = Resources(1.0, workers=1, runtime_env=env)
         groups = [(program.steps[:1], Resources(0.5)), (program.steps[1:], last)]

@@ -76,7 +76,7 @@ def test_a_folder_of_version_1_goes_on_and_computes_only_what_is_new(tmp_path: P
     assert manifest(out)["stopped"].dropna().tolist() == ["square: told to"]
     computed(log)
     run = make_run(stages, files, out)
-    assert not work_left(run.program(), run.listing, out).ids
+    assert not len(work_left(run.program(), run.listing, out).ids)
     record = run.execute(quiet())
     assert computed(log) == {} and record["counts"]["computed"] == 0
     assert same_manifest(manifest(out), before)
