@@ -284,6 +284,7 @@ def finished_rows(
         ["stage", "kind", "message", "traceback", "fingerprint"],
         mask=pa.array(~failed),
     )
+    columns["program"] = pa.array([program.hash] * count)
     columns["run_id"] = pa.array([run_id] * count)
     columns["schema_version"] = pa.array([SCHEMA_VERSION] * count)
     return store.conform(pa.table(columns), program.schema)
