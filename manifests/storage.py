@@ -312,6 +312,19 @@ def listed(folder: Path, suffix: str = "") -> list[Listed]:
     return sorted(found, key=lambda entry: entry.path.name)
 
 
+def folders(folder: Path) -> list[Path]:
+    """The folders directly in a folder, by name; none without a folder."""
+    if not is_remote(folder):
+        return sorted(path for path in folder.glob("*") if path.is_dir())
+    remote: Any = folder
+    names = []
+    with suppress(FileNotFoundError):
+        remote.fs.invalidate_cache()
+        found = remote.fs.ls(remote.path, detail=True)
+        names = [str(e["name"]).rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory"]
+    return [folder / name for name in sorted(names)]
+
+
 def _modified(entry: dict[str, Any]) -> float | None:
     """When a remote file was written; each client has a name of its own for it."""
     for name in ("LastModified", "last_modified", "mtime", "created"):

@@ -32,10 +32,11 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from manifests import journal, storage
 from manifests.journal import DamagedError, run_of
-from manifests.schema import as_type, is_outdated, plain_type, to_rows, upgraded
+from manifests.schema import as_type, is_outdated, plain_type, to_rows, upgraded, without_stale_arrays
 
 ROWS_PER_FILE = 50_000
 PARTS = "_parts"
+PACK_NAMES = "arrays.list.element.file"  # as Parquet calls the field of the column
 NUMBERED = re.compile(r"manifest-(\d+)\.parquet")
 
 Result = TypeVar("Result")
@@ -381,7 +382,7 @@ def _as_stored(schema: pa.Schema) -> pa.Schema:
 
 def _only_stages(table: pa.Table, names: Collection[str]) -> pa.Table:
     kept = [[(n, fp) for n, fp in row or () if n in names] for row in table["stages"].to_pylist()]
-    return with_values(table, "stages", kept)
+    return without_stale_arrays(with_values(table, "stages", kept))
 
 
 def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
@@ -399,6 +400,29 @@ def sample_ids(file: Path) -> list[str]:
     """The ids in one file of a manifest, or in one part."""
     ids: list[str] = read_file(file, ["sample_id"])["sample_id"].to_pylist()
     return ids
+
+
+def used_packs(manifest: Path) -> set[str]:
+    """The packs that rows refer to (`manifests/packs.py`), as `arrays` names them; rows of parts count, too.
+
+    Only that one field is read, and of it each name once.
+
+    Raises:
+        DamagedError: a file cannot be read, or is not one of ours.
+    """
+    files = [*manifest_files(manifest), *part_files(manifest)]
+    return set[str]().union(*storage.each(_packs_of, files, storage.is_remote(manifest)))
+
+
+def _packs_of(file: Path) -> set[str]:
+    if "arrays" not in stored_schema(file).names:
+        return set()
+    fs, inside = storage.filesystem(file)
+    with _named(file), pq.ParquetFile(inside, filesystem=fs, read_dictionary=[PACK_NAMES]) as opened:
+        column = opened.read(columns=[PACK_NAMES])["arrays"]
+        return {
+            name for chunk in column.chunks for name in chunk.flatten().field("file").dictionary.to_pylist()
+        }
 
 
 def num_rows(part: Path) -> int:
@@ -427,8 +451,8 @@ def merge(
         manifest: the manifest's folder, already prepared.
         schema: the columns of every file.
         remove: ids of rows that have been superseded (clips of a video that was cut anew).
-        on_replaced: called with the old `sample_id`, `media_uri` and `stages` of each replaced or removed
-            row and the new ones (None when removed).
+        on_replaced: called with the old `sample_id`, `media_uri`, `stages` and `arrays` of each replaced or
+            removed row and the new ones (None when removed).
         run_id: parts of other runs are thrown away: a worker that outlived its killed run for a moment must
             not overwrite what was planned since.
 
@@ -496,7 +520,7 @@ def _number(file: Path) -> int:
 def _tell(
     on_replaced: Callable[[dict[str, Any], dict[str, Any] | None], None], old: pa.Table, new: pa.Table
 ) -> None:
-    names = ["sample_id", "media_uri", "stages"]
+    names = [name for name in ("sample_id", "media_uri", "stages", "arrays") if name in old.column_names]
     after = {row["sample_id"]: row for row in to_rows(new.select(names))}
     for row in to_rows(old.select(names)):
         on_replaced(row, after.get(row["sample_id"]))

@@ -114,7 +114,8 @@ def clips_to_make(folder: Path, settings: SyntheticInteractionsSettings, listed:
         No rows when no portrait was kept, or none has a visible region with a reaction.
     """
     columns = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
-    wanted = [*columns, "regions", "reactions", "reactions_by"]
+    there = store.column_names(folder / "manifest")
+    wanted = [*columns, *(["arrays"] if "arrays" in there else []), "regions", "reactions", "reactions_by"]
     rows_now = to_rows(store.read(folder / "manifest", wanted))
     kept = {r["sample_id"]: r for r in rows_now if r["keep"] and r["sample_id"] in listed}
     # A point is needed, so a reaction counts only where its region is still visible.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests import storage, store
+from manifests import packs, storage, store
 from manifests.features import Leftovers
 from manifests.screen import rescreen
 from pipelines.engine.attempts import ATTEMPTS, forgive, longest_running
@@ -104,6 +104,8 @@ class Pass:
                 f"audit failed: of {plan.todo.num_rows} samples to compute {total.rows} were committed; "
                 "run the same command again"
             )
+        self.check_lock()
+        packs.remove_unused(self.folder)
         storage.remove([self._plan_file])
         storage.remove_tree(self.folder / ATTEMPTS)
         rows = rescreen(self.manifest, self.program.screen)["rows"]
