@@ -17,6 +17,7 @@ from rich.table import Table
 
 from benchmarks.media import copies, real_clips
 from manifests import features
+from manifests.packs import PackFiles, Place
 from manifests.schema import manifest_schema, to_table
 from manifests.shards import ShardsFolder
 from manifests.storage import write_bytes
@@ -122,7 +123,7 @@ def make_run(files: list[Path], folder: Path, with_features: bool) -> None:
         "audio_embedder": Column("string", "", ""),
         "audio_features_hz": Score("Hz", ""),
     }
-    rows, known = [], {}
+    rows, known, packs = [], {}, PackFiles(folder, "r")
     for number, path in enumerate(files):
         row = {"sample_id": f"clip-{number:05d}", "pipeline": "talking_head", "source": "benchmark"}
         row |= {"source_uri": str(path), "media_uri": str(path), "start_s": None, "end_s": None}
@@ -135,23 +136,24 @@ def make_run(files: list[Path], folder: Path, with_features: bool) -> None:
             row["stages"] = dict.fromkeys(STAGES, "f")
             row |= {"face_embedder": "arcface", "attribute_embedder": "dinov2", "audio_embedder": "wav2vec2"}
             row["audio_features_hz"] = 50.0
-            _save(folder, row)
+            row["arrays"] = _save(packs, row)
         rows.append(row)
+    packs.close()
     write_table(folder / "manifest" / "manifest-00000.parquet", to_table(rows, manifest_schema(columns)))
     record = {"run_id": "r", "status": "finished", "pipeline": "talking_head", "screen": {}}
     write_run(folder, record)
     write_bytes(folder / "screen.yaml", b"")
 
 
-def _save(folder: Path, row: dict) -> None:  # type: ignore[type-arg]
+def _save(packs: PackFiles, row: dict) -> list[Place]:  # type: ignore[type-arg]
     rng = np.random.default_rng(0)
     sound = (round(row["duration_s"] * 50), SOUND)
-    for stage, arrays in (
-        ("consistency", {"face_embedding": rng.standard_normal(FACE).astype(np.float32)}),
-        ("attributes", {"attribute_features": rng.standard_normal(TOKENS).astype(np.float16)}),
-        ("audio_features", {"audio_features": rng.standard_normal(sound).astype(np.float16)}),
-    ):
-        features.save(features.feature_path(folder, row["sample_id"], stage, "f"), arrays)
+    made = {
+        "consistency": {"face_embedding": rng.standard_normal(FACE).astype(np.float32)},
+        "attributes": {"attribute_features": rng.standard_normal(TOKENS).astype(np.float16)},
+        "audio_features": {"audio_features": rng.standard_normal(sound).astype(np.float16)},
+    }
+    return [packs.add(stage, "f", features.npz_of(arrays)) for stage, arrays in made.items()]
 
 
 if __name__ == "__main__":

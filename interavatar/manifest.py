@@ -50,7 +50,8 @@ def load_arrays(
 
     Raises:
         KeyError: the stage was not computed for this sample (`row["stages"]` does not name it).
-        FileNotFoundError: it stores no arrays.
+        FileNotFoundError: it stores no arrays, or they are gone.
+        ValueError: they are damaged.
     """
     return features.load_features(folder, row, stage)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,9 @@ def score(
         program = _program(chosen, before, given, pipe, made, kind)
         row = dict.fromkeys(program.schema.names) | listed | {MEDIA: listed["source_uri"]} | given
         row |= {"stages": {}}
-        worker = Worker(program, program.steps, place, run_id="score")
-        ((after,), _) = worker.run([row])
-        return _written(chosen, after, program, place, path)
+        with closing(Worker(program, program.steps, place, run_id="score")) as worker:
+            ((after,), _) = worker.run([row])
+        return _written(chosen, after, place, path)
 
 
 @contextmanager
@@ -186,9 +186,7 @@ def _program(
         raise SettingsError(f"{error}; give it: columns={{...}}") from None
 
 
-def _written(
-    stage: Stage, row: Mapping[str, Any], program: Program, folder: Path, path: str | Path
-) -> dict[str, Any]:
+def _written(stage: Stage, row: Mapping[str, Any], folder: Path, path: str | Path) -> dict[str, Any]:
     """The columns and arrays of the stage.
 
     Raises:
@@ -202,6 +200,5 @@ def _written(
         )
     written = {name: row[name] for name, what in stage.writes.items() if not isinstance(what, Array)}
     if len(written) < len(stage.writes):
-        fingerprint = program.fingerprints[stage.name]
-        written |= features.load(features.feature_path(folder, row["sample_id"], stage.name, fingerprint))
+        written |= features.load_features(folder, row, stage.name)
     return {name: written[name] for name in stage.writes}

@@ -1,4 +1,4 @@
-"""Per-clip arrays, stored beside the manifest as one `.npz` per sample and stage."""
+"""Per-clip arrays beside the manifest: of each sample and stage the bytes of a `.npz`, in a pack of many."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests import features, storage
-from manifests.storage import folder_of, read_bytes, write_bytes
+from manifests import packs, storage
+from manifests.storage import folder_of, read_bytes
 
 # Where a zip without a comment, as NumPy writes it, says how many members it has.
 ENTRIES = slice(-12, -10)
 
 
 def feature_path(run: Path, sample_id: str, stage: str, fingerprint: str) -> Path:
-    """Where a stage's arrays of one sample lie: `features/<stage>/<xx>/<sample_id>-<fingerprint>.npz`."""
+    """Where an earlier version put a stage's arrays of one sample: a `.npz` of its own.
+
+    They are there still when the row's `arrays` have no entry for a stage that `stages` names.
+    """
     return run / "features" / stage / sample_id[-2:] / f"{sample_id}-{fingerprint}.npz"
 
 
-def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write the arrays in one step."""
+def npz_of(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """The arrays as the bytes of a compressed `.npz`."""
     sink = io.BytesIO()
     np.savez_compressed(sink, allow_pickle=False, **arrays)
-    write_bytes(path, sink.getvalue())
+    return sink.getvalue()
 
 
 def load(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of one sample and stage.
+    """The arrays of a file of their own (`feature_path`).
 
     Raises:
         FileNotFoundError: nothing was stored there.
@@ -45,7 +48,7 @@ def load(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def arrays_of(npz: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays in the bytes of a `.npz` as `save` writes it.
+    """The arrays in the bytes of a `.npz` as `npz_of` makes it.
 
     Raises:
         ValueError: they are damaged.
@@ -63,18 +66,45 @@ def arrays_of(npz: bytes) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
+def place_of(row: Mapping[str, Any], stage: str) -> packs.Place | None:
+    """The entry of a row's `arrays` for a stage; None: its arrays have a file of their own, or it has none.
+
+    Args:
+        row: of a manifest as Arrow or pandas give it; one of an earlier version has no such column.
+        stage: its name.
+    """
+    places = row.get("arrays")
+    if not isinstance(places, list | tuple | np.ndarray):  # None, or NaN
+        return None
+    return next((place for place in places if place["stage"] == stage), None)
+
+
 def load_features(run: str | Path, row: Mapping[str, Any], stage: str) -> dict[str, npt.NDArray[Any]]:
     """The arrays that `stage` stored for a row of the manifest in `run`, a local path or an fsspec URL.
 
     Raises:
         KeyError: the stage was not computed for this sample (`row["stages"]` does not name it).
+        FileNotFoundError: it stores no arrays, or they are gone.
+        ValueError: they are damaged.
     """
     fingerprint = dict(row["stages"])[stage]
-    return load(feature_path(folder_of(run), row["sample_id"], stage, fingerprint))
+    folder = folder_of(run)
+    place = place_of(row, stage)
+    if place is None:
+        return load(feature_path(folder, row["sample_id"], stage, fingerprint))
+    try:
+        return arrays_of(packs.read(folder, place))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder}/{place['file']} is damaged from byte {place['offset']} on ({error}); "
+            f"`interavatar repair {folder} --arrays` says what is lost, and the next run computes it"
+        ) from error
 
 
 class Leftovers:
     """Collects what a merge leaves over, and deletes it when the `with` block ends, also by an error.
+
+    Packs are not among it: other rows refer to them, too (`packs.remove_unused`).
 
     Args:
         folder: the run's.
@@ -88,8 +118,9 @@ class Leftovers:
         """Note the files of a row that was replaced by `new`, or removed (None)."""
         kept = (new or {}).get("stages") or {}
         for stage, fingerprint in old["stages"].items():
-            if kept.get(stage) != fingerprint:
-                self._files.append(features.feature_path(self.folder, old["sample_id"], stage, fingerprint))
+            stays = kept.get(stage) == fingerprint and place_of(new or {}, stage) is None
+            if not stays and place_of(old, stage) is None:
+                self._files.append(feature_path(self.folder, old["sample_id"], stage, fingerprint))
         media, made = old["media_uri"] or "", f"{self.folder / 'media'}/"
         if media.startswith(made) and media != (new or {}).get("media_uri"):
             self._files.append(self.folder / "media" / media.removeprefix(made))

@@ -23,6 +23,10 @@ ERROR = pa.struct(
     ]
 )
 STAGES = pa.map_(pa.string(), pa.string())
+# Where arrays lie: which stage's, and which bytes of which pack (manifests/packs.py).
+PLACES = pa.list_(
+    pa.struct([("stage", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
+)
 
 # A visible body region of the subject and its point, shares of the first frame.
 REGIONS = pa.list_(
@@ -56,6 +60,7 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {
     "stopped": STOPPED,
     "error": ERROR,
     "stages": STAGES,
+    "places": PLACES,
 }
 
 
@@ -140,6 +145,12 @@ OUTCOME_COLUMNS: Mapping[str, Field] = {
     ),
     "stages": Field(
         "stages", "stage -> fingerprint", "What was computed, by which version; see run.json for each."
+    ),
+    "arrays": Field(
+        "places",
+        "bytes",
+        "For each stage that stored arrays its file below the run's folder, and offset and size of their "
+        "`.npz` in it; a stage of `stages` that is not here has them in a file of their own, or none.",
     ),
     "program": Field(
         "string",
@@ -253,6 +264,23 @@ def _stopped(text: str | None) -> dict[str, Any] | None:
         return None
     stage, _, reason = text.partition(": ")
     return {"stage": stage, "reason": reason, "waits": reason == "waits for a batch of requests"}
+
+
+def without_stale_arrays(table: pa.Table) -> pa.Table:
+    """The table with those entries of `arrays` alone whose stage the row's `stages` names."""
+    index = table.schema.get_field_index("arrays")
+    if index < 0:
+        return table
+    field = table.schema.field(index)
+    chunks = []
+    for batch in table.select(["arrays", "stages"]).to_batches(max_chunksize=10_000):
+        rows = zip(batch["arrays"].to_pylist(), batch["stages"].to_pylist(), strict=True)
+        kept = [
+            [place for place in places or () if place["stage"] in dict(stages or ())]
+            for places, stages in rows
+        ]
+        chunks.append(pa.array(kept, field.type))
+    return table.set_column(index, field, pa.chunked_array(chunks, field.type))
 
 
 def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -184,9 +184,7 @@ def read_bytes(path: Path) -> bytes:
     return bytes(remote.fs.cat_file(remote.path)) if is_remote(path) else path.read_bytes()
 
 
-def write_bytes(
-    path: Path, data: bytes, durable: bool = True, replaces: str | None = None, mode: int | None = None
-) -> None:
+def write_bytes(path: Path, data: bytes, durable: bool = True, replaces: str | None = None) -> None:
     """Replace a file in one step: all of it is there, or nothing changed.
 
     Args:
@@ -194,7 +192,6 @@ def write_bytes(
         data: its new content.
         durable: a power cut keeps it.
         replaces: as `put`'s; of a local file nothing is asked, there a lock keeps others away.
-        mode: of a local file, as chmod takes it.
     """
     if is_remote(path):
         put(path, data, replaces)
@@ -203,8 +200,6 @@ def write_bytes(
     temporary = path.with_name(f"_{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
         with temporary.open("wb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
             file.write(data)
             if durable:
                 file.flush()
@@ -310,6 +305,19 @@ def listed(folder: Path, suffix: str = "") -> list[Listed]:
             if entry["type"] == "file" and name and name.endswith(suffix):
                 found.append(Listed(folder / name, entry.get("ETag"), _modified(entry)))
     return sorted(found, key=lambda entry: entry.path.name)
+
+
+def folders(folder: Path) -> list[Path]:
+    """The folders directly in a folder, by name; none without a folder."""
+    if not is_remote(folder):
+        return sorted(path for path in folder.glob("*") if path.is_dir())
+    remote: Any = folder
+    names = []
+    with suppress(FileNotFoundError):
+        remote.fs.invalidate_cache()
+        found = remote.fs.ls(remote.path, detail=True)
+        names = [str(e["name"]).rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory"]
+    return [folder / name for name in sorted(names)]
 
 
 def _modified(entry: dict[str, Any]) -> float | None:

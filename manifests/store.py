@@ -34,12 +34,13 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from manifests import journal, storage
 from manifests.journal import DamagedError, run_of
-from manifests.schema import as_type, is_outdated, plain_type, to_rows, upgraded
+from manifests.schema import as_type, is_outdated, plain_type, to_rows, upgraded, without_stale_arrays
 
 ROWS_PER_FILE = 50_000
 PARTS, PART_SUFFIX = "_parts", ".arrow"
 # Rows that are merged at once, which bounds the memory that it takes.
 MERGE_ROWS, READ_TOGETHER = 200_000, 256
+PACK_NAMES = "arrays.list.element.file"  # as Parquet calls the field of the column
 NUMBERED = re.compile(r"manifest-(\d+)\.parquet")
 
 Result = TypeVar("Result")
@@ -76,21 +77,26 @@ def write_table(
     table: pa.Table,
     row_group_size: int | None = None,
     replaces: str | None = None,
-    mode: int | None = None,
 ) -> None:
-    """Replace a Parquet file in one step.
+    """Replace a Parquet file, or a part, in one step.
 
     Args:
         path: where to.
         table: its rows.
         row_group_size: rows that are read together.
         replaces: the version it must still have (`storage.put`).
-        mode: of a local file, as chmod takes it.
 
     Raises:
         ReplacedError: it has another one.
     """
-    storage.write_bytes(path, to_bytes(table, row_group_size), replaces=replaces, mode=mode)
+    if path.suffix == PART_SUFFIX:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as file:
+            file.write_table(table)
+        data = bytes(sink.getvalue().to_pybytes())
+    else:
+        data = to_bytes(table, row_group_size)
+    storage.write_bytes(path, data, replaces=replaces)
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -229,10 +235,7 @@ def part_files(manifest: Path) -> list[Path]:
 def commit(manifest: Path, table: pa.Table, run_id: str = "") -> str:
     """Commit finished rows as one part; returns its name. After this the rows survive any crash."""
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}-{run_id}{PART_SUFFIX}"
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as file:
-        file.write_table(table)
-    storage.write_bytes(manifest / PARTS / name, sink.getvalue().to_pybytes())
+    write_table(manifest / PARTS / name, table)
     return name
 
 
@@ -426,7 +429,7 @@ def _as_stored(schema: pa.Schema) -> pa.Schema:
 
 def _only_stages(table: pa.Table, names: Collection[str]) -> pa.Table:
     kept = [[(n, fp) for n, fp in row or () if n in names] for row in table["stages"].to_pylist()]
-    return with_values(table, "stages", kept)
+    return without_stale_arrays(with_values(table, "stages", kept))
 
 
 def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:
@@ -444,6 +447,32 @@ def sample_ids(file: Path) -> list[str]:
     """The ids in one file of a manifest, or in one part."""
     ids: list[str] = read_file(file, ["sample_id"])["sample_id"].to_pylist()
     return ids
+
+
+def used_packs(manifest: Path) -> set[str]:
+    """The packs that rows refer to (`manifests/packs.py`), as `arrays` names them; rows of parts count, too.
+
+    Only that one field is read, and of it each name once.
+
+    Raises:
+        DamagedError: a file cannot be read, or is not one of ours.
+    """
+    files = [*manifest_files(manifest), *part_files(manifest)]
+    return set[str]().union(*storage.each(_packs_of, files, storage.is_remote(manifest)))
+
+
+def _packs_of(file: Path) -> set[str]:
+    if "arrays" not in stored_schema(file).names:
+        return set()
+    fs, inside = storage.filesystem(file)
+    with _named(file):
+        if file.suffix == PART_SUFFIX:
+            column = _opened(file).read_all()["arrays"]
+        else:
+            with pq.ParquetFile(inside, filesystem=fs, read_dictionary=[PACK_NAMES]) as opened:
+                column = opened.read(columns=[PACK_NAMES])["arrays"]
+        names = (chunk.flatten().field("file") for chunk in column.chunks)
+        return {name for chunk in names for name in chunk.unique().to_pylist()}
 
 
 def num_rows(part: Path) -> int:
@@ -480,8 +509,8 @@ def merge(
         manifest: the manifest's folder, already prepared.
         schema: the columns of every file.
         remove: ids of rows that have been superseded (clips of a video that was cut anew).
-        on_replaced: called with the old `sample_id`, `media_uri` and `stages` of each replaced or removed
-            row and the new ones (None when removed).
+        on_replaced: called with the old `sample_id`, `media_uri`, `stages` and `arrays` of each replaced or
+            removed row and the new ones (None when removed).
         run_id: parts of other runs are thrown away: a worker that outlived its killed run for a moment must
             not overwrite what was planned since.
 
@@ -576,7 +605,7 @@ def _number(file: Path) -> int:
 def _tell(
     on_replaced: Callable[[dict[str, Any], dict[str, Any] | None], None], old: pa.Table, new: pa.Table
 ) -> None:
-    names = ["sample_id", "media_uri", "stages"]
+    names = [name for name in ("sample_id", "media_uri", "stages", "arrays") if name in old.column_names]
     after = {row["sample_id"]: row for row in to_rows(new.select(names))}
     for row in to_rows(old.select(names)):
         on_replaced(row, after.get(row["sample_id"]))

@@ -115,7 +115,8 @@ def clips_to_make(folder: Path, settings: SyntheticInteractionsSettings, listed:
         No rows when no portrait was kept, or none has a visible region with a reaction.
     """
     columns = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
-    wanted = [*columns, "regions", "reactions", "reactions_by"]
+    there = store.column_names(folder / "manifest")
+    wanted = [*columns, *(["arrays"] if "arrays" in there else []), "regions", "reactions", "reactions_by"]
     table = store.read(folder / "manifest", wanted)
     chosen = pc.and_(table["keep"], pc.is_in(table["sample_id"], value_set=listed))
     kept = {row["sample_id"]: row for row in to_rows(table.filter(chosen))}

@@ -56,7 +56,7 @@ def Score(unit: str, meaning: str) -> Column:
 
 @dataclass(frozen=True)
 class Array:
-    """A per-clip array, stored in a `.npz` beside the manifest rather than in it."""
+    """A per-clip array, stored as `.npz` beside the manifest rather than in it."""
 
     shape: str
     unit: str

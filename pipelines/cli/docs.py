@@ -88,6 +88,7 @@ def manifest_page() -> str:
         _table(head, [(f"`{n}`", f.type, f.unit, f.meaning) for n, f in OUTCOME_COLUMNS.items()]),
         "## What a synthetic clip takes over from its portrait\n",
         _table(head, [(f"`{n}`", c.type, c.unit, c.meaning) for n, c in GIVEN.items()]),
+        "`arrays` is a list of records with stage, file, offset, size ([reading them](python.md#arrays)); "
         "`regions` is a list of records with region, x, y, confidence; `reactions` one of records with "
         "region, interaction_type, interaction_group, intensity, action, emotion.\n",
         "## Scores by stage\n",

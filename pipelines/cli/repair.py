@@ -13,7 +13,7 @@ def repair(
         bool, typer.Option("--dry-run", help="Say what is wrong and what would be done; change nothing.")
     ] = False,
     arrays: Annotated[
-        bool, typer.Option("--arrays", help="Also read every file of features/, which takes long.")
+        bool, typer.Option("--arrays", help="Also read the arrays of every row, which takes long.")
     ] = False,
 ) -> None:
     """Put a run's folder in order after a disk, a copy or a person has damaged it.
@@ -22,7 +22,8 @@ def repair(
     manifest's own (backup copies), rows that are doubled or without an id, a screen that was cut short, a
     damaged run.json and half-written files. What is damaged is moved to DIR/quarantine/, never deleted; of
     doubled rows the newest stays; run.json comes back from runs/; committed rows are merged. Rows that are
-    lost are counted: the `interavatar run` of before, given again, computes them and only them.
+    lost are counted: the `interavatar run` of before, given again, computes them and only them. So it does
+    with arrays that --arrays finds damaged or missing: their rows are named and marked.
 
     Exit status: 0 all is well or was mended, 1 something is still wrong (with --dry-run: something was
     found), 2 wrong use.

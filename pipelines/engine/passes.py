@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests import storage, store
+from manifests import packs, storage, store
 from manifests.features import Leftovers
 from manifests.screen import rescreen
 from pipelines.engine.attempts import ATTEMPTS, forgive, longest_running
@@ -106,6 +106,8 @@ class Pass:
                 f"audit failed: of {planned.todo} samples to compute {total.rows} were committed; "
                 "run the same command again"
             )
+        self.check_lock()
+        packs.remove_unused(self.folder)
         storage.remove([self._plan_file])
         storage.remove_tree(self.folder / ATTEMPTS)
         if changed or superseded or not self._is_judged():

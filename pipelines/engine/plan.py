@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import store
-from manifests.schema import SCHEMA_VERSION, SOURCE_COLUMNS, as_type, to_rows
+from manifests.schema import SCHEMA_VERSION, SOURCE_COLUMNS, as_type, to_rows, without_stale_arrays
 from pipelines.engine.pipeline import MEDIA, Span
 from pipelines.engine.program import Program, Step, due
 from pipelines.engine.source import ADDRESS, PROBLEM, Listing, sample_id
@@ -381,6 +381,8 @@ def _laid_over(rows: pa.Table, changes: Mapping[int, Mapping[str, Any]]) -> pa.T
         values = [changes[i].get(name, value) for i, value in zip(positions, old, strict=True)]
         values = [list(v.items()) if isinstance(v, dict) and name == "stages" else v for v in values]
         table = store.with_values(table, name, values)
+        if name == "stages":
+            table = without_stale_arrays(table)
     return table
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from manifests import features, journal, storage, store
+from manifests import features, journal, packs, storage, store
 from manifests.journal import DamagedError
+from manifests.packs import Place
+from manifests.schema import without_stale_arrays
 from pipelines.engine.lock import lock
 from pipelines.engine.record import parse_run
 from pipelines.engine.source import InputError
 
 QUARANTINE = "quarantine"
+NAMED = 5  # samples of a pack that are named one by one
+
+# Of a file of rows: sample -> stages whose arrays cannot be read.
+Lost = Mapping[str, set[str]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Repair:
     Args:
         folder: the run's.
         writes: mend what is found; else only say what would be done.
-        arrays: also read every file of arrays.
+        arrays: also read the arrays of every row.
     """
 
     folder: Path
@@ -68,7 +75,7 @@ class Repair:
                 if is_run(part):
                     self._change(part / "manifest")
                     self._half_written(part)
-                    self._manifest(part, self._unreadable_arrays(part) if self.arrays else {})
+                    self._manifest(part)
             self._record()
         return self.findings
 
@@ -114,10 +121,41 @@ class Repair:
             if self.writes:
                 storage.remove(paths)
 
-    def _unreadable_arrays(self, part: Path) -> dict[str, set[str]]:
-        """Sample -> stages whose arrays cannot be read; they are moved away."""
+    def _lost_arrays(self, part: Path, files: Sequence[Path]) -> dict[Path, Lost]:
+        """For each file of rows those whose arrays cannot be read."""
+        alone = self._unreadable_files(part)
+        lost: dict[Path, defaultdict[str, set[str]]] = {file: defaultdict(set) for file in files}
+        of_pack: defaultdict[str, list[str]] = defaultdict(list)  # its samples whose arrays are lost
+        wrong: dict[str, str] = {}  # packs that cannot be opened, and why
+        for file in files:
+            packed: defaultdict[str, list[tuple[str, Place]]] = defaultdict(list)
+            for name, places in _places(file):
+                for stage in alone.get(name, set()) - {place["stage"] for place in places}:
+                    lost[file][name].add(stage)
+                for place in places:
+                    packed[place["file"]].append((name, place))
+            for pack in sorted(packed):
+                unreadable, why = _unreadable(part, pack, packed[pack])
+                if why:
+                    wrong[pack] = why
+                for name, place in unreadable:
+                    lost[file][name].add(place["stage"])
+                    of_pack[pack].append(name)
+        for pack, names in of_pack.items():
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            whose = f"{len(names)} rows ({', '.join(names[:NAMED])}{more})"
+            if pack in wrong:
+                what = f"{wrong[pack]}: the arrays of {whose} are lost"
+                self._find(part / pack, what, "marked in the manifest")
+            else:
+                what = f"is damaged: the arrays of {whose} are lost"
+                self._find(part / pack, what, "marked in the manifest", "it stays for its other rows")
+        return dict(lost)
+
+    def _unreadable_files(self, part: Path) -> dict[str, set[str]]:
+        """Sample -> stages whose arrays have a file of their own that cannot be read; it is moved away."""
         lost: dict[str, set[str]] = {}
-        for path in storage.below(part / "features", ".npz"):
+        for path in storage.below(part / packs.FEATURES, ".npz"):
             try:
                 features.load(path)
             except (ValueError, OSError) as error:
@@ -127,11 +165,13 @@ class Repair:
                 lost.setdefault(path.stem.rpartition("-")[0], set()).add(path.parent.parent.name)
         return lost
 
-    def _manifest(self, part: Path, lost: dict[str, set[str]]) -> None:
+    def _manifest(self, part: Path) -> None:
         manifest = part / "manifest"
         ours = list(self._readable(manifest))
-        ids = self._rows_of(ours, lost)
         parts = [path for path in store.part_files(manifest) if self._is_readable(path)]
+        lost = self._lost_arrays(part, [*ours, *parts]) if self.arrays else {}
+        ids = self._rows_of(ours, lost)
+        self._mark(parts, lost)
         committed = {name for path in parts for name in store.sample_ids(path)}
         if part == self.folder:
             self._ids = ids | committed
@@ -168,7 +208,7 @@ class Repair:
             return False
         return True
 
-    def _rows_of(self, files: list[Path], lost: dict[str, set[str]]) -> set[str]:
+    def _rows_of(self, files: list[Path], lost: Mapping[Path, Lost]) -> set[str]:
         """Of rows with one id the newest stays; those without an id go, and stages whose arrays are lost.
 
         Returns:
@@ -184,8 +224,7 @@ class Repair:
             stays = np.array([name is not None and newest[name] == key for key, name in keys], bool)
             without = sum(name is None for _, name in keys)
             doubled = int((~stays).sum()) - without
-            again = [name for _, name in keys if name in lost]
-            if stays.all() and not again:
+            if stays.all() and not lost.get(path):
                 continue
             said = [
                 f"{count} rows {what}"
@@ -193,17 +232,28 @@ class Repair:
                 if count
             ]
             copy = self._place(path)
+            self._say_lost(path, lost)
             if said:
                 whole = f"taken out; the file of before is kept as {self._name(copy)}"
                 self._find(path, f"has {' and '.join(said)}", whole)
-            if again:
-                what = f"has {len(again)} rows whose arrays are lost"
-                self._find(path, what, "marked", "the same command again computes those stages")
             if self.writes:
                 storage.write_bytes(copy, storage.read_bytes(path))
                 table = store.read_file(path)
-                store.write_table(path, _without(table, lost).filter(pa.array(stays)))
+                store.write_table(path, _without(table, lost.get(path, {})).filter(pa.array(stays)))
         return set(newest)
+
+    def _mark(self, parts: list[Path], lost: Mapping[Path, Lost]) -> None:
+        """Forget the stages whose arrays are lost in rows that are not merged."""
+        for path in parts:
+            self._say_lost(path, lost)
+            if self.writes and lost.get(path):
+                storage.write_bytes(self._place(path), storage.read_bytes(path))
+                store.write_table(path, _without(store.read_file(path), lost[path]))
+
+    def _say_lost(self, path: Path, lost: Mapping[Path, Lost]) -> None:
+        if lost.get(path):
+            what = f"has {len(lost[path])} rows whose arrays are lost"
+            self._find(path, what, "marked", "the same command again computes those stages")
 
     def _fits(self, files: list[Path], parts: list[Path]) -> bool:
         """Whether files and parts have the same columns, so that nothing is lost in merging them."""
@@ -265,8 +315,35 @@ def _keys(number: int, path: Path) -> Iterator[tuple[tuple[str, int, int], str |
         yield (run or "", number, row), name
 
 
-def _without(table: pa.Table, lost: dict[str, set[str]]) -> pa.Table:
-    """The table without the entries in `stages` of what is lost."""
+def _places(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    """The id of each row, and where its arrays lie in packs."""
+    columns = [name for name in ("sample_id", "arrays") if name in store.read_schema(path).names]
+    for row in store.read_file(path, columns).to_pylist():
+        if row["sample_id"] is not None:
+            yield row["sample_id"], row.get("arrays") or []
+
+
+def _unreadable(
+    part: Path, pack: str, places: Sequence[tuple[str, Place]]
+) -> tuple[Sequence[tuple[str, Place]], str]:
+    """Samples and places of a pack at which no arrays can be read; what is wrong with all of it, or ""."""
+    lost = []
+    try:
+        with packs.opened(part, pack) as opened:
+            for name, place in sorted(places, key=lambda item: item[1]["offset"]):
+                try:
+                    features.arrays_of(packs.read_range(opened, place))
+                except ValueError:
+                    lost.append((name, place))
+    except FileNotFoundError:
+        return places, "is missing"
+    except ValueError:
+        return places, "is no pack of a run"
+    return lost, ""
+
+
+def _without(table: pa.Table, lost: Lost) -> pa.Table:
+    """The table without the entries in `stages` and `arrays` of what is lost."""
     if not lost:
         return table
     names, stages = table["sample_id"].to_pylist(), table["stages"].to_pylist()
@@ -274,7 +351,7 @@ def _without(table: pa.Table, lost: dict[str, set[str]]) -> pa.Table:
         [(stage, fingerprint) for stage, fingerprint in entries or () if stage not in lost.get(name, ())]
         for name, entries in zip(names, stages, strict=True)
     ]
-    table = store.with_values(table, "stages", kept)
+    table = without_stale_arrays(store.with_values(table, "stages", kept))
     if "program" not in table.column_names:  # a folder of an earlier version
         return table
     programs = table["program"].to_pylist()

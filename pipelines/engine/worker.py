@@ -20,6 +20,7 @@ import pyarrow as pa
 from backends.language.vision_language_model import Deferred
 from backends.running.batching import is_out_of_memory
 from manifests import features, storage, store
+from manifests.packs import PackFiles, PackObjects, Packs, Place
 from manifests.schema import ARROW_TYPES, SCHEMA_VERSION, to_table
 from manifests.text import clean_text, without_secrets
 from media.decode import decode
@@ -64,23 +65,35 @@ class Worker:
         """Load the models of this group once."""
         if not self.is_ready:
             self._watchdog = Watchdog()
+            self._files = PackFiles(self.folder, self.run_id)
             for step in self.steps:
                 step.stage.setup()
             self.is_ready = True
 
     def close(self) -> None:
-        """End the process beside this one that sees to the deadlines."""
+        """End the process beside this one that sees to the deadlines, and close the packs of arrays."""
         if self.is_ready:
             self._watchdog.close()
+            self._files.close()
 
     def run(self, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], Summary]:
         """Compute what each row still needs of this group; as many rows come back, in the same order.
 
-        May be called from several threads when every step of the group allows that.
+        May be called from several threads when every step of the group allows that. The arrays that the rows
+        refer to are safe when it returns: another machine may go on with them.
+
+        Raises:
+            DeviceLost: the GPU was lost.
+            OutputError: the arrays cannot be written.
         """
         self.setup()
         done = Summary()
-        return [self._sample(row, done) for row in rows], done
+        is_remote = storage.is_remote(self.folder)
+        packs: Packs = PackObjects(self.folder, self.run_id) if is_remote else self._files
+        after = [self._sample(row, packs, done) for row in rows]
+        with storage.written(self.folder):
+            packs.sync()
+        return after, done
 
     def commit(self, rows: Sequence[dict[str, Any]], done: Summary) -> Summary:
         """Judge finished rows and commit them as one part; `done`, what was computed, is completed.
@@ -100,7 +113,7 @@ class Worker:
         done.stopped = sum(row["stopped"] is not None for row in rows)
         return done
 
-    def _sample(self, row: dict[str, Any], summary: Summary) -> dict[str, Any]:
+    def _sample(self, row: dict[str, Any], packs: Packs, summary: Summary) -> dict[str, Any]:
         everything, ended = due(row, self.program.steps)
         todo = [step for step in everything if step in self.steps]
         # Where a step of an earlier group is still due, that group put the sample off, or lost what it reads.
@@ -110,6 +123,7 @@ class Worker:
         if not ended:
             row["error"] = row["stopped"] = None
         row["stages"] = dict(row["stages"] or {})
+        row["arrays"] = list(row["arrays"] or [])
         if any(MEDIA in step.stage.writes for step in todo):
             row[MEDIA] = row["source_uri"]
         with attempt(self.folder, row["sample_id"], self.run_id) as note:
@@ -119,7 +133,7 @@ class Worker:
                 summary.failed[last.name] += 1
                 return row
             with ExitStack() as stack:
-                self._steps(row, todo, stack, note, summary, ended)
+                self._steps(row, todo, stack, note, packs, summary, ended)
         return row
 
     def _died(self, note: Attempt, last: Step) -> str:
@@ -137,11 +151,11 @@ class Worker:
         todo: list[Step],
         stack: ExitStack,
         note: Attempt,
+        packs: Packs,
         summary: Summary,
         ended: bool,
     ) -> None:
         clip = Clip(row=row, seed=_seed(self.program.seed, row["sample_id"]), folder=self.folder)
-        done = dict(row["stages"])
         for position, step in enumerate(todo):
             note.stage(step.name)
             started = time.perf_counter()
@@ -149,7 +163,7 @@ class Worker:
             try:
                 with self._in_time(step, note, row["sample_id"]):
                     clip.fingerprint = step.fingerprint
-                    self._load_arrays(clip, step, done)
+                    self._load_arrays(clip, step)
                     if clip.local_path is None and (step.stage.sees or MEDIA in step.stage.writes):
                         clip.local_path = stack.enter_context(local_copy(address_of(row)))
                     if step.stage.sees and clip.decoded is None:
@@ -157,8 +171,7 @@ class Worker:
                         decoding = time.perf_counter() - started
                     written = checked(step.stage.score(clip), step)
                     arrays = {k: v for k, v in written.items() if isinstance(step.stage.writes[k], Array)}
-                    if arrays:
-                        self._save_arrays(clip, step, arrays)
+                    place = self._save_arrays(packs, step, arrays) if arrays else None
             except Deferred as error:
                 if not ended:  # a gate or an error further on still stands, and says more
                     row["stopped"] = _stop(step, str(error), waits=True)  # not done, so it is taken up again
@@ -184,7 +197,11 @@ class Worker:
             if MEDIA in columns and columns[MEDIA] != row[MEDIA]:
                 clip.decoded = clip.local_path = None  # later stages see the new file
             row.update(columns)
-            row["stages"][step.name] = done[step.name] = step.fingerprint
+            row["stages"][step.name] = step.fingerprint
+            row["arrays"] = [other for other in row["arrays"] if other["stage"] != step.name]
+            if place is not None:
+                row["arrays"].append(place)
+                clip.arrays.update(arrays)
             summary.computed[step.name] += 1
             reason = step.stage.stop(row)
             if reason is not None:
@@ -222,20 +239,18 @@ class Worker:
             yield
         self.deadlines.add(step.name, time.perf_counter() - started)
 
-    def _save_arrays(self, clip: Clip, step: Step, arrays: dict[str, np.ndarray]) -> None:
-        path = features.feature_path(self.folder, clip.row["sample_id"], step.name, step.fingerprint)
+    def _save_arrays(self, packs: Packs, step: Step, arrays: dict[str, np.ndarray]) -> Place:
+        npz = features.npz_of(arrays)
         with storage.written(self.folder):
-            features.save(path, arrays)
-        clip.arrays.update(arrays)
+            return packs.add(step.name, step.fingerprint, npz)
 
-    def _load_arrays(self, clip: Clip, step: Step, done: dict[str, str]) -> None:
-        """Arrays that the step reads and an earlier run stored."""
+    def _load_arrays(self, clip: Clip, step: Step) -> None:
+        """Arrays that the step reads and an earlier run, or group of steps, stored."""
         for name in step.stage.reads:
             owner = self.program.array_owner.get(name)
             if owner is not None and name not in clip.arrays:
-                path = features.feature_path(self.folder, clip.row["sample_id"], owner, done[owner])
                 try:
-                    clip.arrays.update(features.load(path))
+                    clip.arrays.update(features.load_features(self.folder, clip.row, owner))
                 except (OSError, ValueError) as error:
                     raise LostFeature(owner, error) from error
 
@@ -265,13 +280,15 @@ def _fail(row: dict[str, Any], step: Step, kind: str, message: str, trace: str) 
 
 
 def clear_outdated(row: dict[str, Any], program: Program) -> None:
-    """Forget columns of stages that this row does not carry in their current version.
+    """Forget columns and arrays of stages that this row does not carry in their current version.
 
     So every value in the manifest belongs to the fingerprint that `stages` names.
     """
     have = row.get("stages") or {}
     current = program.fingerprints.items()  # in the pipeline's order, whatever was computed last
     row["stages"] = {name: fingerprint for name, fingerprint in current if have.get(name) == fingerprint}
+    places = {place["stage"]: place for place in row.get("arrays") or ()}
+    row["arrays"] = [places[name] for name in row["stages"] if name in places]
     for step in program.steps:
         if step.name not in row["stages"]:
             for name in step.stage.writes:

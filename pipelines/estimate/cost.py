@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -306,26 +306,27 @@ def _written(estimate: Estimate, program: Program, earlier: Earlier) -> float | 
     """Bytes of arrays, made media and manifest, as the samples of an earlier run wrote them."""
     if earlier.folder is None or not (files := store.manifest_files(earlier.folder / "manifest")):
         return None
-    table = store.read(earlier.folder / "manifest", ["sample_id", "stages", "media_uri", "source_uri"])
-    if not table.num_rows:
+    counts = [store.num_rows(file) for file in files]
+    if not sum(counts):
         return None
-    picked = np.linspace(0, table.num_rows - 1, min(LOOKED_AT, table.num_rows)).round().astype(int)
+    picked = np.linspace(0, sum(counts) - 1, min(LOOKED_AT, sum(counts))).round().astype(int)
     owners = set(program.array_owner.values())
     makers = {step.name for step in program.steps if MEDIA in step.stage.writes}
-    written: list[tuple[str, Path | None]] = []
-    for row in to_rows(table.take(picked)):
+    written: list[tuple[str, Path | int]] = []
+    for row in _rows_at(files, counts, picked):
         for name, fingerprint in row["stages"].items():
             if name in owners:
+                place = features.place_of(row, name)
                 path = features.feature_path(earlier.folder, row["sample_id"], name, fingerprint)
-                written.append((name, path))
+                written.append((name, path if place is None else place["size"]))
             if name in makers:
                 is_made = row["media_uri"] not in (None, row["source_uri"])
-                written.append((name, folder_of(row["media_uri"]) if is_made else None))
+                written.append((name, folder_of(row["media_uri"]) if is_made else 0))
     lengths = each(lambda item: _size(item[1]), written, is_remote(earlier.folder))
     sizes: dict[str, list[int]] = {}
     for (name, _), length in zip(written, lengths, strict=True):
         sizes.setdefault(name, []).append(length)
-    total = estimate.todo * sum(f.stat().st_size for f in files) / table.num_rows
+    total = estimate.todo * sum(f.stat().st_size for f in files) / sum(counts)
     for cost in estimate.stages:
         if cost.name in owners | makers and cost.samples:
             if cost.name not in sizes:
@@ -334,8 +335,23 @@ def _written(estimate: Estimate, program: Program, earlier: Earlier) -> float | 
     return total
 
 
-def _size(path: Path | None) -> int:
-    return path.stat().st_size if path is not None and path.exists() else 0
+def _rows_at(files: Sequence[Path], counts: Sequence[int], picked: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Rows of the manifest's files by their position in all of them; one file is read at a time."""
+    start = 0
+    for file, count in zip(files, counts, strict=True):
+        here = picked[(picked >= start) & (picked < start + count)] - start
+        start += count
+        if len(here):
+            names = ["sample_id", "stages", "media_uri", "source_uri", "arrays"]
+            there = store.read_schema(file).names
+            yield from to_rows(store.read_file(file, [n for n in names if n in there]).take(here))
+
+
+def _size(written: Path | int) -> int:
+    """Bytes of a file; those that are known already as they are."""
+    if isinstance(written, int):
+        return written
+    return written.stat().st_size if written.exists() else 0
 
 
 def _asked(estimate: Estimate, program: Program, run: Run, earlier: Earlier) -> Asked | None:

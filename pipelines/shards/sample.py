@@ -100,6 +100,7 @@ def _moved(run: Path, uri: str) -> Path:
 
 def _json(sample: Sample) -> bytes:
     row = dict(sample.row) | {"run": sample.run, "preview": sample.preview}
+    row.pop("arrays", None)  # where they lie in the run; the sample has its own
     text = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False, sort_keys=False)
     return text.encode("utf-8", "replace")
 

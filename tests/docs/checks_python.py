@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from interavatar import load_arrays
 from manifests.screen import load_screen
 from prompts.vocabulary import load_vocabulary
 from tests.docs.checks import At, after
@@ -30,6 +31,13 @@ def _(at: At) -> None:
 def _(at: At) -> None:
     (luminance,) = at.values
     assert 10 < luminance < 245
+
+
+@after("docs/python.md", "python 4")
+def _(at: At) -> None:
+    (shape,) = at.values
+    found = load_arrays(at.folder / "out", at.names["row"], "consistency")
+    assert shape == found["face_embedding"].shape == (128,)
 
 
 @after("docs/own_folder.md", "python 1")

@@ -1,4 +1,4 @@
-"""Arrays beside the manifest: they come back as they were, and whatever harms the file is a ValueError."""
+"""Arrays as the bytes of a `.npz`: they come back as they were, and whatever harms them is a ValueError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manifests.features import arrays_of, load, save
+from manifests.features import arrays_of, load, npz_of
 from manifests.shards import ShardError, read_arrays
 
 ARRAYS = {
@@ -23,8 +23,8 @@ ARRAYS = {
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    save(tmp_path / "features" / "a.npz", ARRAYS)
-    return tmp_path / "features" / "a.npz"
+    (tmp_path / "a.npz").write_bytes(npz_of(ARRAYS))
+    return tmp_path / "a.npz"
 
 
 def are_whole(arrays: dict[str, np.ndarray]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from backends.pictures.attribute_embedder import EfficientNetLiteGrid
 from backends.pictures.image_embedder import EfficientNetLite
-from manifests.features import load, save
+from manifests.features import arrays_of, npz_of
 from media.decode import Decoded
 from stages.attributes import Attributes
 from stages.clip import Clip
@@ -63,10 +63,9 @@ def test_what_float16_cannot_hold_is_an_error(value: float) -> None:
         scored(None, 1, embedder=Broken())
 
 
-def test_it_is_stored_as_float16(tmp_path) -> None:
+def test_it_is_stored_as_float16() -> None:
     found = scored(0.5, 10, 20)
-    save(tmp_path / "a.npz", {"attribute_features": found["attribute_features"]})
-    again = load(tmp_path / "a.npz")["attribute_features"]
+    again = arrays_of(npz_of({"attribute_features": found["attribute_features"]}))["attribute_features"]
     assert again.dtype == np.float16
     np.testing.assert_array_equal(again, found["attribute_features"])
 

@@ -195,7 +195,7 @@ class Chaos:
 
     def damage(self, run: subprocess.Popen[str]) -> None:
         self.end(run, 0)
-        files = [path for path in self.output.rglob("*") if path.suffix in (".parquet", ".npz", ".json")]
+        files = [path for path in self.output.rglob("*") if path.suffix in (".parquet", ".pack", ".json")]
         path = self.dice.choice(sorted(files))
         data = path.read_bytes()
         path.write_bytes(data[: self.dice.randrange(len(data))])
@@ -209,6 +209,9 @@ class Chaos:
         assert same_manifest(rows, reference), self.struck
         for _, row in rows.iterrows():
             assert len(load_features(self.output, row, "square")["powers"]) == 3, self.struck
+        used = {place["file"] for places in rows["arrays"] for place in places}
+        there = {str(p.relative_to(self.output)) for p in self.output.glob("features/**/*") if p.is_file()}
+        assert there == used, self.struck
         left = [path.name for path in (self.output / "manifest" / "_parts").iterdir()]
         left += [name for name in ("_plan.parquet", "_attempts") if (self.output / name).exists()]
         assert left == [], self.struck

@@ -174,8 +174,13 @@ def test_arrays_lie_beside_the_manifest_and_old_ones_go(tmp_path: Path) -> None:
     assert load_features(tmp_path / "out", row, "square")["powers"].tolist() == [12, 144, 1728]
     with pytest.raises(KeyError):
         load_features(tmp_path / "out", row, "nothing")
+    (first,) = (tmp_path / "out" / "features").rglob("*.*")
     execute(toy_stages(raise_on="clip0000.mp4"), files, tmp_path / "out")
-    assert len(list((tmp_path / "out" / "features").rglob("*.npz"))) == 2
+    (second,) = (tmp_path / "out" / "features").rglob("*.*")
+    assert first.parent != second.parent and first.suffix == second.suffix == ".pack"
+    rows = manifest(tmp_path / "out")
+    assert rows["arrays"].map(len).tolist() == [0, 1, 1]
+    assert second.stat().st_size == sum(places[0]["size"] for places in rows["arrays"][1:])
 
 
 def test_a_stage_that_breaks_its_contract_is_an_error_of_the_sample(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pipelines.engine.pipeline import RunError
 from pipelines.engine.record import read_run
 from pipelines.engine.repair import Repair
 from pipelines.engine.source import InputError
+from tests.support.files_of_arrays import make_files_of_arrays
 from tests.support.helpers import execute, make_files, manifest, same_manifest, toy_stages
 
 COUNT = 7
@@ -188,16 +189,92 @@ def test_committed_rows_are_merged_and_a_change_is_ended(run: Path, monkeypatch:
     assert not repaired(run) and not store.part_files(run / "manifest")
 
 
+def places(run: Path) -> dict[str, dict[str, Any]]:
+    """Where the arrays of each sample lie, in the order of the pack."""
+    rows = manifest(run)
+    found = {name: stored[0] for name, stored in zip(rows["sample_id"], rows["arrays"], strict=True)}
+    return dict(sorted(found.items(), key=lambda item: int(item[1]["offset"])))
+
+
+def has_all_arrays(run: Path) -> bool:
+    rows = manifest(run).to_dict("records")
+    return len(rows) == COUNT and all(load_features(run, row, "square")["powers"].size == 3 for row in rows)
+
+
 def test_arrays_that_cannot_be_read_are_computed_again(run: Path, made: Path) -> None:
-    first, *others = sorted((run / "features").rglob("*.npz"))
+    where = places(run)
+    second, last = list(where)[1], list(where)[-1]
+    name = where[last]["file"]
+    data = bytearray((run / name).read_bytes())
+    data[where[second]["offset"] + 70 : where[second]["offset"] + 80] = b"\xff" * 10
+    (run / name).write_bytes(data[:-40])
+    assert not repaired(run)
+    before = {path: path.read_bytes() for path in (run / "manifest").glob("*.parquet")}
+    found = [f"{name} is damaged: the arrays of 2 rows ({second}, {last}) are lost"]
+    found += [f"manifest/manifest-0000{i}.parquet has 1 rows whose arrays are lost" for i in (0, 2)]
+    code, output = said("repair", run, "--arrays", "--dry-run")
+    assert code == 1 and f"{found[0]}: would be marked in the manifest; it stays for its other rows" in output
+    assert {path: path.read_bytes() for path in (run / "manifest").glob("*.parquet")} == before
+    assert list(repaired(run, arrays=True)) == found
+    assert len((run / name).read_bytes()) == len(data) - 40
+    rows = manifest(run).set_index("sample_id")
+    for sample in where:
+        is_lost = sample in (second, last)
+        assert ("square" in rows["stages"][sample]) != is_lost and len(rows["arrays"][sample]) == (
+            not is_lost
+        )
+    assert not repaired(run, arrays=True)
+    assert execute(toy_stages(), made / "in", run)["counts"]["computed"] == 2
+    assert has_all_arrays(run) and not repaired(run, arrays=True)
+
+
+def test_a_pack_that_is_gone_is_named_once(run: Path, made: Path) -> None:
+    where = places(run)
+    (name,) = {place["file"] for place in where.values()}
+    (run / name).unlink()
+    five = ", ".join(sorted(where)[:5])
+    found = repaired(run, arrays=True)
+    assert list(found) == [
+        f"{name} is missing: the arrays of {COUNT} rows ({five} and 2 more) are lost",
+        *(
+            f"manifest/manifest-0000{i}.parquet has {n} rows whose arrays are lost"
+            for i, n in enumerate((3, 3, 1))
+        ),
+    ]
+    assert not repaired(run, arrays=True)
+    assert execute(toy_stages(), made / "in", run)["counts"]["computed"] == COUNT and has_all_arrays(run)
+
+
+def test_arrays_of_committed_rows_are_looked_at_too(run: Path) -> None:
+    table = store.read(run / "manifest")
+    name, *_ = places(run).values()
+    lost = [[{**place[0], "offset": 10**9}] for place in table["arrays"].to_pylist()[:2]]
+    part = store.with_values(table.slice(0, 2), "arrays", lost)
+    store.commit(run / "manifest", store.with_values(part, "sample_id", ["new", "newer"]), "a-run")
+    found = list(repaired(run, arrays=True))
+    assert found[0] == f"{name['file']} is damaged: the arrays of 2 rows (new, newer) are lost"
+    assert found[2] == "manifest has 2 committed rows that were not merged"
+    rows = manifest(run).set_index("sample_id")
+    assert [len(rows["arrays"][n]) for n in ("new", "newer")] == [0, 0] and "square" not in rows["stages"][
+        "new"
+    ]
+    assert rows["arrays"].map(len).sum() == COUNT
+
+
+def test_files_of_arrays_of_an_earlier_version(run: Path, made: Path) -> None:
+    first, *others = sorted(make_files_of_arrays(run))
     first.write_bytes(first.read_bytes()[:-40])
     assert not repaired(run)
     found = repaired(run, arrays=True)
     assert f"features/{first.relative_to(run / 'features')} cannot be read" in found and len(found) == 2
     assert not first.exists() and all(path.exists() for path in others)
-    assert execute(toy_stages(), made / "in", run)["counts"]["computed"] == 1
-    for row in manifest(run).to_dict("records"):
-        assert load_features(run, row, "square")["powers"].size == 3
+    assert execute(toy_stages(), made / "in", run)["counts"]["computed"] == 1 and has_all_arrays(run)
+    # One that a row does not need, because its arrays lie in a pack, takes nothing from the row.
+    first.write_bytes(b"PK")
+    assert list(repaired(run, arrays=True)) == [
+        f"features/{first.relative_to(run / 'features')} cannot be read"
+    ]
+    assert has_all_arrays(run)
 
 
 def test_the_record_comes_back_from_the_newest_that_can_be_read(run: Path) -> None:
@@ -250,15 +327,17 @@ def test_in_an_object_store(made: Path) -> None:
         if path.is_file() and path.name != ".lock":
             storage.put(run / str(path.relative_to(made / "out")), path.read_bytes())
     bad = run / "manifest" / "manifest-00001.parquet"
-    npz = storage.below(run / "features", ".npz")[0]
+    pack = storage.below(run / "features", ".pack")[0]
     data = storage.read_bytes(bad)[:-9]
     storage.put(bad, data)
-    storage.put(npz, storage.read_bytes(npz)[:-30])
+    storage.put(pack, storage.read_bytes(pack)[:-30])
     found = repaired(run, arrays=True)
     assert "manifest/manifest-00001.parquet cannot be read" in found
     assert f"manifest lacks 3 of the {COUNT} rows that it had" in found
     assert storage.read_bytes(run / "quarantine" / "manifest" / "manifest-00001.parquet") == data
-    assert len(storage.below(run / "quarantine", ".npz")) == 1 and not storage.exists(str(npz))
+    assert any(" is damaged: the arrays of 1 rows (" in what for what in found) and storage.exists(str(pack))
+    stored = store.read(run / "manifest")["arrays"].to_pylist()
+    assert sorted(map(len, stored)) == [0, 1, 1, 1]
     assert store.read(run / "manifest").num_rows == COUNT - 3
 
 

@@ -121,11 +121,10 @@ def test_an_error_is_forgotten_when_the_column_that_its_stage_reads_changes(tmp_
 def test_lost_and_damaged_arrays_are_said_and_made_again_by_the_next_run(tmp_path: Path) -> None:
     log, files = tmp_path / "log", make_files(tmp_path / "in", 2)
     execute(toy_stages(log), files, tmp_path / "out")
-    gone, harmed = (tmp_path / "out" / "features").rglob("*.npz")
-    gone.unlink()
-    data = bytearray(harmed.read_bytes())
-    data[80:90] = b"\xff" * 10  # in the compressed array: zlib raises an error of its own
-    harmed.write_bytes(data)
+    (pack,) = (tmp_path / "out" / "features").rglob("*.pack")
+    data = bytearray(pack.read_bytes())
+    data[80:90] = b"\xff" * 10  # in the first compressed array: zlib raises an error of its own
+    pack.write_bytes(data[:-10])  # the second ends before its end
     changed = toy_stages(log)
     changed[2].__class__.version += 1
     try:

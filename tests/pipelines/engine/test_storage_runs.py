@@ -81,10 +81,13 @@ def test_a_run_is_the_same_as_on_a_disk(bucket: Bucket, tmp_path: Path) -> None:
     assert same_manifest(rows_of(run), manifest(tmp_path / "out"))
     found = objects(run)
     on_disk = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    runs = {f"runs/{record['run_id']}.json"}
-    assert {n for n in found if n not in runs} == {
-        n for n in on_disk if n != ".lock" and not n.startswith("runs/")
+    own = ("runs/", "features/")  # named after the run
+    assert {n for n in found if not n.startswith(own)} == {
+        n for n in on_disk if n != ".lock" and not n.startswith(own)
     }
+    packs = {n for n in found if n.startswith("features/")}
+    assert len(packs) == 3  # one for each part of four rows
+    assert packs == {place["file"] for places in rows_of(run)["arrays"] for place in places}
     assert not any(SECRET.encode() in data for data in found.values())
     row = rows_of(run).iloc[0].to_dict()
     assert load_features(str(run), row, "square")["powers"].tolist() == [12, 144, 1728]
@@ -101,7 +104,7 @@ def test_what_no_row_carries_any_more_is_deleted(bucket: Bucket, tmp_path: Path)
     stages = toy_stages(stop_on="nothing")  # another configuration
     execute(stages, files, run)
     after = {n for n in objects(run) if n.startswith("features/")}
-    assert len(before) == len(after) == 5 and not before & after
+    assert len(before) == len(after) == 2 and not before & after  # parts of four rows
 
 
 @pytest.mark.parametrize("engine", ["inline", "ray"])

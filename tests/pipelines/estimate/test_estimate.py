@@ -218,7 +218,7 @@ def test_other_models_are_not_taken_for_these(files: Path, tmp_path: Path) -> No
 def test_what_samples_write_is_what_earlier_ones_wrote(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     execute("toy", files, out, limit=2)
-    arrays = sum(p.stat().st_size for p in (out / "features").rglob("*.npz")) / 2
+    arrays = sum(p.stat().st_size for p in (out / "features").rglob("*.pack")) / 2
     rows = sum(p.stat().st_size for p in store.manifest_files(out / "manifest")) / 2
     (made,) = foretell("toy", files, out)
     assert made.written_bytes == pytest.approx(3 * (arrays + rows))
