@@ -20,8 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media.files import PICTURE_SUFFIXES
+from pipelines.engine.addresses import Allowed
+from pipelines.engine.ids import sample_id
 from pipelines.engine.settings import SourceSettings
-from pipelines.engine.source import ADDRESS, PROBLEM, InputError, Listing, _Allowed, list_input, sample_id
+from pipelines.engine.source import ADDRESS, PROBLEM, InputError, Listing, list_input
 
 NAMES = ["a.mp4", "b.MOV", "sub/c.mkv", "sub/deep/d d.webm"]
 
@@ -472,7 +474,7 @@ def test_a_bad_row_is_one_row_with_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_list_may_name(uri: str, own: str, settings: dict[str, Any], problem: str | None) -> None:
-    said = _Allowed(own, SourceSettings(**settings)).problem(uri, 3)
+    said = Allowed(own, SourceSettings(**settings)).problem(uri, 3)
     if problem is None:
         assert said is None
     else:
