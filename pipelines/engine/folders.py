@@ -23,9 +23,10 @@ from pipelines.engine.looking import at_each, file_size
 FILES_AT_ONCE = 1 << 15
 _GLOB = re.compile(r"[*?\[]")
 
-# What is known of a file: size in bytes and why it is not opened; None: one has to look.
+# Size of a file in bytes and why it is not opened; and its path with that, None: one has to look.
 Seen = tuple[int | None, str | None]
-Files = Iterator[tuple[str, Seen | None]]
+File = tuple[str, Seen | None]
+Files = Iterator[File]
 
 
 def is_glob(path: str) -> bool:
@@ -55,8 +56,11 @@ class _Links:
         real = os.path.realpath(path)
         return not self.follow and real != self.root and not real.startswith(self.root.rstrip("/") + "/")
 
-    def look(self, path: str) -> Seen:
+    def look(self, file: File) -> Seen:
         """Size of a file in bytes, and why it is not opened."""
+        path, seen = file
+        if seen is not None:
+            return seen
         try:
             status = os.lstat(path)
         except OSError:
@@ -180,9 +184,8 @@ def _blocks(files: Files, root: Path, links: _Links, limit: int | None) -> Itera
     start = len(os.fsencode(root / "x")) - 1
     files = islice(files, limit)
     while block := list(islice(files, FILES_AT_ONCE)):
-        paths, known = map(list, zip(*block, strict=True))
-        looked = iter(at_each(links.look, [path for path, seen in block if seen is None]))
-        size, problem = zip(*(next(looked) if seen is None else seen for seen in known), strict=True)
+        paths = [path for path, _ in block]
+        size, problem = zip(*at_each(links.look, block), strict=True)
         inside = [os.fsencode(path)[start:] or b"." for path in paths]  # a dot: the folder itself
         yield media(
             _local_uris(paths),

@@ -12,14 +12,15 @@ from typing import TypeVar
 # turn costs as much as looking at a few files of a local disk.
 THREADS, FILES_A_TURN = 16, 256
 
+File = TypeVar("File")
 Seen = TypeVar("Seen")
 
 
-def at_each(look: Callable[[str], Seen], paths: Sequence[str]) -> list[Seen]:
+def at_each(look: Callable[[File], Seen], files: Sequence[File]) -> list[Seen]:
     """What a look at each of the files gives, in their order."""
-    turns = [paths[at : at + FILES_A_TURN] for at in range(0, len(paths), FILES_A_TURN)]
+    turns = [files[at : at + FILES_A_TURN] for at in range(0, len(files), FILES_A_TURN)]
     if len(turns) < 2:
-        return list(map(look, paths))
+        return list(map(look, files))
     with ThreadPoolExecutor(THREADS) as pool:
         return list(chain.from_iterable(pool.map(lambda turn: list(map(look, turn)), turns)))
 
