@@ -25,7 +25,7 @@ from pipelines.engine.pipeline import Follow, Pipeline
 from pipelines.engine.program import stage_columns
 from pipelines.engine.run import Engine, Run
 from pipelines.engine.settings import Profile, Settings
-from pipelines.engine.source import ADDRESS, Listing, list_input
+from pipelines.engine.source import ADDRESS, Listing, Told, list_input
 from pipelines.own import find_pipeline
 from prompts.prompt import own_texts
 from prompts.vocabulary import load_vocabulary
@@ -47,10 +47,14 @@ class Request:
     retry_errors: str = ""
 
 
-def prepare(request: Request) -> list[Run]:
+def prepare(request: Request, told: Told = lambda found: None) -> list[Run]:
     """The runs that the request asks for, to be executed in order: one, or two steps.
 
     A second step chooses its input when it is executed, from what the first has written by then.
+
+    Args:
+        request: what is asked for.
+        told: is told now and then how many samples of the input were found so far.
 
     Raises:
         SettingsError: a name, setting, profile or screen is wrong; said before anything runs.
@@ -62,10 +66,10 @@ def prepare(request: Request) -> list[Run]:
     folder = (request.output or Path()).absolute()  # workers may run in another directory
     common = _common(request, profile, settings, folder, _weights(profile, settings, roles, pipe))
     if pipe.follows is None:
-        return [_checked(Run(pipe, _list(request, settings, pipe), folder, screen=judge, **common))]
+        return [_checked(Run(pipe, _list(request, settings, pipe, told), folder, screen=judge, **common))]
     follows, first = pipe.follows, pipe.follows.pipeline
     before, own = (folder / name for name in STEPS[pipe.name])
-    listing = _list(request, settings, first)
+    listing = _list(request, settings, first, told)
     choose = partial(_chosen, follows, before, listing)
     runs = [
         Run(first, listing, before, screen=_screen(follows.screen, profile, first), **common),
@@ -226,11 +230,10 @@ def _screen(named: str | None, profile: Profile, pipe: Pipeline) -> Screen:
     return chosen if isinstance(chosen, Screen) else load_screen(chosen)
 
 
-def _list(request: Request, settings: Settings, pipe: Pipeline) -> Listing:
+def _list(request: Request, settings: Settings, pipe: Pipeline, told: Told) -> Listing:
     owned = frozenset(stage_columns(pipe.stages))
     suffixes = MEDIA_SUFFIXES[pipe.media]
-    listing = list_input(request.input, settings.source, suffixes, owned, settings.sources)
-    return listing.first(request.limit)
+    return list_input(request.input, settings.source, suffixes, owned, settings.sources, request.limit, told)
 
 
 def _checked(run: Run) -> Run:

@@ -14,8 +14,9 @@ from pydantic import Field
 from backends.roles import Roles
 from manifests import features, storage, store
 from manifests.schema import ARROW_TYPES, COMMON_COLUMNS, arrow_field, to_rows
+from pipelines.engine.ids import sample_id
 from pipelines.engine.pipeline import Follow, Pipeline
-from pipelines.engine.source import Listing, sample_id
+from pipelines.engine.source import Listing
 from pipelines.portraits import PortraitsSettings, portraits
 from pipelines.selection import Choice, choose
 from prompts.vocabulary import in_words, interaction_sentence

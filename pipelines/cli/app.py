@@ -140,10 +140,8 @@ def run(
     with readable_errors(
         f"interrupted. What was committed in {output} is safe; run the same command again to go on."
     ):
-        from contextlib import nullcontext
-
         from pipelines.engine.pipeline import RunError
-        from pipelines.engine.progress import Progress
+        from pipelines.engine.progress import Progress, listing
         from pipelines.engine.signals import sigterm_interrupts
         from pipelines.requests import Request, prepare
         from pipelines.review.report import write_report
@@ -153,8 +151,8 @@ def run(
             pipeline, input, output, profile, screen, overrides or [], limit, engine, retry_errors
         )
         console = err()
-        with console.status("listing the input") if console.is_terminal else nullcontext():
-            runs = prepare(request)
+        with listing(console) as told:
+            runs = prepare(request, told)
         for each in runs:
             progress = Progress(console)
             record = each.execute(progress)

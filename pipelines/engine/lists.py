@@ -49,12 +49,14 @@ class ListError(ValueError):
     """A list that cannot be read as it stands; the message names row and column, not the file."""
 
 
-def read_list(file: Path, suffix: str) -> tuple[pa.Table, dict[int, str]]:
+def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Table, dict[int, str]]:
     """The columns of a list, `uri` among them, and what is wrong with single rows.
 
     Args:
         file: a local file.
         suffix: what it is, one of `LIST_SUFFIXES`.
+        limit: the first so many rows; None: all. Of a Parquet list the others are not read. All other lists
+            are read to their ends, since the type of a column depends on all of its values.
 
     Returns:
         Columns of plain types (`plain_type`), in the list's order. Of a CSV or TSV list a further column is
@@ -69,7 +71,7 @@ def read_list(file: Path, suffix: str) -> tuple[pa.Table, dict[int, str]]:
     problems: dict[int, str] = {}
     if suffix == ".parquet":
         try:
-            table = pq.read_table(file, partitioning=None)  # folders named a=b above it are no columns
+            table = _read_parquet(file, limit)
         except pa.ArrowException as error:
             raise ListError(str(error)) from error
     elif suffix == ".jsonl":
@@ -83,14 +85,26 @@ def read_list(file: Path, suffix: str) -> tuple[pa.Table, dict[int, str]]:
         raise ListError("the list is empty")
     for place, field in enumerate(table.schema):
         if field.name in SECONDS:
-            seconds = _seconds(field.name, table.column(place).to_pylist(), problems)
-            column = pa.array(seconds, pa.float64())
+            column = _seconds(field.name, table.column(place), problems)
         else:
             column = _plain(table.column(place), field.name)
             if field.name in OWN and not pa.types.is_string(column.type):
                 column = _as_text(column, field.name)
         table = table.set_column(place, field.name, column)
-    return table, problems
+    return table.slice(0, limit), problems
+
+
+def _read_parquet(file: Path, limit: int | None) -> pa.Table:
+    """All rows, or the first `limit`, and one at least to see that there is one."""
+    if limit is None or file.is_dir():
+        return pq.read_table(file, partitioning=None)  # folders named a=b above it are no columns
+    wanted, batches = max(limit, 1), []
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(min(wanted, ROWS_AT_ONCE)):
+            batches.append(batch)
+            if sum(map(len, batches)) >= wanted:
+                break
+        return pa.Table.from_batches(batches, parquet.schema_arrow)
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -377,16 +391,20 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         raise ListError(f"column {name} of type {column.type} is no text: {error}") from None
 
 
-def _seconds(name: str, values: Sequence[Any], problems: dict[int, str]) -> list[float | None]:
+def _seconds(name: str, column: pa.ChunkedArray, problems: dict[int, str]) -> pa.ChunkedArray:
     """Numbers of seconds; NaN is none, and so is something else, which is noted in `problems`."""
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        numbers = column.cast(pa.float64(), safe=False)
+        if not pc.any(pc.is_inf(numbers)).as_py():
+            return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
     seconds: list[float | None] = []
-    for row, value in enumerate(values, 1):
+    for row, value in enumerate(column.to_pylist(), 1):
         try:
             seconds.append(None if value is None else _number(value, name))
         except ListError as error:
             problems.setdefault(row, f"row {row} {error}")
             seconds.append(None)
-    return seconds
+    return pa.chunked_array([pa.array(seconds, pa.float64())])
 
 
 def _number(value: Any, name: str) -> float | None:

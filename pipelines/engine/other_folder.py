@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests import storage, store
 from manifests.text import one_line, public_text
@@ -28,12 +30,9 @@ def refuse_other_folder(listing: Listing, manifest: Path) -> None:
     Raises:
         InputError: a file of the same id is still there, or may be, and is another one.
     """
-    now = {row["sample_id"]: row.get(ADDRESS) or row["source_uri"] for row in listing.rows}
-    table = store.read(manifest, ["sample_id", "source_uri"])
     elsewhere: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for sample, before in zip(*(table[n].to_pylist() for n in ("sample_id", "source_uri")), strict=True):
-        uri = now.get(sample, before)
-        if uri != before and before and uri and public_text(uri) != public_text(before):
+    for before, uri in _that_differ(listing, store.read(manifest, ["sample_id", "source_uri"])):
+        if before and uri and public_text(uri) != public_text(before):
             elsewhere[_folders(before, uri)].append((before, uri))
     looks = [pair for pairs in elsewhere.values() for pair in _spread(pairs)]
     is_remote = any("://" in before + uri for before, uri in looks)
@@ -45,6 +44,15 @@ def refuse_other_folder(listing: Listing, manifest: Path) -> None:
                 f"the same file as {new}: two folders of one name; name this one with --set source=NAME, or "
                 "choose another --output"
             )
+
+
+def _that_differ(listing: Listing, held: pa.Table) -> Iterable[tuple[str, str]]:
+    """Addresses of the samples that a manifest holds, in its order: its own and another one as listed."""
+    listed = pc.coalesce(listing.table[ADDRESS], listing.table["source_uri"])
+    listed = listed.take(pc.index_in(held["sample_id"], value_set=listing.ids))
+    differs = pc.not_equal(held["source_uri"], listed)  # null, which is no difference, where one is missing
+    columns = (column.filter(differs).to_pylist() for column in (held["source_uri"], listed))
+    return zip(*columns, strict=True)
 
 
 def _folders(one: str, other: str) -> tuple[str, str]:

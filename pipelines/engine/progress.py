@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from manifests.text import printable
@@ -66,6 +66,21 @@ class Meter:
             with suppress(Exception):  # an error that is on its way says more
                 self.bar.stop()
             self.bar = None
+
+
+@contextmanager
+def listing(console: Console) -> Iterator[Callable[[int], None]]:
+    """Show, while the block runs, that the input is listed; what it gives takes how many were found so far.
+
+    Args:
+        console: where to print; a terminal shows it at once, others get a line every few seconds.
+    """
+    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
+    meter.start("input", None, line="listing the input")
+    try:
+        yield lambda found: meter.update(found, f"listing the input: {found} found so far")
+    finally:
+        meter.stop()
 
 
 class Progress:

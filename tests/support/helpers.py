@@ -58,7 +58,7 @@ def make_run(
     pipeline = Pipeline("toy", stages, "toy", max_seconds=30)
     made = Settings(**{"rows_per_part": 4, **settings})
     owned = frozenset(stage_columns(stages))
-    listing = list_input(str(input), owned=owned, sources=made.sources).first(limit)
+    listing = list_input(str(input), owned=owned, sources=made.sources, limit=limit)
     profile = Profile(name="toy", roles={})
     return Run(pipeline, listing, output, profile, made, screen, engine, retry_errors, str(input))
 

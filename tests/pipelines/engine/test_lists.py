@@ -364,6 +364,12 @@ def test_every_type_of_parquet_passes_through_the_manifest(tmp_path: Path) -> No
             assert stored[name].to_pylist() == column.to_pylist(), name
 
 
+def test_every_type_of_parquet_passes_through_a_limit(tmp_path: Path) -> None:
+    write_kinds(tmp_path / "l.parquet")
+    whole, first = (list_input(str(tmp_path / "l.parquet"), limit=limit).table for limit in (None, 1))
+    assert first.equals(whole.slice(0, 1), check_metadata=True)
+
+
 def test_a_list_of_views_names_media_and_ranges(tmp_path: Path) -> None:
     table = pa.table(
         {

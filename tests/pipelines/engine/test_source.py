@@ -20,8 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media.files import PICTURE_SUFFIXES
+from pipelines.engine import folders, looking
+from pipelines.engine.addresses import Allowed
+from pipelines.engine.ids import sample_id
 from pipelines.engine.settings import SourceSettings
-from pipelines.engine.source import ADDRESS, PROBLEM, InputError, Listing, _Allowed, list_input, sample_id
+from pipelines.engine.source import ADDRESS, PROBLEM, InputError, Listing, list_input
 
 NAMES = ["a.mp4", "b.MOV", "sub/c.mkv", "sub/deep/d d.webm"]
 
@@ -233,11 +236,20 @@ def test_a_folder_without_permission_is_a_row() -> None:
             if is_root:
                 os.seteuid(65534)
             listing = list_input(str(root), source="s")
+            whole = list_input(str(root / "locked"), source="s")
         finally:
             if is_root:
                 os.seteuid(0)
             (root / "locked").chmod(0o755)
     assert [row["source_uri"] for row in listing.rows] == [str(root / "a.mp4"), str(root / "locked")]
+    assert [row["sample_id"] for row in listing.rows] == [
+        sample_id("s", name, None, None) for name in ("a.mp4", "locked")
+    ]
+    (row,) = whole.rows
+    assert (row["source_uri"], row["sample_id"]) == (
+        str(root / "locked"),
+        sample_id("s", ".", None, None),
+    )
 
 
 @pytest.mark.parametrize("name", ["missing", "missing.mp4", "missing/*.mp4", "missing.csv", "n" * 300])
@@ -272,6 +284,90 @@ def test_names_with_glob_characters_are_names_where_they_exist(tmp_path: Path) -
     root = make_tree(tmp_path / "c [1]", ["a[2].mp4", "what?.mp4"])
     assert set(ids(list_input(str(root)), root)) == {"a[2].mp4", "what?.mp4"}
     assert set(ids(list_input(str(root / "a[2].mp4")), root)) == {"a[2].mp4"}
+
+
+# Limits.
+
+
+def test_a_limit_gives_the_first_samples(tmp_path: Path, memory: Any) -> None:
+    root = make_tree(tmp_path / "c", [*NAMES, "n.txt", "sub/deep/e.mp4", "z/f.mp4"])
+    frame = pd.DataFrame(
+        {"uri": ["a.mp4", "", "a.mp4", "sub/c.mkv", "a.mp4"], "x": ["1", "2", "3", "4", "b"]}
+    )
+    inputs = [str(root), f"{root}/**/*.mp4", str(root / "a.mp4"), "memory://bucket/clips"]
+    inputs += [str(write_list(tmp_path / f"l.{kind}", frame)) for kind in ("parquet", "csv", "jsonl")]
+    (tmp_path / "parts.parquet").mkdir()
+    inputs.append(str(write_list(tmp_path / "parts.parquet" / "0.parquet", frame).parent))
+    for name in NAMES:
+        memory.pipe(f"/bucket/clips/{name}", b"x" * len(name))
+    for path in inputs:
+        whole = list_input(path)
+        for limit in range(len(whole) + 2):
+            listing = list_input(path, limit=limit)
+            assert listing.table.equals(whole.table.slice(0, limit), check_metadata=True), (path, limit)
+
+
+def test_a_limit_looks_at_no_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_tree(tmp_path / "c", [f"{i}/{j}.mp4" for i in range(5) for j in range(5)])
+    looked: list[str] = []
+    monkeypatch.setattr(os, "lstat", noting(os.lstat, looked))
+    monkeypatch.setattr(os, "scandir", noting(os.scandir, looked))
+    assert len(list_input(str(root), limit=7)) == 7
+    assert not any(path.startswith(f"{root}/{i}") for path in looked for i in (2, 3, 4))
+    assert [path for path in looked if path.endswith(".mp4")] == [
+        f"{root}/{name}.mp4" for name in ("0/0", "0/1", "0/2", "0/3", "0/4", "1/0", "1/1")
+    ]
+
+
+def noting(work: Any, noted: list[str]) -> Any:
+    def noting_work(path: Any, **options: Any) -> Any:
+        noted.append(os.fspath(path))
+        return work(path, **options)
+
+    return noting_work
+
+
+def test_a_limit_reads_a_parquet_list_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "l.parquet"
+    table = pa.table({"uri": [f"{i:09d}.mp4" for i in range(1000)]})
+    pq.write_table(table, path, row_group_size=100, compression="gzip", use_dictionary=False)
+    row_group = pq.ParquetFile(path).metadata.row_group(9).column(0)
+    with path.open("r+b") as file:
+        file.seek(row_group.data_page_offset)
+        file.write(b"\xff" * row_group.total_compressed_size)
+    with pytest.raises(InputError, match="cannot read the list"):
+        list_input(str(path))
+    for limit in (10, 100, 101, 900):
+        assert len(list_input(str(path), limit=limit)) == limit
+    with pytest.raises(InputError, match="cannot read the list"):
+        list_input(str(path), limit=901)
+
+
+def test_a_limit_leaves_the_types_of_columns_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("uri,x,y\na.mp4,1,1\nb.mp4,2,2\nc.mp4,c,2.5\n")
+    listing = list_input(str(tmp_path / "l.csv"), limit=2)
+    assert [(row["x"], row["y"]) for row in listing.rows] == [("1", 1.0), ("2", 2.0)]
+
+
+def test_it_is_told_how_many_were_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "FILES_AT_ONCE", 4)
+    root = make_tree(tmp_path / "c", [f"{i}.mp4" for i in range(10)])
+    told: list[int] = []
+    list_input(str(root), told=told.append)
+    assert told == [4, 8, 10]
+
+
+def test_many_files_have_their_own_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are looked at by several threads."""
+    monkeypatch.setattr(looking, "FILES_A_TURN", 3)
+    root = make_tree(tmp_path / "c", [f"{'x' * (i % 9)}{i}.mp4" for i in range(50)])
+    (root / "0.mp4").unlink()
+    (root / "0.mp4").symlink_to(root / "nowhere.mp4")
+    pq.write_table(pa.table({"uri": sorted(file.name for file in root.iterdir())}), root / "l.parquet")
+    for path in (root, root / "l.parquet"):
+        sizes = {Path(row["source_uri"]).name: row["source_size"] for row in list_input(str(path)).rows}
+        assert len(sizes) == 50 and sizes.pop("0.mp4") is None
+        assert all(size == len(name) for name, size in sizes.items())
 
 
 # Lists.
@@ -472,7 +568,7 @@ def test_a_bad_row_is_one_row_with_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_list_may_name(uri: str, own: str, settings: dict[str, Any], problem: str | None) -> None:
-    said = _Allowed(own, SourceSettings(**settings)).problem(uri, 3)
+    said = Allowed(own, SourceSettings(**settings)).problem(uri, 3)
     if problem is None:
         assert said is None
     else:
