@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 
 from manifests import store
 from manifests.schema import SCHEMA_VERSION, SOURCE_COLUMNS, as_type, to_rows, without_stale_arrays
+from pipelines.engine.ids import sample_id
 from pipelines.engine.pipeline import MEDIA, Span
 from pipelines.engine.program import Program, Step, due
-from pipelines.engine.source import ADDRESS, PROBLEM, Listing, sample_id
+from pipelines.engine.source import ADDRESS, PROBLEM, Listing
 
 # Why a stage is due on a sample: the sample is new; the stage never came to an end on it; its file or a
 # column of the input list is another.

@@ -17,7 +17,6 @@ from manifests.text import clean_text, public_message, public_text
 from media.files import VIDEO_SUFFIXES, local_copy
 from pipelines.engine.addresses import ADDRESS, INSIDE, MEDIA, PROBLEM, ListedMedia, without_query
 from pipelines.engine.folders import is_glob, local_media, remote_media
-from pipelines.engine.ids import sample_id as sample_id
 from pipelines.engine.ids import sample_ids
 from pipelines.engine.input_error import InputError
 from pipelines.engine.lists import LIST_SUFFIXES, OWN, SECONDS, URI, read_list
