@@ -1,4 +1,4 @@
-"""What is left to do is the same whatever shortens finding it; a finished run reads little, writes nothing."""
+"""What is left to do is the same, however it is found; a finished run reads little and writes nothing."""
 
 from __future__ import annotations
 
