@@ -21,10 +21,12 @@ from manifests.schema import to_rows
 from media.temporary import temporary_folder
 from pipelines.shards.plan import RunOfSamples, Sample, ShardPlan, whole_rows
 
+BLOCK = 2000  # rows, at least, that are read together: each time all files are opened
+
 
 @contextmanager
 def laid_out(plan: ShardPlan, numbers: Sequence[int]) -> Iterator[ShardRows]:
-    """The samples of these shards of a plan.
+    """The samples of these shards of a plan: number and samples of each, one shard after the other.
 
     Raises:
         RunError: a manifest is not the planned one any more.
@@ -55,14 +57,13 @@ class ShardRows:
     """
 
     def __init__(self, plan: ShardPlan, numbers: Sequence[int], folder: Path) -> None:
-        self.plan = plan
-        starts = np.cumsum([0, *(len(plan.shards[number]) for number in numbers)]).tolist()
-        self._starts = dict(zip(numbers, starts[:-1], strict=True))
+        self.plan, self.numbers = plan, numbers
+        self._starts = np.cumsum([0, *(len(plan.shards[number]) for number in numbers)])
         self._laid: list[_Laid] = []
         if not numbers:
             return
         order = np.full(len(plan.keys), -1, np.int64)
-        order[np.concatenate([plan.shards[number] for number in numbers])] = np.arange(starts[-1])
+        order[np.concatenate([plan.shards[number] for number in numbers])] = np.arange(self._starts[-1])
         begin = 0
         for run in plan.runs:
             for of_file, table in whole_rows(run):
@@ -75,27 +76,32 @@ class ShardRows:
                     self._laid.append(_Laid(run, path, mine[taken]))
             begin += len(run.ids)
 
-    def of(self, number: int) -> list[Sample]:
-        """The samples of one of the shards, in their order."""
-        members = self.plan.shards[number]
-        start = self._starts[number]
+    def __iter__(self) -> Iterator[tuple[int, list[Sample]]]:
+        """Number and samples of each shard, in the order in which they were asked for."""
+        first = 0
+        while first < len(self.numbers):
+            whole = np.searchsorted(self._starts, self._starts[first] + BLOCK, "right") - 1
+            end = max(first + 1, int(whole))
+            rows = self._rows(int(self._starts[first]), int(self._starts[end]))
+            for number in self.numbers[first:end]:
+                yield number, [self._sample(member, *next(rows)) for member in self.plan.shards[number]]
+            first = end
+
+    def _rows(self, start: int, end: int) -> Iterator[tuple[RunOfSamples, dict[str, Any]]]:
+        """Run and row of each sample from one place in the order of the shards to another."""
         found: dict[int, tuple[RunOfSamples, dict[str, Any]]] = {}
         for laid in self._laid:
-            first, end = np.searchsorted(laid.order, [start, start + len(members)]).tolist()
-            if first < end:
-                # Opened for each shard: what a map has shown counts as memory of this process until it ends.
+            first, last = np.searchsorted(laid.order, [start, end]).tolist()
+            if first < last:
+                # Opened each time: what a map has shown counts as memory of this process until it is closed.
                 with pa.memory_map(str(laid.path)) as source, pa.ipc.open_file(source) as reader:
-                    rows = to_rows(reader.read_all().slice(first, end - first))
-                found |= {
-                    i: (laid.run, row) for i, row in zip(laid.order[first:end].tolist(), rows, strict=True)
-                }
-        samples = []
-        for i, member in enumerate(members, start):
-            run, row = found[i]
-            samples.append(
-                Sample(row, run.name, run.folder, self.plan.keys[member], self._is_preview(member))
-            )
-        return samples
+                    rows = to_rows(reader.read_all().slice(first, last - first))
+                order = laid.order[first:last].tolist()
+                found |= {place: (laid.run, row) for place, row in zip(order, rows, strict=True)}
+        return (found[place] for place in range(start, end))
+
+    def _sample(self, member: int, run: RunOfSamples, row: dict[str, Any]) -> Sample:
+        return Sample(row, run.name, run.folder, self.plan.keys[member], self._is_preview(member))
 
     def _is_preview(self, member: int) -> bool:
         for run in self.plan.runs:

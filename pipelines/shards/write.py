@@ -83,8 +83,8 @@ def write_shards(
         finished = _clean(folder, plan.digest, len(plan.shards), retry_errors)
         todo = [number for number in range(len(plan.shards)) if number not in finished]
         start(len(plan.shards), len(finished))
-        with laid_out(plan, todo) as samples:
-            tasks = (ShardTask(number, plan.digest, folder, samples.of(number)) for number in todo)
+        with laid_out(plan, todo) as shards:
+            tasks = (ShardTask(number, plan.digest, folder, samples) for number, samples in shards)
             for done in on_each(engine, write_shard, tasks):
                 held()
                 on_shard(done)

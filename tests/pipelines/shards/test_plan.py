@@ -188,7 +188,7 @@ def without_nan(rows: Sequence[Mapping[str, Any]]) -> str:
 @pytest.mark.parametrize("allow_preview", [False, True])
 @pytest.mark.parametrize("rows_per_file", [10**6, 90])
 def test_a_plan_is_what_a_plain_look_at_the_rows_gives(
-    tmp_path: Path, allow_preview: bool, rows_per_file: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow_preview: bool, rows_per_file: int
 ) -> None:
     """Of manifests of one file the digest, too: shards that were written before stay."""
     folders = [
@@ -212,18 +212,21 @@ def test_a_plan_is_what_a_plain_look_at_the_rows_gives(
     assert list(plan.keys) == keys_of(samples)
     if rows_per_file > 1000:
         assert plan.digest == digest_of(plan, [p for _, p, _ in plain], [table for _, _, table in plain])
+    monkeypatch.setattr("pipelines.shards.rows.BLOCK", 50)  # shards of some 10 samples
     wanted = [number for number in range(len(plan.shards)) if number % 3]
     with laid_out(plan, wanted) as laid:
-        for number in wanted:
-            found = laid.of(number)
+        seen = []
+        for number, found in laid:
+            seen.append(number)
             members = plan.shards[number]
             assert without_nan([s.row for s in found]) == without_nan([rows[i] for i in members])
             assert [(s.run, s.key, s.preview) for s in found] == [
                 (samples[i][0], plan.keys[i], flags[i]) for i in members
             ]
             assert all(s.folder == tmp_path / s.run for s in found)
-    with laid_out(plan, []) as laid, pytest.raises(KeyError):
-        laid.of(0)
+    assert seen == wanted and max(map(len, plan.shards)) < 50 < len(rows) / 4
+    with laid_out(plan, []) as laid:
+        assert list(laid) == []
 
 
 def test_the_digest_knows_every_row_that_goes_in_and_no_other(tmp_path: Path) -> None:
@@ -270,7 +273,7 @@ def test_shards_get_the_rows_that_were_planned(tmp_path: Path) -> None:
     plan = make_plan(open_runs([str(run)], {}, False), SIZE)
     with laid_out(plan, range(len(plan.shards))) as laid:
         change_one(run)
-        captions = [s.row["caption"] for number in range(len(plan.shards)) for s in laid.of(number)]
+        captions = [sample.row["caption"] for _, samples in laid for sample in samples]
     assert len(captions) == len(plan.keys) and "another" not in captions
 
 
@@ -282,6 +285,6 @@ def test_a_plan_holds_no_whole_rows(tmp_path: Path) -> None:
     opened = open_runs([str(run)], {}, False)
     plan = make_plan(opened, SIZE)
     with laid_out(plan, range(len(plan.shards))) as laid:
-        laid.of(0)
+        next(iter(laid))
     held = pa.total_allocated_bytes() - before
     assert len(plan.keys) == 2000 and held < 200_000 < 2000 * 5000
