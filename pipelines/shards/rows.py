@@ -21,7 +21,7 @@ from manifests.schema import to_rows
 from media.temporary import temporary_folder
 from pipelines.shards.plan import RunOfSamples, Sample, ShardPlan, whole_rows
 
-BLOCK = 2000  # rows, at least, that are read together: each time all files are opened
+BLOCK = 2000  # rows, about, that are read together: each time all files are opened
 
 
 @contextmanager
