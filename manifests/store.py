@@ -20,7 +20,6 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,13 +27,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from manifests import journal, storage
 from manifests.journal import DamagedError, run_of
-from manifests.schema import as_type, is_outdated, plain_type, to_rows, upgraded, without_stale_arrays
+from manifests.schema import as_type, plain_type, to_rows, upgraded, without_stale_arrays
 
 ROWS_PER_FILE = 50_000
 PARTS, PART_SUFFIX = "_parts", ".arrow"
@@ -104,7 +102,8 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
 
     Args:
         path: of the file.
-        columns: their names; `name.field` is a field of a struct. None: all.
+        columns: their names, those that it lacks are left out; `name.field` is a field of a struct. None:
+            all.
 
     Raises:
         FileNotFoundError: there is none.
@@ -122,7 +121,7 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def _columns_of(inside: str, fs: Any, columns: list[str] | None) -> pa.Table:
     # Not `read_table`: it takes folders named a=b above the file for columns.
-    with pq.ParquetFile(inside, filesystem=fs) as file:
+    with pq.ParquetFile(inside, filesystem=fs, pre_buffer=fs is not None) as file:
         return file.read(columns=columns)
 
 
@@ -245,12 +244,21 @@ def read(manifest: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         FileNotFoundError: there is no manifest here.
         DamagedError: one of its files cannot be read, or is not one of ours.
+        KeyError: no file has one of the columns.
     """
 
-    def tables(datasets: list[ds.Dataset]) -> pa.Table:
-        return pa.concat_tables([upgraded(dataset.to_table(columns=columns)) for dataset in datasets])
+    def whole(files: Sequence[storage.Listed]) -> pa.Table:
+        paths = [file.path for file in files]
+        tables = storage.each(lambda path: read_file(path, columns), paths, storage.is_remote(manifest))
+        for path, table in zip(paths, tables, strict=True):
+            if not set(columns or ["sample_id"]) <= set(table.column_names):
+                read_schema(path)  # names one that is not ours
+        schema = pa.unify_schemas([table.schema for table in tables])
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
+        return pa.concat_tables([conform(table, schema) for table in tables])
 
-    return _at_one_moment(manifest, tables)
+    return at_one_moment(manifest, whole)
 
 
 def column_names(manifest: Path) -> list[str]:
@@ -259,63 +267,41 @@ def column_names(manifest: Path) -> list[str]:
     Raises:
         FileNotFoundError, DamagedError: as `read`.
     """
-    return list(_at_one_moment(manifest, lambda datasets: datasets[0].schema.names))
+    return list(at_one_moment(manifest, lambda files: whole_schema(files).names))
 
 
-def take(manifest: Path, positions: list[int]) -> pa.Table:
-    """Whole rows by their position in `read`, without loading the others.
+def at_one_moment(manifest: Path, work: Callable[[Sequence[storage.Listed]], Result]) -> Result:
+    """What `work` makes of a manifest's files; done again where one was replaced meanwhile, a few times.
 
     Raises:
-        FileNotFoundError, DamagedError: as `read`.
+        FileNotFoundError: there is no manifest here.
+        DamagedError: one of its files cannot be read, or is not one of ours.
     """
-
-    def rows(datasets: list[ds.Dataset]) -> pa.Table:
-        indices = pa.array(positions, pa.int64())
-        if len(datasets) == 1:
-            return upgraded(datasets[0].take(indices))
-        return pa.concat_tables([upgraded(dataset.to_table()) for dataset in datasets]).take(indices)
-
-    return _at_one_moment(manifest, rows)
-
-
-def _at_one_moment(manifest: Path, work: Callable[[list[ds.Dataset]], Result]) -> Result:
-    """What `work` reads of the manifest; read again where a file was replaced meanwhile, a few times."""
     for is_last in [False] * (storage.READ_ATTEMPTS - 1) + [True]:
-        before = listed(manifest)
+        files = listed(manifest)
+        if not files:
+            raise FileNotFoundError(f"no manifest in {manifest}")
         try:
-            result = work(_datasets(manifest, [entry.path for entry in before]))
-        except (pa.ArrowException, OSError) as error:
-            if is_last or listed(manifest) == before:
-                if is_damage(error):
-                    for entry in before:
-                        read_file(entry.path)  # names the one that is damaged
+            result = work(files)
+        except (pa.ArrowException, OSError, DamagedError):
+            if is_last or listed(manifest) == files:
                 raise
             continue
-        if is_last or listed(manifest) == before:
+        if is_last or listed(manifest) == files:
             break
     return result
 
 
-def _datasets(manifest: Path, files: list[Path]) -> list[ds.Dataset]:
-    """The manifest's files in order, with all columns that any of them has.
+def whole_schema(files: Sequence[storage.Listed]) -> pa.Schema:
+    """All columns that any of a manifest's files has."""
+    paths = [file.path for file in files]
+    schemas = storage.each(read_schema, paths, any(storage.is_remote(path) for path in paths))
+    return pa.unify_schemas(schemas)
 
-    One data set; more while some of the files are as an earlier version wrote them, and others not.
-    """
-    if not files:
-        raise FileNotFoundError(f"no manifest in {manifest}")
-    fs, _ = storage.filesystem(manifest)
-    stored = storage.each(stored_schema, files, storage.is_remote(manifest))
-    whole = pa.unify_schemas([upgraded(schema.empty_table()).schema for schema in stored])
-    datasets = []
-    for outdated, group in groupby(zip(files, stored, strict=True), lambda pair: is_outdated(pair[1])):
-        pairs = list(group)
-        schema = whole
-        if outdated:
-            index = whole.get_field_index("stopped")
-            schema = whole.set(index, pairs[0][1].field("stopped"))
-        paths = [storage.filesystem(file)[1] for file, _ in pairs]
-        datasets.append(ds.dataset(paths, schema=schema, format="parquet", filesystem=fs))
-    return datasets
+
+def read_columns(file: storage.Listed, schema: pa.Schema) -> pa.Table:
+    """The rows of one file with exactly these columns; those that the file does not have are null."""
+    return conform(read_file(file.path, schema.names), schema)
 
 
 def _newest(tables: list[pa.Table]) -> pa.Table:

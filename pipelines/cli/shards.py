@@ -183,8 +183,8 @@ def _left_out(run: RunOfSamples) -> str:
     left = [f"{run.left_out['dropped']} dropped"]
     if run.left_out["previews"]:
         left.append(f"{run.left_out['previews']} previews (--allow-preview takes them)")
-    previews = f", {sum(run.preview)} of them previews" if any(run.preview) else ""
-    return f"{run.name}: {run.table.num_rows} samples{previews}; left out: {', '.join(left)}"
+    previews = f", {run.preview.sum()} of them previews" if run.preview.any() else ""
+    return f"{run.name}: {len(run.ids)} samples{previews}; left out: {', '.join(left)}"
 
 
 def _print(summary: dict[str, Any], output: str) -> None:

@@ -186,11 +186,10 @@ class _Planner:
 
     def _read(self, file: Path) -> pa.Table:
         """What tells the finished rows of a file of the manifest; columns that it lacks are null."""
-        there = store.read_schema(file).names
         names = [*self.tracked, "program", "stages"]
-        table = store.read_file(file, [*(name for name in names if name in there), "error.kind"])
+        table = store.read_file(file, [*names, "error.kind"])
         for name in names:
-            if name not in there:
+            if name not in table.column_names:
                 table = table.append_column(name, pa.nulls(table.num_rows, self.schema.field(name).type))
         return table
 

@@ -1,10 +1,14 @@
-"""Which samples go into shards, and which into which: a pure function of the manifests and the options."""
+"""Which samples go into shards, and which into which: a pure function of the manifests and the options.
+
+A manifest is read file by file. The plan needs the id and the size of each row; whole rows are read again,
+for the digest here and for the shards in `pipelines/shards/rows.py`, and only of the same files: a manifest
+that was changed meanwhile is refused.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,32 +16,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from backends.roles import embedder_of
 from manifests import shards as format
 from manifests import storage, store
-from manifests.schema import to_rows
 from manifests.screen import STAND_IN, STAND_IN_COLUMN
+from manifests.store import at_one_moment, read_columns, whole_schema
 from pipelines.catalogue import STEPS
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.record import read_run
 from pipelines.engine.source import InputError
 from pipelines.shards import media as shard_media
+from pipelines.shards.sizes import COUNTED, estimated_bytes, is_text
 
 SEED = 0  # of the shuffle
 KEY_LENGTH = 80
-# How large a sample will be, in bytes, where the manifest does not say.
-BITS_PER_PIXEL = 0.1  # of H.264
-WAV_PER_S = 32_000
-ROUND = 12_288  # row, prompt, headers, padding
+
+
+@dataclass(frozen=True)
+class FileOfRows:
+    """One file of a run's manifest, and which of its rows go into shards.
+
+    file: as it was when they were chosen. rows: their positions in it, by sample_id. places: which of the
+    run's samples each of them is.
+    """
+
+    file: storage.Listed
+    rows: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class RunOfSamples:
-    """One finished run, and the rows of it that go into shards.
+    """One finished run, and the samples of it that go into shards.
 
-    table: those rows with all columns, by sample_id. preview: for each, whether a stand-in made it.
+    ids: of these samples, sorted. sizes: about how many bytes each will take. preview: for each, whether a
+    stand-in made it.
+    files: where their rows are. schema: of the rows.
     left_out: how many rows do not go in: `dropped` by the screen, and `previews`.
     """
 
@@ -46,8 +64,11 @@ class RunOfSamples:
     pipeline: str
     run_id: str
     weight: float
-    table: pa.Table
-    preview: Sequence[bool]
+    ids: pa.Array
+    sizes: npt.NDArray[np.int64]
+    preview: npt.NDArray[np.bool_]
+    files: Sequence[FileOfRows]
+    schema: pa.Schema
     left_out: Mapping[str, int]
 
 
@@ -66,33 +87,15 @@ class Sample:
 class ShardPlan:
     """Every sample in exactly one shard.
 
-    shards: for each, in order, the (run, row) of its samples. keys: the name of each of these in the tar.
-    digest: of all that makes the bytes of the shards.
+    shards: for each, in order, the numbers of its samples; they count through all samples of the first run,
+    then of the second, ... keys: the name of each sample in the tar. digest: of all that makes the bytes of
+    the shards.
     """
 
     runs: Sequence[RunOfSamples]
-    shards: Sequence[Sequence[tuple[int, int]]]
-    keys: Mapping[tuple[int, int], str]
+    shards: Sequence[Sequence[int]]
+    keys: Sequence[str]
     digest: str
-
-    def samples(self, number: int) -> list[Sample]:
-        """The samples of one shard, in their order."""
-        members = self.shards[number]
-        rows: dict[tuple[int, int], dict[str, Any]] = {}
-        for at, run in enumerate(self.runs):
-            positions = [position for which, position in members if which == at]
-            taken = to_rows(run.table.take(pa.array(positions, pa.int64())))
-            rows |= {(at, p): row for p, row in zip(positions, taken, strict=True)}
-        return [
-            Sample(
-                rows[member],
-                self.runs[member[0]].name,
-                self.runs[member[0]].folder,
-                self.keys[member],
-                self.runs[member[0]].preview[member[1]],
-            )
-            for member in members
-        ]
 
 
 def open_runs(
@@ -170,60 +173,121 @@ def _second_step(output: Path) -> tuple[Path, dict[str, Any]]:
 def _read(
     name: str, folder: Path, record: Mapping[str, Any], weight: float, allow_preview: bool
 ) -> RunOfSamples:
-    table = store.read(folder / "manifest").sort_by("sample_id")
-    keep = [bool(k) for k in table["keep"].to_pylist()]
+    """What the plan needs of a run, of all files of its manifest at one moment."""
+
+    def read(files: Sequence[storage.Listed]) -> RunOfSamples:
+        schema = whole_schema(files)
+        wanted = ("sample_id", "keep", "drop_reasons", STAND_IN_COLUMN, *COUNTED)
+        light = pa.schema([schema.field(n) for n in dict.fromkeys(wanted) if n in schema.names])
+        chosen = [_chosen(read_columns(file, light), allow_preview) for file in files]
+        ids = pa.concat_arrays([of_file.ids for of_file in chosen])
+        order = np.asarray(pc.sort_indices(ids), np.int64)
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
+        ends = np.cumsum([len(of_file.rows) for of_file in chosen])
+        previews = sum(of_file.previews for of_file in chosen)
+        return RunOfSamples(
+            name=name,
+            folder=folder,
+            pipeline=record["pipeline"],
+            run_id=record["run_id"],
+            weight=weight,
+            ids=ids.take(pa.array(order)),
+            sizes=np.concatenate([of_file.sizes for of_file in chosen])[order],
+            preview=np.concatenate([of_file.preview for of_file in chosen])[order],
+            files=[
+                FileOfRows(file, of_file.rows, of_place)
+                for file, of_file, of_place in zip(files, chosen, np.split(places, ends[:-1]), strict=True)
+            ],
+            schema=schema,
+            left_out={
+                "dropped": sum(of_file.dropped for of_file in chosen),
+                "previews": 0 if allow_preview else previews,
+            },
+        )
+
+    return at_one_moment(folder / "manifest", read)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The rows of one file that go into shards, by sample_id; how many the screen dropped, and previews."""
+
+    rows: npt.NDArray[np.int64]
+    ids: pa.Array
+    sizes: npt.NDArray[np.int64]
+    preview: npt.NDArray[np.bool_]
+    dropped: int
+    previews: int
+
+
+def _chosen(table: pa.Table, allow_preview: bool) -> _Chosen:
+    keep = np.asarray(pc.fill_null(table["keep"], False), bool)
     preview = _previews(table)
-    take = [k or (p and allow_preview) for k, p in zip(keep, preview, strict=True)]
-    previews = sum(preview)
-    return RunOfSamples(
-        name=name,
-        folder=folder,
-        pipeline=record["pipeline"],
-        run_id=record["run_id"],
-        weight=weight,
-        table=table.filter(pa.array(take, pa.bool_())).combine_chunks(),
-        preview=[p for p, t in zip(preview, take, strict=True) if t],
-        left_out={
-            "dropped": len(keep) - sum(keep) - previews,
-            "previews": 0 if allow_preview else previews,
-        },
+    rows = np.flatnonzero(keep | preview) if allow_preview else np.flatnonzero(keep)
+    rows = rows[np.asarray(pc.sort_indices(table["sample_id"].take(pa.array(rows))), np.int64)]
+    taken = table.take(pa.array(rows))
+    return _Chosen(
+        rows=rows,
+        ids=taken["sample_id"].combine_chunks(),
+        sizes=estimated_bytes(taken),
+        preview=preview[rows],
+        dropped=len(keep) - int(keep.sum()) - int(preview.sum()),
+        previews=int(preview.sum()),
     )
 
 
-def _previews(table: pa.Table) -> list[bool]:
+def _previews(table: pa.Table) -> npt.NDArray[np.bool_]:
     """Which rows were dropped for nothing but having been made by a stand-in."""
-    if STAND_IN_COLUMN not in table.column_names:
-        return [False] * table.num_rows
-    made_by = table[STAND_IN_COLUMN].to_pylist()
-    columns = zip(table["keep"].to_pylist(), table["drop_reasons"].to_pylist(), made_by, strict=True)
-    return [
-        not keep and reasons == [STAND_IN] and isinstance(by, str) and by.startswith(STAND_IN)
-        for keep, reasons, by in columns
-    ]
+    if STAND_IN_COLUMN not in table.column_names or not is_text(table[STAND_IN_COLUMN].type):
+        return np.zeros(table.num_rows, bool)
+    alone = pc.equal(pc.binary_join(table["drop_reasons"], "\0"), STAND_IN)
+    found = pc.and_(alone, pc.starts_with(table[STAND_IN_COLUMN], STAND_IN))
+    dropped = pc.invert(pc.fill_null(table["keep"], False))
+    return np.asarray(pc.and_(dropped, pc.fill_null(found, False)), bool)
+
+
+def whole_rows(run: RunOfSamples) -> Iterator[tuple[FileOfRows, pa.Table]]:
+    """The rows that go into shards with all columns, file by file, each file's by sample_id.
+
+    Raises:
+        RunError: the manifest is another one than when they were chosen; what was given until then may be of
+            either.
+    """
+    for of_file in run.files:
+        if not len(of_file.rows):
+            continue
+        try:
+            table = read_columns(of_file.file, run.schema).take(pa.array(of_file.rows)).combine_chunks()
+        except Exception:
+            _check_moment(run)
+            raise
+        yield of_file, table
+    _check_moment(run)
+
+
+def _check_moment(run: RunOfSamples) -> None:
+    if store.listed(run.folder / "manifest") != [of_file.file for of_file in run.files]:
+        raise RunError(
+            f"the manifest of {run.folder} was changed while its shards were planned; "
+            "run the same command again"
+        )
 
 
 def make_plan(runs: Sequence[RunOfSamples], size: int) -> ShardPlan:
     """Shuffle the samples over shards of about `size` bytes.
 
     Raises:
-        RunError: there is no sample, or two share an id.
+        RunError: there is no sample, two share an id, or a manifest was changed meanwhile.
     """
-    places = [(at, row) for at, run in enumerate(runs) for row in range(run.table.num_rows)]
-    if not places:
+    samples = [(run.name, sample_id) for run in runs for sample_id in run.ids.to_pylist()]
+    if not samples:
         left = ", ".join(f"{run.name}: {_in_words(run.left_out)}" for run in runs)
         hint = "; --allow-preview takes previews" if any(r.left_out["previews"] for r in runs) else ""
         raise RunError(f"no kept samples ({left}){hint}")
-    ids = [sample_id for run in runs for sample_id in run.table["sample_id"].to_pylist()]
-    names = [runs[at].name for at, _ in places]
-    sizes = [size_of for run in runs for size_of in _sizes(run.table)]
-    shards = assign(list(zip(names, ids, strict=True)), sizes, size)
-    keys = make_keys(list(zip(names, ids, strict=True)))
-    return ShardPlan(
-        runs=runs,
-        shards=[[places[i] for i in shard] for shard in shards],
-        keys=dict(zip(places, keys, strict=True)),
-        digest=_digest(runs, shards),
-    )
+    keys = make_keys(samples)
+    shards = assign(samples, np.concatenate([run.sizes for run in runs]).tolist(), size)
+    return ShardPlan(runs, shards, keys, _digest(runs, shards))
 
 
 def _in_words(counts: Mapping[str, int]) -> str:
@@ -235,10 +299,11 @@ def assign(samples: Sequence[tuple[str, str]], sizes: Sequence[int], size: int) 
 
     The order depends on the names alone. A shard holds more than `size` only if it is a single sample.
     """
-    order = sorted(range(len(samples)), key=lambda i: _shuffled(*samples[i]))
+    digests = b"".join(_shuffled(*sample) for sample in samples)
+    words = np.frombuffer(digests, ">u8").reshape(-1, 4).astype(np.uint64)
     shards: list[list[int]] = []
     room = -1
-    for i in order:
+    for i in np.lexsort(words.T[::-1]).tolist():  # by the first word, then by the second, ...
         if sizes[i] > room:
             shards.append([])
             room = size
@@ -263,7 +328,8 @@ def make_keys(samples: Sequence[tuple[str, str]]) -> list[str]:
     Raises:
         RunError: a run has one id twice.
     """
-    wished = [re.sub(r"[^A-Za-z0-9_-]", "_", name)[:KEY_LENGTH].lstrip("_-") for _, name in samples]
+    unsafe = re.compile(r"[^A-Za-z0-9_-]")
+    wished = [unsafe.sub("_", name)[:KEY_LENGTH].lstrip("_-") for _, name in samples]
     taken = Counter(key.lower() for key in wished)
     keys = []
     for (run, name), key in zip(samples, wished, strict=True):
@@ -289,60 +355,17 @@ def resampling_rate(row: Mapping[str, Any], rates: Sequence[float]) -> float | N
     return min(rates, key=lambda rate: abs(rate - row["fps"]))
 
 
-_COUNTED = (
-    *("media_uri", "source_uri", "start_s", "end_s", "source_size", "width", "height", "num_frames", "fps"),
-    *("bitrate_per_pixel", "video_codec", "pixel_format", "mirrored", "rotation", "variable_frame_rate"),
-    *("has_audio", "attribute_embedder", "audio_embedder"),
-)
-
-
-def _sizes(table: pa.Table) -> Iterator[int]:
-    columns = [name for name in _COUNTED if name in table.column_names]
-    batches = table.select(columns).to_batches(max_chunksize=10_000)  # as Python objects rows are large
-    return (estimated_bytes(row) for batch in batches for row in batch.to_pylist())
-
-
-def estimated_bytes(row: Mapping[str, Any]) -> int:
-    """How large a sample will be in a shard, from its manifest row alone."""
-    frames = row.get("num_frames") or 0
-    seconds = frames / row["fps"] if row.get("fps") else 0.0
-    pixels = (row.get("width") or 0) * (row.get("height") or 0) * frames
-    as_is = (
-        row.get("video_codec") == "h264"
-        and row.get("pixel_format") == "yuv420p"
-        and not row.get("mirrored")
-        and not row.get("rotation")
-        and not row.get("variable_frame_rate")
-    )
-    whole = row.get("start_s") is None and row.get("end_s") is None
-    if as_is and whole and not is_own_media(row) and row.get("source_size"):
-        video = float(row["source_size"])
-    elif is_own_media(row) and _number(row.get("bitrate_per_pixel")):
-        video = row["bitrate_per_pixel"] * pixels / 8
-    else:
-        video = BITS_PER_PIXEL * pixels / 8
-    total = ROUND + video + (WAV_PER_S * seconds if row.get("has_audio") else 0)
-    if row.get("attribute_embedder"):
-        total += embedder_of("attribute_embedder", row["attribute_embedder"]).bytes_per_clip
-    if row.get("audio_embedder") and row.get("has_audio"):
-        total += embedder_of("audio_embedder", row["audio_embedder"]).bytes_per_second * seconds
-    return math.ceil(total)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0
-
-
 def _digest(runs: Sequence[RunOfSamples], shards: Sequence[Sequence[int]]) -> str:
     """16 hex digits of everything that makes the bytes: rows, where they lie, which shard they go into."""
     digest = hashlib.sha256()
-    heads = [[run.name, str(run.folder), run.pipeline, list(map(bool, run.preview))] for run in runs]
+    heads = [[run.name, str(run.folder), run.pipeline, run.preview.tolist()] for run in runs]
     made_by = [format.VERSION, shard_media.VERSION]
-    digest.update(json.dumps([*made_by, heads, [list(s) for s in shards]]).encode())
+    digest.update(json.dumps([*made_by, heads, shards]).encode())
     for run in runs:
         sink = _Hashed(digest)
-        with pa.ipc.new_stream(pa.PythonFile(sink, "w"), run.table.schema) as stream:
-            stream.write_table(run.table)
+        with pa.ipc.new_stream(pa.PythonFile(sink, "w"), run.schema) as stream:
+            for _, table in whole_rows(run):
+                stream.write_table(table)
     return digest.hexdigest()[:16]
 
 

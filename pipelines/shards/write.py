@@ -25,6 +25,7 @@ from pipelines.engine.lock import lock
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.source import InputError
 from pipelines.shards.plan import Sample, ShardPlan
+from pipelines.shards.rows import laid_out
 from pipelines.shards.sample import make_sample
 from pipelines.shards.tasks import Engine, on_each
 from pipelines.shards.trainer_lists import remove_lists, remove_videos
@@ -74,17 +75,19 @@ def write_shards(
 
     Raises:
         InputError: the folder holds something else.
-        RunError: another command writes to it, or not every sample came out.
+        RunError: another command writes to it, a manifest is not the planned one any more, or not every
+            sample came out.
     """
     _refuse_foreign(folder)
     with lock(folder) as held:
         finished = _clean(folder, plan.digest, len(plan.shards), retry_errors)
         todo = [number for number in range(len(plan.shards)) if number not in finished]
         start(len(plan.shards), len(finished))
-        tasks = (ShardTask(number, plan.digest, folder, plan.samples(number)) for number in todo)
-        for done in on_each(engine, write_shard, tasks):
-            held()
-            on_shard(done)
+        with laid_out(plan, todo) as shards:
+            tasks = (ShardTask(number, plan.digest, folder, samples) for number, samples in shards)
+            for done in on_each(engine, write_shard, tasks):
+                held()
+                on_shard(done)
         return _finish(plan, folder)
 
 
@@ -237,9 +240,7 @@ def _finish(plan: ShardPlan, folder: Path) -> dict[str, Any]:
     paths = [_part(folder, plan.digest, number) for number in range(len(plan.shards))]
     parts = storage.each(store.read_file, paths, storage.is_remote(folder))
     index = pa.concat_tables([p.replace_schema_metadata() for p in parts]).cast(format.INDEX_SCHEMA)
-    planned = Counter(
-        (run.name, sample_id) for run in plan.runs for sample_id in run.table["sample_id"].to_pylist()
-    )
+    planned = Counter((run.name, sample_id) for run in plan.runs for sample_id in run.ids.to_pylist())
     written = Counter(zip(index["run"].to_pylist(), index["sample_id"].to_pylist(), strict=True))
     if planned != written:
         wrong = sorted((planned - written) + (written - planned))

@@ -98,7 +98,10 @@ def test_lines_of_measures_in_processes_of_their_own(
     finally:
         folder.rename(place.folder)
     urls, merge = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r" +1000 rows  list addresses +\d+\.\d s +0\.\d\d GB  list \d+\.\d", urls)
     assert re.fullmatch(
-        r" +1000 rows  merge parts of 256: new rows +\d+\.\d s +0\.\d\d GB  \d+ rows/s", merge
+        r" +1000 rows  list addresses +\d+\.\d s \(CPU +\d+\.\d\) +0\.\d\d GB  list \d+\.\d", urls
+    )
+    assert re.fullmatch(
+        r" +1000 rows  merge parts of 256: new rows +\d+\.\d s \(CPU +\d+\.\d\) +0\.\d\d GB  \d+ rows/s",
+        merge,
     )

@@ -346,7 +346,6 @@ def test_version_1_is_read_as_this_version(
     assert whole["schema_version"].to_pylist() == [2] * 6
     assert store.read(manifest, ["stopped", "value"]).column_names == ["stopped", "value"]
     assert store.read(manifest, ["value"])["value"].to_pylist() == list(range(6))
-    assert store.take(manifest, [0, 4, 5])["stopped"].to_pylist() == [STOPS[0], STOPS[1], STOPS[2]]
     assert store.column_names(manifest) == WITH_STOPS.names
     assert store.read_file(files[0])["stopped"].to_pylist() == STOPS
     assert store.read_schema(files[1]).field("stopped").type == STOPPED
