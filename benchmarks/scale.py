@@ -38,7 +38,7 @@ from pipelines.engine.progress import Progress
 from pipelines.engine.settings import Settings, SourceSettings
 from pipelines.engine.source import list_input
 from pipelines.requests import Request, prepare
-from pipelines.review.report import write_report
+from pipelines.review.report import is_current, write_report
 from pipelines.review.screening import screen_again
 from pipelines.shards.plan import make_plan, open_runs
 from stages.clip import Clip
@@ -317,7 +317,8 @@ def execute(place: Place, clock: Clock, request: Request) -> dict[str, int]:
     with clock("run"):
         record = run.execute(_quiet())
     with clock("report"):
-        write_report(run.folder)
+        if not is_current(run.folder):
+            write_report(run.folder)
     counts = record["counts"]
     return {name: counts[name] for name in ("ids_in", "computed", "reused", "manifest_rows")}
 

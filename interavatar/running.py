@@ -16,7 +16,7 @@ from manifests.storage import folder_of
 from pipelines.engine.progress import Progress
 from pipelines.engine.run import Engine
 from pipelines.requests import Request, prepare
-from pipelines.review.report import write_report
+from pipelines.review.report import is_current, write_report
 
 
 def run(
@@ -77,7 +77,8 @@ def run(
     display = Progress(Console(stderr=True, highlight=False, quiet=not progress))
     for step in prepare(request):
         step.execute(display)
-        write_report(step.folder)
+        if not is_current(step.folder):
+            write_report(step.folder)
     listed = step.samples.ids.to_pylist()
     rows = read_manifest(step.folder)
     # A video that was cut is there as its clips.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Implementations that only stand in for a model are named so; media they made is no training data.
 STAND_IN, STAND_IN_COLUMN = "stand_in", "synthesis_by"
-KEPT = "screens"  # folder of a run's earlier screens
+SCREEN, KEPT = "screen.yaml", "screens"  # the screen of a run, and the folder of its earlier ones
 
 
 BOUNDS = ("min", "max", "equals", "one_of", "none_of")
@@ -439,10 +439,16 @@ def _screen(name: str, below: tuple[str, ...]) -> Screen:
 
 
 def save_screen(screen: Screen, folder: Path) -> Path | None:
-    """Write `screen_files`; returns the file of the replaced screen, None where none was replaced."""
+    """Write `screen_files` where the screen is another one than before.
+
+    Returns:
+        The file that keeps the replaced screen; None where none was replaced.
+    """
     files = screen_files(screen, folder)
-    for path, data in files.items():
-        storage.write_bytes(path, data)
+    place = folder / SCREEN
+    if not storage.files(folder, SCREEN) or storage.read_bytes(place) != files[place]:
+        for path, data in files.items():
+            storage.write_bytes(path, data)
     return replaced_screen(files)
 
 
@@ -454,14 +460,14 @@ def screen_files(screen: Screen, folder: Path) -> dict[Path, bytes]:
     text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
     data, files = text.encode(), dict[Path, bytes]()
     try:
-        replaced = storage.read_bytes(folder / "screen.yaml")
+        replaced = storage.read_bytes(folder / SCREEN)
     except FileNotFoundError:
         replaced = data
     if replaced != data:
         names = [file.stem for file in storage.files(folder / KEPT, ".yaml")]
         numbers = [int(name) for name in names if name.isdigit()]
         files[folder / KEPT / f"{max(numbers, default=0) + 1:04d}.yaml"] = replaced
-    return files | {folder / "screen.yaml": data}
+    return files | {folder / SCREEN: data}
 
 
 def replaced_screen(files: Collection[Path]) -> Path | None:

@@ -144,7 +144,7 @@ def run(
         from pipelines.engine.progress import Progress, listing
         from pipelines.engine.signals import sigterm_interrupts
         from pipelines.requests import Request, prepare
-        from pipelines.review.report import write_report
+        from pipelines.review.report import is_current, write_report
 
         sigterm_interrupts()
         request = Request(
@@ -156,8 +156,9 @@ def run(
         for each in runs:
             progress = Progress(console)
             record = each.execute(progress)
-            progress.say("writing the report")
-            write_report(each.folder)
+            if not is_current(each.folder):
+                progress.say("writing the report")
+                write_report(each.folder)
             _print_outcome(record, output if len(runs) == 1 else output / each.folder.name, each.pipeline)
             if shortcoming := _shortcoming(record["counts"]):
                 raise RunError(shortcoming)

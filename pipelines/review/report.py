@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from manifests import journal, storage
 from manifests.schema import to_rows
-from manifests.screen import Screen
+from manifests.screen import SCREEN, Screen
 from manifests.store import at_one_moment, read_columns, whole_schema
 from pipelines.review.preview import preview
 
+REPORT = "report.html"
 # At most this many clips of each outcome are shown, so that a report of a million clips still opens.
 SHOWN = {"kept": 100, "dropped": 200, "error": 100}
 
@@ -50,6 +51,15 @@ class Figures:
     clips: Sequence[Mapping[str, Any]]
 
 
+def is_current(run: Path) -> bool:
+    """Whether a run's report is newer than all that it shows."""
+    written = {entry.path.name: entry.modified for entry in storage.listed(run)}
+    of_manifest = [entry.modified for entry in storage.listed(run / "manifest", ".parquet")]
+    shown = [*of_manifest, written.get(SCREEN)]
+    report = written.get(REPORT)
+    return report is not None and all(time is not None and time < report for time in shown)
+
+
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run's folder.
 
@@ -70,7 +80,7 @@ def write_report(run: Path) -> Path:
         clips=[_clip(row, screen) for row in figures.clips],
         total=figures.total,
     )
-    path = run / "report.html"
+    path = run / REPORT
     storage.write_bytes(path, html.encode("utf-8", "replace"))
     return path
 

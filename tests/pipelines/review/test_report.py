@@ -12,7 +12,8 @@ import pytest
 from manifests import store
 from manifests.schema import to_rows
 from manifests.screen import Screen
-from pipelines.review.report import SHOWN, figures_of, write_report
+from pipelines.review.report import SHOWN, figures_of, is_current, write_report
+from tests.support.helpers import execute, make_files, toy_stages
 from tests.support.random_runs import SCREEN, random_rows, random_run
 
 
@@ -76,3 +77,20 @@ def test_a_manifest_without_a_column_of_the_screen_has_its_report(tmp_path: Path
     found = figures_of(run / "manifest", SCREEN)
     assert found.total == 20 and "odd" not in found.clips[0]
     assert write_report(run).exists()
+
+
+def test_a_report_is_current_until_the_manifest_or_the_screen_changes(tmp_path: Path) -> None:
+    files, out = make_files(tmp_path / "in", 3), tmp_path / "out"
+    execute(toy_stages(), files, out)
+    assert not is_current(out)
+    write_report(out)
+    assert is_current(out)
+    execute(toy_stages(), files, out)
+    assert is_current(out)
+    renamed = Screen(name="renamed", rules=[])
+    execute(toy_stages(), files, out, screen=renamed)  # no verdict is another one
+    assert not is_current(out)
+    write_report(out)
+    assert is_current(out)
+    execute(toy_stages(), make_files(tmp_path / "in", 4), out, screen=renamed)
+    assert not is_current(out)
