@@ -121,7 +121,7 @@ def test_the_same_clip_gives_the_same_row_alone_and_among_others(
 ) -> None:
     run(samples / "videos" / "retalking_woman_glasses.mp4", tmp_path / "alone")
     among, (alone,) = (
-        [row | {"run_id": None} for row in to_rows(store.read(folder / "manifest"))]
+        [row | {"run_id": None, "arrays": None} for row in to_rows(store.read(folder / "manifest"))]
         for folder in (everything, tmp_path / "alone")
     )
     assert [row for row in among if row["sample_id"] == alone["sample_id"]] == [alone]

@@ -94,6 +94,7 @@ def test_every_member_of_every_kept_sample(touched: Path, tmp_path: Path) -> Non
     assert members["txt"].decode() == f"{SENTENCE}\n{HOSTILE}"
     assert [shards.read(rows[n])["txt"].decode() for n in ("mute", "old")] == ["Someone.", SENTENCE]
     said = json.loads(members["json"])
+    assert "stages" in said and "arrays" not in said
     assert said["run"] == "touched" and said["preview"] is False and said["note"] is None
     assert said["interaction_x"] == 0.25 and said["sample_id"] == wide["sample_id"]
     arrays = read_arrays(members["npz"])
