@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Implementations that only stand in for a model are named so; media they made is no training data.
+FILES_AT_ONCE = 4  # that are judged: a Parquet file is written by one thread
 STAND_IN, STAND_IN_COLUMN = "stand_in", "synthesis_by"
 SCREEN, KEPT = "screen.yaml", "screens"  # the screen of a run, and the folder of its earlier ones
 
@@ -326,23 +329,29 @@ def rescreen(
         raise FileNotFoundError(f"no manifest in {manifest}")
     for entry in files:
         screen.verdicts(store.read_schema(entry.path).empty_table())  # a wrong rule changes no file
-    for entry in files:
-        before = store.read_file(entry.path, _read_by(screen, store.stored_schema(entry.path).names))
-        keep, reasons = screen.verdicts(before)
-        changed = int(_verdicts_differ(before, keep, reasons).sum())
-        # Other readers cannot read files of two versions side by side.
-        if changed or is_outdated(store.stored_schema(entry.path)):
-            after = _judged(store.read_file(entry.path), keep, reasons)
-            change.write(entry.path, store.to_bytes(after), entry.version)
-        kept = int(keep.sum())
-        counts["rows"] += len(keep)
-        counts["kept"] += kept
-        counts["dropped"] += len(keep) - kept
-        counts["changed"] += changed
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        for rows, kept, changed in pool.map(partial(_judge_file, screen, change), files):
+            counts["rows"] += rows
+            counts["kept"] += kept
+            counts["dropped"] += rows - kept
+            counts["changed"] += changed
     for path, data in also(counts).items():
         change.write(path, data)
     change.commit(check_lock)
     return counts
+
+
+def _judge_file(screen: Screen, change: Change, entry: storage.Listed) -> tuple[int, int, int]:
+    """Judge the rows of one file, and write it anew where a verdict changes; rows, kept, changed."""
+    stored = store.stored_schema(entry.path)
+    before = store.read_file(entry.path, _read_by(screen, stored.names))
+    keep, reasons = screen.verdicts(before)
+    changed = int(_verdicts_differ(before, keep, reasons).sum())
+    # Other readers cannot read files of two versions side by side.
+    if changed or is_outdated(stored):
+        after = _judged(store.read_file(entry.path), keep, reasons)
+        change.write(entry.path, store.to_bytes(after), entry.version)
+    return len(keep), int(keep.sum()), changed
 
 
 def _read_by(screen: Screen, there: Collection[str]) -> list[str]:

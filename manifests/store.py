@@ -54,7 +54,8 @@ def to_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
     # Numbers with a fraction hardly repeat: a dictionary of them triples the time and saves nothing.
     repeating = [name for field in table.schema for name in _repeating(field.name, field.type)]
     pq.write_table(table, sink, row_group_size=row_group_size, use_dictionary=repeating)
-    return bytes(sink.getvalue().to_pybytes())
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _repeating(path: str, kind: pa.DataType) -> list[str]:

@@ -135,10 +135,11 @@ class _Planner:
         self.tracked = [n for n in SOURCE_COLUMNS if n not in (MEDIA, "pipeline")] + inputs
 
     def of_file(self, file: Path, listed: pa.Table, positions: npt.NDArray[np.int64]) -> Piece:
-        """The samples of one file of the manifest; `positions`: where in it each listed row is."""
+        """The samples of one file of the manifest; `positions`: where in it each listed row is, ascending."""
         tally = Tally()
-        at = pa.array(positions)
-        light = self._read(file).take(at)
+        light = self._read(file)
+        if len(positions) < light.num_rows:  # else they are all of its rows, in order
+            light = light.take(pa.array(positions))
         finished = _equals(light["program"], self.program.hash) & ~self._differ(listed, light)
         kind = pc.struct_field(light["error"], "kind")
         finished &= ~_equals(kind, BAD_ROW) & np.asarray(pc.is_null(listed[PROBLEM]))
@@ -432,12 +433,11 @@ def outdated(manifest: Path, listed: pa.ChunkedArray, planned: pa.ChunkedArray) 
         listed: ids of the input.
         planned: ids of what is computed of it.
     """
-    found = []
-    for file in store.manifest_files(manifest):
-        table = store.read_file(file, ["sample_id", "parent_id"])
-        mine = pc.or_(
-            pc.is_in(table["parent_id"], value_set=listed), pc.is_in(table["sample_id"], value_set=listed)
-        )
-        ids = table["sample_id"].filter(mine)
-        found += ids.filter(pc.invert(pc.is_in(ids, value_set=planned))).chunks
-    return pa.chunked_array(found, pa.string()).combine_chunks()
+    files = store.manifest_files(manifest)
+    table = pa.concat_tables([store.read_file(file, ["sample_id", "parent_id"]) for file in files])
+    of_video = table.filter(pc.is_valid(table["parent_id"]))
+    found = of_video["sample_id"].filter(pc.is_in(of_video["parent_id"], value_set=listed)).chunks
+    if not listed.equals(planned):
+        found += table["sample_id"].filter(pc.is_in(table["sample_id"], value_set=listed)).chunks
+    ids = pa.chunked_array(found, pa.string()).unique()
+    return ids.filter(pc.invert(pc.is_in(ids, value_set=planned))) if len(ids) else ids
