@@ -305,9 +305,8 @@ def read_columns(file: storage.Listed, schema: pa.Schema) -> pa.Table:
     return conform(read_file(file.path, schema.names), schema)
 
 
-def _newest(tables: list[pa.Table]) -> pa.Table:
-    """All rows of the tables; of several of one sample the last one."""
-    table = pa.concat_tables(tables)
+def _newest(table: pa.Table) -> pa.Table:
+    """The rows, of several of one sample the last one."""
     numbers = table["sample_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     last = np.zeros(len(set(numbers.tolist())), int)
     last[numbers] = np.arange(len(numbers))
@@ -515,8 +514,8 @@ def merge(
         storage.remove(part for part in parts if not part.stem.endswith(f"-{run_id}"))
         parts = [part for part in parts if part.stem.endswith(f"-{run_id}")]
     merged = 0
-    for some, tables in _in_turn(parts):
-        fresh = _newest([conform(table, schema) for table in tables])
+    for some, rows in _in_turn(parts, schema):
+        fresh = _newest(rows)
         merged += fresh.num_rows
         _fold(manifest, schema, fresh, (), on_replaced)
         storage.remove(some)
@@ -525,19 +524,29 @@ def merge(
     return merged
 
 
-def _in_turn(parts: list[Path]) -> Iterator[tuple[list[Path], list[pa.Table]]]:
-    """The parts in their order and what is in them, about `MERGE_ROWS` rows at a time."""
+def _in_turn(parts: list[Path], schema: pa.Schema) -> Iterator[tuple[list[Path], pa.Table]]:
+    """The parts in their order and the rows in them, about `MERGE_ROWS` at a time."""
     some: list[Path] = []
     tables: list[pa.Table] = []
     for start in range(0, len(parts), READ_TOGETHER):
         these = parts[start : start + READ_TOGETHER]
         some += these
-        tables += storage.each(read_file, these, storage.is_remote(parts[0]))
+        tables.append(_together(storage.each(read_file, these, storage.is_remote(parts[0])), schema))
         if sum(table.num_rows for table in tables) >= MERGE_ROWS:
-            yield some, tables
+            yield some, pa.concat_tables(tables)
             some, tables = [], []
     if some:
-        yield some, tables
+        yield some, pa.concat_tables(tables)
+
+
+def _together(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    """The rows of many small tables, nearly always of one schema, in one piece: each piece costs time."""
+    alike: list[list[pa.Table]] = []
+    for table in tables:
+        if not alike or not table.schema.equals(alike[-1][0].schema):
+            alike.append([])
+        alike[-1].append(table)
+    return pa.concat_tables([conform(pa.concat_tables(some).combine_chunks(), schema) for some in alike])
 
 
 def _fold(

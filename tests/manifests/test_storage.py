@@ -117,10 +117,10 @@ def test_a_writer_that_was_away_cannot_overwrite_what_another_wrote(
 
     newest = store._newest
 
-    def before_reading_the_files(tables: list[pa.Table]) -> pa.Table:
+    def before_reading_the_files(table: pa.Table) -> pa.Table:
         monkeypatch.setattr(store, "_newest", newest)
         monkeypatch.setattr(store, "conform", asleep)
-        return newest(tables)
+        return newest(table)
 
     monkeypatch.setattr(store, "_newest", before_reading_the_files)
     with pytest.raises(ReplacedError, match=r"manifest-0000\d.parquet was replaced by another writer"):
