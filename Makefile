@@ -89,7 +89,6 @@ docs: setup
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.engine
-	$(BIN)/python -m benchmarks.resume
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.shards
 	$(BIN)/python -m benchmarks.loader

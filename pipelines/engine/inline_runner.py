@@ -6,19 +6,23 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from manifests import storage
-from manifests.schema import to_rows
 from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.figures import Summary
 from pipelines.engine.pipeline import RunError
+from pipelines.engine.plan_file import PlanFile
 from pipelines.engine.program import Program
 from pipelines.engine.worker import DeviceLost, Worker
 
 
 def run_inline(
-    program: Program, plan: Path, folder: Path, run_id: str, rows_per_part: int, deadlines: Deadlines
+    program: Program,
+    plan: Path,
+    rows: int,
+    folder: Path,
+    run_id: str,
+    rows_per_part: int,
+    deadlines: Deadlines,
 ) -> Iterator[Summary]:
     """Compute every row of the plan; yields one summary for each committed part.
 
@@ -26,9 +30,10 @@ def run_inline(
         RunError: the GPU was lost, or nothing can be written into the folder.
     """
     worker = Worker(program, program.steps, folder, run_id, deadlines)
-    with closing(worker), plan.open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=rows_per_part):
+    file = PlanFile(plan)
+    with closing(worker):
+        for first in range(0, rows, rows_per_part):
             try:
-                yield worker.commit(*worker.run(to_rows(batch)))
+                yield worker.commit(*worker.run(file.rows(first, rows_per_part)))
             except (DeviceLost, storage.OutputError) as error:
                 raise RunError(f"{error}; run the same command again to go on") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pipelines.engine.inline_runner import run_inline
 from pipelines.engine.other_folder import refuse_other_folder
 from pipelines.engine.pipeline import Engine, RunError
 from pipelines.engine.plan import Tally, outdated, plan
+from pipelines.engine.plan_file import ROW_GROUP, writing
 from pipelines.engine.program import Group, Program
 from pipelines.engine.progress import Progress
 from pipelines.engine.reasons import reasons
@@ -150,18 +151,10 @@ class Pass:
                 if piece.written.num_rows:
                     store.commit(self.manifest, piece.written, self.run_id)
                 if piece.todo.num_rows:
-                    writer = writer or stack.enter_context(self._plan_writer(piece.todo.schema))
-                    writer.write_table(piece.todo, row_group_size=10_000)
+                    writer = writer or stack.enter_context(writing(self._plan_file, piece.todo.schema))
+                    writer.write_table(piece.todo, row_group_size=ROW_GROUP)
                 progress.compared(tally.todo + tally.refused + tally.reused, len(self.listing))
         return tally
-
-    @contextmanager
-    def _plan_writer(self, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-        """Writes the plan file, which goes when the run has ended: it holds the signatures of addresses."""
-        with storage.making(self._plan_file) as path:
-            path.touch(mode=0o600)
-            with pq.ParquetWriter(path, schema) as writer:
-                yield writer
 
     def _merge(self, schema: pa.Schema, remove: Collection[str] = (), of_any_run: bool = False) -> int:
         """Fold committed parts into the manifest, and delete the rows to remove; how many were folded."""
@@ -203,7 +196,9 @@ class Pass:
         program, rows_per_part = replace(self.program, schema=schema), self._rows_per_part()
         deadlines = Deadlines(self.settings.deadline_s, self.before)
         if self.engine == "inline":
-            return run_inline(program, self._plan_file, self.folder, self.run_id, rows_per_part, deadlines)
+            return run_inline(
+                program, self._plan_file, rows, self.folder, self.run_id, rows_per_part, deadlines
+            )
         from pipelines.engine.ray_runner import run_ray
 
         return run_ray(

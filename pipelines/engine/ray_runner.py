@@ -1,10 +1,16 @@
-"""Runs a pipeline on Ray Data: a Parquet plan, one actor pool for each group of stages, a part writer."""
+"""Runs a pipeline on Ray Data: parts of a plan, one actor pool for each group of stages, a part writer.
+
+What enters is only where parts begin in the plan's file: the first group's workers read their rows
+themselves. Ray Data's own reading of Parquet starts several processes more before the first sample, and takes
+rows through its object store.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +20,6 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.data.exceptions import ExecutionTimeoutError
 
-from manifests import storage
 from manifests.schema import to_rows, to_table
 from manifests.text import is_key_variable
 from pipelines.engine.attempts import longest_running
@@ -23,6 +28,7 @@ from pipelines.engine.figures import Summary
 from pipelines.engine.own_modules import send_by_value
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.placement import Pool, place
+from pipelines.engine.plan_file import PlanFile
 from pipelines.engine.program import Group, Program
 from pipelines.engine.ray_session import ray_session
 from pipelines.engine.settings import ClusterSettings
@@ -36,23 +42,39 @@ NO_PROGRESS_S = 6 * 3600.0
 INIT_DEATHS = 3
 
 
-# Column in which a group's figures ride to the next group, on the first row of a block.
-FIGURES = "_figures"
+# Column in which a group's figures ride to the next group, on the first row of a block; and of the parts of a
+# plan, the number of their first row.
+FIGURES, FIRST = "_figures", "_first"
+_OF_THREAD = threading.local()
 
 
 class _Group:
     """A group of steps as a Ray Data actor: rows in, rows out; the last group commits and sends figures.
 
-    `keys` are set as environment variables of its process.
+    Args:
+        worker: does the work.
+        plan: of which the first group's parts are; None: rows come from the group before.
+        rows_per_part: of the plan.
+        is_last: this group commits.
+        keys: set as environment variables of its process.
     """
 
-    def __init__(self, worker: Worker, is_last: bool, keys: Mapping[str, str]) -> None:
+    def __init__(
+        self, worker: Worker, plan: Path | None, rows_per_part: int, is_last: bool, keys: Mapping[str, str]
+    ) -> None:
         os.environ.update(keys)
         self.worker, self.is_last = worker, is_last
+        self.plan, self.rows_per_part = plan, rows_per_part
         worker.setup()
 
+    def _rows(self, table: pa.Table) -> list[dict[str, Any]]:
+        if self.plan is None:
+            return to_rows(table)
+        file = _plan_file(self.plan)
+        return [row for first in table[FIRST].to_pylist() for row in file.rows(first, self.rows_per_part)]
+
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = to_rows(table)
+        rows = self._rows(table)
         earlier = [row.pop(FIGURES, None) for row in rows]
         try:
             rows, done = self.worker.run(rows)
@@ -102,15 +124,22 @@ def run_ray(
         _configure(pools, cluster)
         send_by_value()
         per_part = part_size(rows, sum(pool.size for pool in pools), rows_per_part)
-        data = _read(plan).repartition(target_num_rows_per_block=per_part)
+        starts = pa.table({FIRST: pa.array(range(0, rows, per_part), pa.int64())})
+        data = ray.data.from_arrow(starts).repartition(target_num_rows_per_block=1)
         for number, pool in enumerate(pools):
             worker = Worker(program, pool.steps, folder, run_id, deadlines)
             environment, keys = _environment(pool.resources.runtime_env)
             data = data.map_batches(
                 _Group,
-                fn_constructor_args=(worker, number == len(pools) - 1, keys),
+                fn_constructor_args=(
+                    worker,
+                    None if number else plan,
+                    per_part,
+                    number == len(pools) - 1,
+                    keys,
+                ),
                 # A block is a part, so both give the worker one block; Ray Data wants a number beside a GPU.
-                batch_size=per_part if pool.resources.gpus else None,
+                batch_size=(per_part if number else 1) if pool.resources.gpus else None,
                 batch_format="pyarrow",
                 compute=_strategy(pool),
                 num_cpus=pool.resources.cpus,
@@ -131,10 +160,12 @@ def run_ray(
             ) from error
 
 
-def _read(plan: Path) -> ray.data.Dataset:
-    """The plan's rows."""
-    filesystem, path = storage.filesystem(plan)
-    return ray.data.read_parquet(path, filesystem=filesystem)
+def _plan_file(plan: Path) -> PlanFile:
+    """The plan as this thread reads it: a worker's threads take parts at once."""
+    file = getattr(_OF_THREAD, "file", None)
+    if file is None or file.path != plan:
+        file = _OF_THREAD.file = PlanFile(plan)
+    return file
 
 
 def _configure(pools: Sequence[Pool], cluster: ClusterSettings | None) -> None:

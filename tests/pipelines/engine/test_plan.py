@@ -182,7 +182,7 @@ def test_the_plan_holds_as_many_rows_a_part_as_a_minute_computes(
     asked = []
 
     def none(*arguments: Any) -> Any:
-        asked.append(arguments[4])
+        asked.append(arguments[5])
         return iter(())
 
     execute(toy_stages(), files, out, rows_per_part=None)

@@ -98,7 +98,7 @@ def test_kill_9_of_the_whole_run_then_the_same_command(engine: str, tmp_path: Pa
     assert json.loads((out / "run.json").read_text())["status"] == "running"
     merged = store.read(out / "manifest")
     assert merged.num_rows == len(set(merged["sample_id"].to_pylist()))
-    committed = {i for part in store.part_files(out / "manifest") for i in _ids(part)}
+    committed = {i for part in store.part_files(out / "manifest") for i in store.sample_ids(part)}
     first = log.read_text().splitlines()
     again = subprocess.run(command, cwd=ROOT, env=environment, timeout=240, capture_output=True)
     assert again.returncode == 0, again.stderr.decode()
@@ -110,10 +110,6 @@ def test_kill_9_of_the_whole_run_then_the_same_command(engine: str, tmp_path: Pa
     record = json.loads((out / "run.json").read_text())
     # A worker may commit one more part in the moment between the death of its run and its own.
     assert record["status"] == "finished" and record["counts"]["reused"] >= len(committed)
-
-
-def _ids(part: Path) -> list[str]:
-    return store.conform(store.pq.read_table(part), store.pq.read_schema(part))["sample_id"].to_pylist()
 
 
 def _program() -> Program:
