@@ -107,8 +107,9 @@ class Pass:
                 f"audit failed: of {planned.todo} samples to compute {total.rows} were committed; "
                 "run the same command again"
             )
-        self.check_lock()
-        packs.remove_unused(self.folder)
+        if changed or superseded or (self.before or {}).get("status") != "finished":
+            self.check_lock()
+            packs.remove_unused(self.folder)
         storage.remove([self._plan_file])
         storage.remove_tree(self.folder / ATTEMPTS)
         if changed or superseded or not self._is_judged():

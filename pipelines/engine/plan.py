@@ -433,11 +433,21 @@ def outdated(manifest: Path, listed: pa.ChunkedArray, planned: pa.ChunkedArray) 
         listed: ids of the input.
         planned: ids of what is computed of it.
     """
-    files = store.manifest_files(manifest)
-    table = pa.concat_tables([store.read_file(file, ["sample_id", "parent_id"]) for file in files])
-    of_video = table.filter(pc.is_valid(table["parent_id"]))
-    found = of_video["sample_id"].filter(pc.is_in(of_video["parent_id"], value_set=listed)).chunks
-    if not listed.equals(planned):
-        found += table["sample_id"].filter(pc.is_in(table["sample_id"], value_set=listed)).chunks
-    ids = pa.chunked_array(found, pa.string()).unique()
-    return ids.filter(pc.invert(pc.is_in(ids, value_set=planned))) if len(ids) else ids
+    is_cut = not listed.equals(planned)
+    clips: list[pa.Array] = []
+    videos: list[pa.Array] = []
+    whole: list[pa.Array] = []
+    for file in store.manifest_files(manifest):
+        parents = store.read_file(file, ["parent_id"])["parent_id"]
+        if parents.null_count == len(parents) and not is_cut:
+            continue
+        ids = store.read_file(file, ["sample_id"])["sample_id"]
+        clips += ids.filter(pc.is_valid(parents)).chunks
+        videos += parents.drop_null().chunks
+        whole += ids.chunks if is_cut else []
+    of_video = pa.chunked_array(clips, pa.string())
+    found = of_video.filter(pc.is_in(pa.chunked_array(videos, pa.string()), value_set=listed)).chunks
+    ids = pa.chunked_array(whole, pa.string())
+    found += ids.filter(pc.is_in(ids, value_set=listed)).chunks
+    superseded = pa.chunked_array(found, pa.string()).unique()
+    return superseded.filter(pc.invert(pc.is_in(superseded, value_set=planned))) if found else superseded
