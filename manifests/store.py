@@ -114,7 +114,7 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     with _named(path):
         if path.suffix == PART_SUFFIX:
             table = _opened(path).read_all()
-            return table if columns is None else table.select(columns)
+            return table if columns is None else table.select([n for n in columns if n in table.column_names])
         if fs is not None and columns is None:
             return upgraded(pq.ParquetFile(pa.BufferReader(storage.read_bytes(path))).read())
         return upgraded(storage.steady(lambda: _columns_of(inside, fs, columns)))
@@ -448,17 +448,16 @@ def used_packs(manifest: Path) -> set[str]:
 
 
 def _packs_of(file: Path) -> set[str]:
-    if "arrays" not in stored_schema(file).names:
+    if file.suffix == PART_SUFFIX:
+        table = read_file(file, ["arrays"])
+    elif "arrays" in stored_schema(file).names:
+        fs, inside = storage.filesystem(file)
+        with _named(file), pq.ParquetFile(inside, filesystem=fs, read_dictionary=[PACK_NAMES]) as opened:
+            table = opened.read(columns=[PACK_NAMES])
+    else:
         return set()
-    fs, inside = storage.filesystem(file)
-    with _named(file):
-        if file.suffix == PART_SUFFIX:
-            column = _opened(file).read_all()["arrays"]
-        else:
-            with pq.ParquetFile(inside, filesystem=fs, read_dictionary=[PACK_NAMES]) as opened:
-                column = opened.read(columns=[PACK_NAMES])["arrays"]
-        names = (chunk.flatten().field("file") for chunk in column.chunks)
-        return {name for chunk in names for name in chunk.unique().to_pylist()}
+    chunks = table["arrays"].chunks if "arrays" in table.column_names else []
+    return {name for chunk in chunks for name in chunk.flatten().field("file").unique().to_pylist()}
 
 
 def num_rows(part: Path) -> int:
