@@ -448,35 +448,30 @@ def _screen(name: str, below: tuple[str, ...]) -> Screen:
 
 
 def save_screen(screen: Screen, folder: Path) -> Path | None:
-    """Write `screen_files` where the screen is another one than before.
-
-    Returns:
-        The file that keeps the replaced screen; None where none was replaced.
-    """
+    """Write `screen_files`; returns the file of the replaced screen, None where none was replaced."""
     files = screen_files(screen, folder)
-    place = folder / SCREEN
-    if not storage.files(folder, SCREEN) or storage.read_bytes(place) != files[place]:
-        for path, data in files.items():
-            storage.write_bytes(path, data)
+    for path, data in files.items():
+        storage.write_bytes(path, data)
     return replaced_screen(files)
 
 
 def screen_files(screen: Screen, folder: Path) -> dict[Path, bytes]:
-    """The files of the screen that is applied to a run: its `screen.yaml`, ready to be changed and used.
+    """The files to write for the screen that is applied to a run; none where it is the one of before.
 
-    Before it stands a different one that it replaces: kept as `screens/NNNN.yaml`, numbered from 0001.
+    Its `screen.yaml`, ready to be changed and used; before it stands a different one that it replaces: kept
+    as `screens/NNNN.yaml`, numbered from 0001.
     """
     text = yaml.safe_dump(screen.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
-    data, files = text.encode(), dict[Path, bytes]()
+    data = text.encode()
     try:
         replaced = storage.read_bytes(folder / SCREEN)
     except FileNotFoundError:
-        replaced = data
-    if replaced != data:
-        names = [file.stem for file in storage.files(folder / KEPT, ".yaml")]
-        numbers = [int(name) for name in names if name.isdigit()]
-        files[folder / KEPT / f"{max(numbers, default=0) + 1:04d}.yaml"] = replaced
-    return files | {folder / SCREEN: data}
+        return {folder / SCREEN: data}
+    if replaced == data:
+        return {}
+    names = [file.stem for file in storage.files(folder / KEPT, ".yaml")]
+    numbers = [int(name) for name in names if name.isdigit()]
+    return {folder / KEPT / f"{max(numbers, default=0) + 1:04d}.yaml": replaced, folder / SCREEN: data}
 
 
 def replaced_screen(files: Collection[Path]) -> Path | None:
