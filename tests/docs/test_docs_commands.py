@@ -56,8 +56,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Address of an S3 server."""
-    with s3_server() as address:
-        yield address
+    with s3_server() as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")

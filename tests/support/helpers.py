@@ -94,7 +94,7 @@ def execute(*args: Any, **kwargs: Any) -> dict[str, Any]:
 
 def manifest(output: Path) -> pd.DataFrame:
     """The manifest as a user reads it, sorted, with `stages` and `error` as dicts."""
-    frame = pd.read_parquet(output / "manifest").sort_values("sample_id").reset_index(drop=True)
+    frame = pd.read_parquet(f"{output}/manifest").sort_values("sample_id").reset_index(drop=True)
     frame["stages"] = frame["stages"].map(dict)
     return frame
 

@@ -21,25 +21,47 @@ BUCKET = "data"
 SECRET = "do-not-write-this-down"
 
 
+class S3Server:
+    """Speaks S3 on this machine.
+
+    Attributes:
+        address: of it.
+    """
+
+    def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._port = 0
+        self.start()
+        self.address = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Answer, with all objects that there were when it stopped."""
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
+        self._server.start()
+        self._port = self._server.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        """Refuse every connection."""
+        self._server.stop()
+
+
 @contextmanager
-def s3_server() -> Iterator[str]:
-    """Address of a server with one empty bucket; the environment leads every S3 client to it."""
+def s3_server() -> Iterator[S3Server]:
+    """A server with one empty bucket; the environment leads every S3 client to it."""
     import boto3
     import s3fs
-    from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    server = S3Server()
     with pytest.MonkeyPatch.context() as patch:
-        address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("AWS_ENDPOINT_URL", server.address)
         patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         s3fs.S3FileSystem.clear_instance_cache()  # a client keeps the address it was made with
         boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield address
+        yield server
         s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
