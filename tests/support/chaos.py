@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
+import typer
 
 from backends.language.openai_endpoint import OpenAIEndpoint
 from backends.language.vision_language_model import Question
@@ -326,7 +327,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    from configs.errors import UserError
+    from pipelines.cli.console import readable_errors
     from pipelines.engine.signals import sigterm_interrupts
 
     sigterm_interrupts()
@@ -337,10 +338,10 @@ def _run() -> None:
         lease._machine = lambda: machine
     made = stages(Path(log), url, Path(answers))
     try:
-        record = execute(made, source, storage.folder_of(output), engine=engine)
-    except (UserError, KeyboardInterrupt) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(1)
+        with readable_errors():
+            record = execute(made, source, storage.folder_of(output), engine=engine)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
     sys.exit(1 if record["counts"]["due"] else 0)
 
 
