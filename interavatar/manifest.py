@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 import pandas as pd
@@ -53,7 +53,7 @@ def load_arrays(
         FileNotFoundError: it stores no arrays, or they are gone.
         ValueError: they are damaged.
     """
-    return features.load_features(folder, row, stage)
+    return features.load_features(folder, cast(Mapping[str, Any], row), stage)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -141,10 +141,10 @@ def run(
         f"interrupted. What was committed in {output} is safe; run the same command again to go on."
     ):
         from pipelines.engine.pipeline import RunError
-        from pipelines.engine.progress import Progress, listing
+        from pipelines.engine.progress import Progress, listing, picturing
         from pipelines.engine.signals import sigterm_interrupts
         from pipelines.requests import Request, prepare
-        from pipelines.review.report import is_current, write_report
+        from pipelines.review.report import STRIPS, is_current, write_report
 
         sigterm_interrupts()
         request = Request(
@@ -157,8 +157,8 @@ def run(
             progress = Progress(console)
             record = each.execute(progress)
             if not is_current(each.folder):
-                progress.say("writing the report")
-                write_report(each.folder)
+                with picturing(console) as told:
+                    write_report(each.folder, STRIPS, told)
             _print_outcome(record, output if len(runs) == 1 else output / each.folder.name, each.pipeline)
             if shortcoming := _shortcoming(record["counts"]):
                 raise RunError(shortcoming)
@@ -276,16 +276,33 @@ def status(
         (print_json if json else print_text)(statuses(folder))
 
 
-def report(folder: Folder) -> None:
-    """Write report.html again: funnel, reasons, one row a clip with a preview."""
-    from pipelines.cli.console import out, readable_errors
+def report(
+    folder: Folder,
+    strips: Annotated[
+        int,
+        typer.Option(
+            min=0, help="How many samples get pictures on the page, beside those that have them already."
+        ),
+    ] = 100,
+) -> None:
+    """Write report.html again: what was kept and why the rest fell, thresholds to move, a contact sheet.
 
-    with readable_errors():
+    The page opens without a network. Pictures of clips lie beside it in report/: of 100 samples with a run,
+    of more with --strips; media in an object store has none. Copy both to take the page along.
+
+    Example: interavatar report out/ --strips 5000
+    """
+    from pipelines.cli.console import err, out, readable_errors
+
+    with readable_errors("interrupted; pictures that were made stay, the report is the one of before"):
         from pipelines.cli.status import read_record
+        from pipelines.engine.progress import picturing
         from pipelines.review.report import write_report
 
         read_record(folder)
-        out().print(f"report    {write_report(folder)}")
+        with picturing(err()) as told:
+            path = write_report(folder, strips, told)
+        out().print(f"report    {path}")
 
 
 def plan(

@@ -83,6 +83,22 @@ def listing(console: Console) -> Iterator[Callable[[int], None]]:
         meter.stop()
 
 
+@contextmanager
+def picturing(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Show, while the block runs, that a report is written; what it gives takes done and all of its pictures.
+
+    Args:
+        console: as for `listing`.
+    """
+    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
+    meter.say("writing the report")
+    meter.start("report", None, line="writing the report")
+    try:
+        yield lambda done, total: meter.update(done, f"writing the report: {done}/{total} clips pictured")
+    finally:
+        meter.stop()
+
+
 class Progress:
     """Counts samples as parts are committed.
 

@@ -1,54 +1,33 @@
-"""The report of a run: one self-contained HTML page with the funnel, the reasons and the clips."""
+"""The report of a run: one page that opens without a network, with the run's figures and its clips.
+
+The page holds the rows' columns as arrays and judges them itself, so that moved thresholds show at once what
+they would change. Pictures lie beside it, in `report/`.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import journal, storage
-from manifests.schema import to_rows
+from manifests.schema import ARROW_TYPES, to_rows
 from manifests.screen import SCREEN, Screen
 from manifests.store import at_one_moment, read_columns, whole_schema
-from pipelines.review.preview import preview
+from pipelines.review.facts import INNER
+from pipelines.review.figures import figures_of, outcomes
+from pipelines.review.page import page
+from pipelines.review.strips import READS, make_strips, strip_name, strips_there
 
 REPORT = "report.html"
-# At most this many clips of each outcome are shown, so that a report of a million clips still opens.
-SHOWN = {"kept": 100, "dropped": 200, "error": 100}
-
-
-LIGHT = ("keep", "drop_reasons", "stopped", "error")
-# What is shown of a clip, and what its picture is made of, beside the columns that the screen reads.
-CLIP = (
-    *("sample_id", "source_uri", "media_uri", "start_s", "end_s", "clip_start_s", "caption"),
-    *("interaction_x", "interaction_y", *LIGHT),
-)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a report says of a manifest.
-
-    total: rows. counts: of each outcome. reasons: and how many samples have each, the most frequent first.
-    funnel: steps, and how many samples are left after each. clips: rows to show, the first of each outcome.
-    """
-
-    total: int
-    counts: Mapping[str, int]
-    reasons: Sequence[tuple[str, int]]
-    funnel: Sequence[tuple[str, int]]
-    clips: Sequence[Mapping[str, Any]]
+# A page holds this many rows; of more it holds a fair sample, so that it opens on any machine.
+WHOLE, SAMPLE = 100_000, 20_000
+STRIPS = 100  # of samples that have none, made with a report
 
 
 def is_current(run: Path) -> bool:
@@ -60,8 +39,13 @@ def is_current(run: Path) -> bool:
     return report is not None and all(time is not None and time < report for time in shown)
 
 
-def write_report(run: Path) -> Path:
-    """Write `report.html` into a run's folder.
+def write_report(run: Path, strips: int = STRIPS, told: Callable[[int, int], None] | None = None) -> Path:
+    """Write `report.html` into a run's folder, and `report/` beside it with pictures of clips.
+
+    Args:
+        run: its folder.
+        strips: how many samples shall have pictures, beside those that have them already.
+        told: takes how many of how many samples have been looked at for that.
 
     Raises:
         FileNotFoundError: there is no run in the folder.
@@ -69,117 +53,50 @@ def write_report(run: Path) -> Path:
     record = json.loads(journal.read(run, "run.json"))
     screen = Screen.model_validate(record["screen"])
     figures = figures_of(run / "manifest", screen)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((resources.files("pipelines.review") / "report.html").read_text())
-    html = template.render(
-        record=record,
-        counts=figures.counts,
-        funnel=figures.funnel,
-        reasons=figures.reasons,
-        rules={rule.reason: rule for rule in screen.rules},
-        clips=[_clip(row, screen) for row in figures.clips],
-        total=figures.total,
-    )
+    rows = at_one_moment(run / "manifest", lambda files: _shown_rows(files, figures.total))
+    media = to_rows(rows.select([name for name in READS if name in rows.column_names]))
+    wanted = [media[at] for at in _for_strips(rows, strips)]
+    make_strips(run, wanted, (lambda done: told(done, len(wanted))) if told else lambda done: None)
+    there = strips_there(run)
+    names = [name if (name := strip_name(row)) in there else None for row in media]
     path = run / REPORT
+    html = page(run, record, screen, figures, rows, names)
     storage.write_bytes(path, html.encode("utf-8", "replace"))
     return path
 
 
-def figures_of(manifest: Path, screen: Screen) -> Figures:
-    """What a report says of a manifest; of its rows those alone that are shown become Python objects.
-
-    Raises:
-        FileNotFoundError: there is no manifest here.
-        DamagedError: one of its files cannot be read, or is not one of ours.
-    """
-    return at_one_moment(manifest, lambda files: _figures(files, screen))
-
-
-def _figures(files: Sequence[storage.Listed], screen: Screen) -> Figures:
+def _shown_rows(files: Sequence[storage.Listed], total: int) -> pa.Table:
+    """The rows that the page holds: all, or a sample in which each has the same chance."""
     schema = whole_schema(files)
-    light = pa.schema([schema.field(name) for name in LIGHT])
-    wanted = dict.fromkeys([*CLIP, *(rule.column for rule in screen.rules)])
-    shown = pa.schema([schema.field(name) for name in wanted if name in schema.names])
-    steps = ["listed", "without error", "not stopped by a gate", *(f"not {r.reason}" for r in screen.rules)]
-    left = np.zeros(len(steps), np.int64)
-    counts = dict.fromkeys(SHOWN, 0)
-    reasons: Counter[str] = Counter()
-    clips: dict[str, list[dict[str, Any]]] = {name: [] for name in SHOWN}
+    schema = pa.schema([field for field in schema if field.name in INNER or _is_shown(field.type)])
+    chosen = np.arange(total)
+    if total > WHOLE:
+        chosen = np.sort(np.random.default_rng(0).choice(total, SAMPLE, replace=False))
+    tables, before = [], 0
     for file in files:
-        table = read_columns(file, light).combine_chunks()
-        left += _left(table, screen)
-        for value in pc.list_flatten(table["drop_reasons"]).value_counts().to_pylist():
-            reasons[value["values"]] += value["counts"]
-        chosen: dict[str, npt.NDArray[np.int64]] = {}
-        for name, mask in _outcomes(table).items():
-            chosen[name] = np.flatnonzero(mask)[: SHOWN[name] - len(clips[name])]
-            counts[name] += int(mask.sum())
-        if any(map(len, chosen.values())):
-            rows = read_columns(file, shown)
-            for name, positions in chosen.items():
-                clips[name] += to_rows(rows.take(pa.array(positions)))
-    funnel = list(zip(steps, left.tolist(), strict=True))
-    return Figures(
-        funnel[0][1], counts, reasons.most_common(), funnel, [c for of in clips.values() for c in of]
-    )
+        table = read_columns(file, schema)
+        here = chosen[(chosen >= before) & (chosen < before + table.num_rows)] - before
+        before += table.num_rows
+        tables.append(table.take(pa.array(here)) if len(here) < table.num_rows else table)
+    return pa.concat_tables(tables).combine_chunks()
 
 
-def _outcomes(table: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which rows have each outcome."""
-    failed = np.asarray(pc.is_valid(table["error"]), bool)
-    keep = np.asarray(pc.fill_null(table["keep"], False), bool)
-    return {"kept": keep & ~failed, "dropped": ~keep & ~failed, "error": failed}
+def _is_shown(kind: pa.DataType) -> bool:
+    own = (ARROW_TYPES[name] for name in ("strings", "regions", "reactions", "stopped", "error"))
+    is_flat = pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return is_flat or pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind in own
 
 
-def _left(table: pa.Table, screen: Screen) -> npt.NDArray[np.int64]:
-    """How many samples are left after each step of the funnel; the last are the screen's rules, in order."""
-    first = _first_rules(table["drop_reasons"], screen)
-    sound = np.asarray(pc.is_null(table["error"]), bool)
-    judged = sound & np.asarray(pc.is_null(table["stopped"]), bool)
-    fallen = np.bincount(first[judged], minlength=len(screen.rules) + 1)[:-1].cumsum()
-    return np.concatenate([[table.num_rows, sound.sum(), judged.sum()], judged.sum() - fallen])
+def _for_strips(rows: pa.Table, count: int) -> npt.NDArray[np.int64]:
+    """Which rows get a strip: half of them kept ones, all evenly spread over the run."""
+    # What killed or held up a worker must not do so here.
+    died = pc.fill_null(pc.equal(pc.struct_field(rows["error"], "kind"), "WorkerDied"), False)
+    kept = outcomes(rows)["kept"]
+    fewer, more = sorted([np.flatnonzero(kept), np.flatnonzero(~kept & ~np.asarray(died, bool))], key=len)
+    fewer = _spread(fewer, count // 2)
+    return np.sort(np.concatenate([fewer, _spread(more, count - len(fewer))]))
 
 
-def _first_rules(reasons: pa.ChunkedArray, screen: Screen) -> npt.NDArray[np.int64]:
-    """For each sample the first rule that it breaks, by position; one behind the last where there is none."""
-    none = len(screen.rules)
-    first = np.full(len(reasons), none, np.int64)
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(reasons), 0))
-    samples = np.repeat(np.arange(len(reasons)), lengths)
-    named = pc.list_flatten(reasons).combine_chunks().dictionary_encode()
-    of_reason: dict[str, int] = {}
-    for at, rule in enumerate(screen.rules):
-        of_reason.setdefault(rule.reason, at)
-        of_reason.setdefault(f"missing:{rule.column}", at)
-    rules = np.asarray([of_reason.get(text, none) for text in named.dictionary.to_pylist()] + [none])
-    np.minimum.at(first, samples, rules[np.asarray(pc.fill_null(named.indices, len(rules) - 1))])
-    return first
-
-
-def _clip(row: Mapping[str, Any], screen: Screen) -> dict[str, Any]:
-    picture = preview(row)
-    reasons = set(row["drop_reasons"] or [])
-    return {
-        "id": row["sample_id"],
-        "uri": row["source_uri"],
-        "range": None if row["end_s"] is None else f"{row['start_s'] or 0:.1f}-{row['end_s']:.1f} s",
-        "outcome": "error" if row["error"] is not None else "kept" if row["keep"] else "dropped",
-        "reasons": row["drop_reasons"] or [],
-        "stopped": row["stopped"],
-        "error": row["error"],
-        "caption": row["caption"],
-        "picture": base64.b64encode(picture).decode() if picture else None,
-        "scores": _scores(row, screen, reasons),
-    }
-
-
-def _scores(row: Mapping[str, Any], screen: Screen, reasons: set[str]) -> list[dict[str, Any]]:
-    """Each column that the screen reads, once; `bad` if one of its rules dropped the sample."""
-    scores: dict[str, dict[str, Any]] = {}
-    for rule in screen.rules:
-        value = row.get(rule.column)
-        text = "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-        bad = rule.reason in reasons or (value is None and f"missing:{rule.column}" in reasons)
-        score = scores.setdefault(rule.column, {"name": rule.column, "text": text, "bad": False})
-        score["bad"] = score["bad"] or bad
-    return list(scores.values())
+def _spread(rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """At most so many of the rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)] if len(rows) else rows

@@ -39,5 +39,5 @@ def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | N
             return run_files(folder, after) | screens
 
         counts = rescreen(folder / "manifest", screen, also, check_lock)
-        write_report(folder)
+        write_report(folder, strips=0)
     return counts, replaced_screen(screens)

@@ -34,7 +34,10 @@ SHORT_SIDE = 120  # px
 QUALITY = 55
 WORKERS = min(4, os.cpu_count() or 1)
 # What a strip is made from.
-READS = ("sample_id", "source_uri", "media_uri", "source_size", "start_s", "end_s", "duration_s", "clip_start_s")
+READS = (
+    *("sample_id", "source_uri", "media_uri", "source_size", "start_s", "end_s"),
+    *("duration_s", "clip_start_s"),
+)
 
 
 def strip_name(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,92 @@
+"""The page of a report: one HTML file of the parts in `page/`, with a policy that lets nothing else run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+from markupsafe import Markup
+
+from manifests.screen import Screen
+from pipelines.review.facts import facts_of
+from pipelines.review.figures import Figures
+
+# In the order in which they stand on the page.
+SCRIPTS = (
+    *("data.js", "verdicts.js", "charts.js", "overview.js", "clips.js", "clip.js", "steering.js"),
+    *("review.js", "main.js"),
+)
+CHARTS = "vendor/uPlot.iife.min.js"
+STYLES = ("vendor/uPlot.min.css", "report.css")
+OF_REACTIONS = " Of portraits: reactions that were described."
+
+
+def page(
+    run: Path,
+    record: Mapping[str, Any],
+    screen: Screen,
+    figures: Figures,
+    rows: pa.Table,
+    strips: Sequence[str | None],
+) -> str:
+    """The page as HTML; arguments as `facts_of`."""
+    facts, blobs = facts_of(run, record, screen, figures, rows, strips)
+    folder = resources.files("pipelines.review") / "page"
+    scripts = "".join((folder / name).read_text() for name in SCRIPTS)
+    script = f'{(folder / CHARTS).read_text()}\n(() => {{\n"use strict";\n{scripts}}})();\n'
+    style = "\n".join((folder / name).read_text() for name in STYLES)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    counts = record.get("counts") or {}
+    return environment.from_string((folder / "report.html").read_text()).render(
+        policy=Markup(policy(script, style)),
+        title=f"{record['pipeline']}: {figures.counts['kept']:,} of {figures.total:,} kept",
+        about=f"{record.get('input', '')}, screen {screen.name}, profile {record['profile']['name']}, run "
+        f"{record['run_id']} ({record['status']}, {record['started']})",
+        screen=screen.name,
+        folder=str(run),
+        sample=_sample_note(facts),
+        no_strips=_strips_note(run, strips),
+        of_reactions=OF_REACTIONS if "reactions" in rows.column_names else "",
+        reuse=f"{counts.get('computed', 0):,} samples were computed by this run, {counts.get('reused', 0):,} "
+        "taken over from earlier ones. Times are summed over workers.",
+        facts=Markup(json.dumps(facts).replace("<", "\\u003c")),
+        blobs=blobs,
+        style=Markup(style),
+        script=Markup(script),
+    )
+
+
+def policy(script: str, style: str) -> str:
+    """The page's content security policy: its own script and style, pictures and media from beside it."""
+    return (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _sample_note(facts: Mapping[str, Any]) -> str:
+    if not facts["is_sample"]:
+        return ""
+    return (
+        f"This page holds {facts['shown']:,} of {facts['total']:,} samples, drawn at random with equal "
+        "chances. Funnel, reasons, coverage and errors of the run's own screen count all of them; all else, "
+        "and what moved thresholds would change, is estimated from the sample and marked ≈."
+    )
+
+
+def _strips_note(run: Path, strips: Sequence[str | None]) -> str:
+    there = sum(name is not None for name in strips)
+    if there == len(strips):
+        return ""
+    return f" {there:,} samples have pictures; more: interavatar report {run} --strips 10000."
