@@ -213,8 +213,7 @@ class Screen(BaseModel):
                     f"screen {self.name}: rule {rule.reason} bounds {rule.column}, which holds no numbers "
                     f"but {column.type}"
                 )
-            null = np.asarray(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)))
-            broken = _breaks(rule, column) & ~null
+            broken, null = _judged_by(rule, column)
             before = broken_by.get(rule.reason, np.zeros(table.num_rows, bool))
             fallen.append((rule.reason, broken & ~before))  # a reason is given once
             broken_by[rule.reason] = before | broken
@@ -245,6 +244,20 @@ def _as_lists(
     given = names.take(pa.array(np.nonzero(masks.T)[1]))
     keep: npt.NDArray[np.bool_] = np.logical_not(masks.any(axis=0))
     return keep, pa.ListArray.from_arrays(pa.array(offsets), given)
+
+
+def rule_states(rule: Rule, table: pa.Table) -> npt.NDArray[np.uint8]:
+    """What one rule says of each row: 0 it passes, 1 it breaks the rule, 2 there is no value."""
+    if rule.column not in table.column_names:
+        return np.full(table.num_rows, 2, np.uint8)
+    broken, null = _judged_by(rule, table[rule.column])
+    return np.where(null, 2, broken).astype(np.uint8)
+
+
+def _judged_by(rule: Rule, column: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which values break the rule, and which there are none of."""
+    null = np.asarray(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)))
+    return _breaks(rule, column) & ~null, null
 
 
 def _true(values: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
