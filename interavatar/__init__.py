@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backends.roles import Roles
     from configs.reading import SettingsError
+    from interavatar.comparing import compare
     from interavatar.manifest import history, load_arrays, read_manifest
     from interavatar.running import run
     from interavatar.scoring import score
@@ -41,6 +42,7 @@ __all__ = [
     "SettingsError",
     "Stage",
     "StageConfig",
+    "compare",
     "history",
     "load_arrays",
     "load_screen",
@@ -66,6 +68,7 @@ _HOME = {
     "SettingsError": "configs.reading",
     "Stage": "stages.contract",
     "StageConfig": "stages.contract",
+    "compare": "interavatar.comparing",
     "history": "interavatar.manifest",
     "load_arrays": "interavatar.manifest",
     "load_screen": "manifests.screen",
