@@ -120,8 +120,8 @@ def _scores(found: Comparison) -> Iterator[RenderableType]:
         yield "\nscores: none differs"
         return
     yield (
-        f"\nscores: {len(found.scores)} columns of numbers differ; shift: difference of the means by the "
-        "standard deviation of A"
+        f"\nscores that differ: {len(found.scores)}; shift: difference of the means by the standard "
+        "deviation of A"
     )
     table = _table("column", *NUMBERS[:6], "sample", "why")
     for one in found.scores[:NAMED]:
@@ -135,7 +135,7 @@ def _scores(found: Comparison) -> Iterator[RenderableType]:
 
 def _columns(found: Comparison) -> Iterator[RenderableType]:
     if found.columns:
-        yield f"\nother columns: {len(found.columns)} differ"
+        yield f"\nother columns that differ: {len(found.columns)}"
         table = _table("column", "differ", "sample", "A", "B", "why")
         for one in found.columns[:NAMED]:
             values = (_short(text) for text in (one.sample, one.a, one.b, one.why))
