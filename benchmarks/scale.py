@@ -32,6 +32,8 @@ from backends.roles import Roles
 from manifests import store
 from manifests.schema import SCHEMA_VERSION, SOURCE_COLUMNS
 from manifests.screen import Rule, Screen
+from pipelines.compare.compare import compare_runs
+from pipelines.compare.page import write_page
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.program import Program
 from pipelines.engine.progress import Progress
@@ -46,7 +48,7 @@ from stages.contract import Column, Score, Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES, SCORES, RULES = 15, 85, 20
-LIMIT, ADDED, SHARD_BYTES = 10, 1000, 10**9
+LIMIT, ADDED, REMOVED, SHARD_BYTES = 10, 1000, 10, 10**9
 # Columns that the plan of shards reads, and texts, beside the scores; they are the first stage's.
 FIRST: Mapping[str, Column] = {
     **dict.fromkeys(("fps", "bitrate_per_pixel"), Score("", "Benchmark.")),
@@ -150,6 +152,11 @@ class Place:
     def copy(self) -> Path:
         """A copy of it, which a measure may change."""
         return self.folder / "copy"
+
+    @property
+    def other(self) -> Path:
+        """Another run of the same samples."""
+        return self.folder / "other"
 
     @property
     def manifest(self) -> Path:
@@ -364,6 +371,33 @@ def reported(place: Place, clock: Clock) -> dict[str, int]:
     return {"bytes": path.stat().st_size}
 
 
+def make_other(place: Place) -> None:
+    """Another run of nearly the same samples: five stages give other values, and other rules judge."""
+    shutil.rmtree(place.other, ignore_errors=True)
+    program, rng, rules = place.program(), np.random.default_rng(1), screen(0.05)
+    for number, file in enumerate(store.manifest_files(place.manifest)):
+        table = store.read_file(file).slice(0 if number else REMOVED)
+        for step in program.steps[:5]:
+            for name, column in step.stage.writes.items():
+                assert isinstance(column, Column)
+                table = store.with_values(table, name, drawn(name, column, rng, table.num_rows))
+        store.write_table(place.other / "manifest" / file.name, rules.apply(table))
+    record = json.loads((place.copy / "run.json").read_text())
+    record["screen"] = rules.model_dump(mode="json", exclude_none=True)
+    (place.other / "run.json").write_text(json.dumps(record))
+
+
+def compared(place: Place, clock: Clock) -> dict[str, int]:
+    """Two runs side by side, and the page."""
+    with clock("compare"):
+        found = compare_runs(place.copy, place.other)
+    with clock("page"):
+        write_page({"": found}, place.folder / "compared.html")
+    shutil.rmtree(place.other)
+    counts = {"changed": found.verdicts.table.num_rows, "removed": found.removed.num_rows}
+    return counts | {"in_both": found.in_both, "scores": len(found.scores), "columns": len(found.columns)}
+
+
 def planned(place: Place, clock: Clock) -> dict[str, int]:
     """The plan of shards."""
     with clock("open"):
@@ -421,6 +455,7 @@ MEASURES: Mapping[str, Measure] = {
         lambda place: list_urls(place.folder / "more.parquet", "more", range(min(ADDED, place.rows))),
     ),
     "report": Measure("report", reported),
+    "compare": Measure("compare with another run", compared, make_other),
     "shards": Measure("plan of shards", planned),
     **{
         f"merge-{which}-{size}": Measure(f"merge parts of {size}: {title}", merged, commit_parts(which, size))

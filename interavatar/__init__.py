@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backends.roles import Roles
     from configs.reading import SettingsError
-    from interavatar.manifest import load_arrays, read_manifest
+    from interavatar.comparing import compare
+    from interavatar.manifest import history, load_arrays, read_manifest
     from interavatar.running import run
     from interavatar.scoring import score
     from manifests.screen import Rule, Screen, load_screen
@@ -41,6 +42,8 @@ __all__ = [
     "SettingsError",
     "Stage",
     "StageConfig",
+    "compare",
+    "history",
     "load_arrays",
     "load_screen",
     "read_manifest",
@@ -65,6 +68,8 @@ _HOME = {
     "SettingsError": "configs.reading",
     "Stage": "stages.contract",
     "StageConfig": "stages.contract",
+    "compare": "interavatar.comparing",
+    "history": "interavatar.manifest",
     "load_arrays": "interavatar.manifest",
     "load_screen": "manifests.screen",
     "read_manifest": "interavatar.manifest",

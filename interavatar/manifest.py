@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from manifests import features, store
+from manifests.history import read_history
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SOURCE_COLUMNS, Described
 from manifests.storage import folder_of
 from pipelines.engine.source import InputError
@@ -32,15 +33,23 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
         InputError: there is no manifest; of a pipeline of two steps the folder of one of them is to be named.
     """
     place = folder_of(str(folder))
-    if not store.exists(place):
-        place = place / "manifest"
-    if not store.exists(place):
-        below = [
-            f"{folder}/{p}" for p in ("portraits", "clips") if store.exists(place.parent / p / "manifest")
-        ]
-        hint = f"; there is one in {' and in '.join(below)}" if below else "; give the --output of a run"
-        raise InputError(f"there is no manifest in {folder}{hint}")
-    return _frame(store.read(place))
+    return _frame(store.read(place if store.exists(place) else _manifest_of(folder)))
+
+
+def history(folder: str | Path) -> pd.DataFrame:
+    """How the verdicts of a run have changed by screening, one row for each sample and change, oldest first.
+
+    Columns: sample_id, at (UTC), screen (its name), keep_before, keep, reasons_before, reasons. No rows where
+    none was ever changed. A sample that was computed anew was judged as a new one, which is no change here.
+
+    Args:
+        folder: a run's `--output`; local or any fsspec URL.
+
+    Raises:
+        InputError: there is no run; of a pipeline of two steps the folder of one of them is to be named.
+        DamagedError: a file of the history cannot be read.
+    """
+    return read_history(_manifest_of(folder).parent).to_pandas()
 
 
 def load_arrays(
@@ -54,6 +63,20 @@ def load_arrays(
         ValueError: they are damaged.
     """
     return features.load_features(folder, cast(Mapping[str, Any], row), stage)
+
+
+def _manifest_of(folder: str | Path) -> Path:
+    """The manifest's folder of a run.
+
+    Raises:
+        InputError: there is none.
+    """
+    place = folder_of(str(folder))
+    if not store.exists(place / "manifest"):
+        below = [f"{folder}/{p}" for p in ("portraits", "clips") if store.exists(place / p / "manifest")]
+        hint = f"; there is one in {' and in '.join(below)}" if below else "; give the --output of a run"
+        raise InputError(f"there is no manifest in {folder}{hint}")
+    return place / "manifest"
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import SettingsError, load_yaml, parse
 from manifests import storage, store
+from manifests.history import CHANGED
 from manifests.journal import Change
 from manifests.schema import ARROW_TYPES, OUTCOME_COLUMNS, is_outdated
 
@@ -313,7 +314,7 @@ def _outcome(rows: pd.DataFrame, name: str) -> pa.Array:
 def rescreen(
     manifest: Path,
     screen: Screen,
-    also: Callable[[dict[str, Any]], Mapping[Path, bytes]] = lambda counts: {},
+    also: Callable[[dict[str, Any], pa.Table], Mapping[Path, bytes]] = lambda counts, changed: {},
     check_lock: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Apply a screen to a finished manifest, all of it or nothing.
@@ -323,7 +324,8 @@ def rescreen(
     Args:
         manifest: its folder, which the caller holds.
         screen: the rules.
-        also: from the counts, further files of the run's folder that are replaced in the same step.
+        also: from the counts and the changed verdicts (`history.CHANGED`), further files of the run's folder
+            that are replaced in the same step.
         check_lock: raises where the folder is another writer's by now.
 
     Returns:
@@ -342,26 +344,30 @@ def rescreen(
         raise FileNotFoundError(f"no manifest in {manifest}")
     for entry in files:
         screen.verdicts(store.read_schema(entry.path).empty_table())  # a wrong rule changes no file
+    changes = []
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         for rows, kept, changed in pool.map(partial(_judge_file, screen, change), files):
             counts["rows"] += rows
             counts["kept"] += kept
             counts["dropped"] += rows - kept
-            counts["changed"] += changed
-    for path, data in also(counts).items():
+            counts["changed"] += changed.num_rows
+            changes.append(changed)
+    for path, data in also(counts, pa.concat_tables(changes)).items():
         change.write(path, data)
     change.commit(check_lock)
     return counts
 
 
-def _judge_file(screen: Screen, change: Change, entry: storage.Listed) -> tuple[int, int, int]:
-    """Judge the rows of one file, and write it anew where a verdict changes; rows, kept, changed."""
+def _judge_file(screen: Screen, change: Change, entry: storage.Listed) -> tuple[int, int, pa.Table]:
+    """Judge the rows of one file, and write it anew where a verdict changes; rows, kept, changed verdicts."""
     stored = store.stored_schema(entry.path)
     before = store.read_file(entry.path, _read_by(screen, stored.names))
     keep, reasons = screen.verdicts(before)
-    changed = int(_verdicts_differ(before, keep, reasons).sum())
+    verdicts = (before["sample_id"], before["keep"], keep, before["drop_reasons"], reasons)
+    verdicts = pa.table(verdicts, CHANGED.names)
+    changed = verdicts.filter(pa.array(_verdicts_differ(before, keep, reasons))).cast(CHANGED)
     # Other readers cannot read files of two versions side by side.
-    if changed or is_outdated(stored):
+    if changed.num_rows or is_outdated(stored):
         after = _judged(store.read_file(entry.path), keep, reasons)
         change.write(entry.path, store.to_bytes(after), entry.version)
     return len(keep), int(keep.sum()), changed

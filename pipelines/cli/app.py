@@ -1,4 +1,4 @@
-"""The command line: run, screen, status, report, repair, validate, plan, doctor; shards to samples."""
+"""The command line: curation from run to compare, doctor; shards, trainer, samples."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.compare import compare
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.repair import repair
@@ -378,6 +379,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "screen": screen_command,
         "status": status,
         "report": report,
+        "compare": compare,
         "repair": repair,
         "validate": validate,
     },

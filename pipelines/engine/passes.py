@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from manifests import packs, storage, store
 from manifests.features import Leftovers
+from manifests.history import history_files
 from manifests.screen import rescreen
 from pipelines.engine.attempts import ATTEMPTS, forgive, longest_running
 from pipelines.engine.deadlines import Deadlines
@@ -113,7 +114,8 @@ class Pass:
         storage.remove([self._plan_file])
         storage.remove_tree(self.folder / ATTEMPTS)
         if changed or superseded or not self._is_judged():
-            rescreen(self.manifest, self.program.screen)
+            screen = self.program.screen
+            rescreen(self.manifest, screen, lambda _, all: history_files(self.folder, screen.name, all))
         counts = counts_of(self.listing.ids, self.manifest)
         counts |= {"computed": total.rows, "reused": planned.reused, "due": total.faults.total()}
         return {

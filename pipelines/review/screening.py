@@ -1,4 +1,4 @@
-"""A finished run judged anew: verdicts, run.json and screen.yaml change in one step."""
+"""A finished run judged anew: verdicts, their history, run.json and screen.yaml change in one step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from manifests import journal
+from manifests.history import history_files
 from manifests.screen import Screen, replaced_screen, rescreen, screen_files
 from pipelines.engine.lock import lock
 from pipelines.engine.record import read_run, run_files
@@ -32,11 +35,11 @@ def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | N
             raise InputError(f"{folder} is not the folder of a run (no run.json in it)")
         screens = screen_files(screen, folder)
 
-        def also(counts: Mapping[str, Any]) -> dict[Path, bytes]:
+        def also(counts: Mapping[str, Any], changed: pa.Table) -> dict[Path, bytes]:
             after = record | {"screen": screen.model_dump(mode="json", exclude_none=True)}
             if "counts" in record:  # a run that did not finish has none
                 after["counts"] = record["counts"] | {n: counts[n] for n in ("kept", "dropped")}
-            return run_files(folder, after) | screens
+            return run_files(folder, after) | screens | history_files(folder, screen.name, changed)
 
         counts = rescreen(folder / "manifest", screen, also, check_lock)
         write_report(folder, strips=0)

@@ -80,6 +80,10 @@ def test_each_measure_does_what_it_measures(place: scale.Place, name: str) -> No
         assert found.counts["rows"] == ROWS
         assert 250 < found.counts["kept"] == found.counts["kept_there"] < 450
         assert found.counts["changed"] > before["kept"] - found.counts["kept"]
+    elif name == "compare":
+        assert 500 < found.counts.pop("changed") < 700
+        # Five stages' scores, and of the first one's columns those whose values are not all the same.
+        assert found.counts == {"removed": 10, "in_both": 990, "scores": 5 * 6 + 5, "columns": 12}
     elif name == "shards":
         assert found.counts["samples"] == found.counts["kept"] == before["kept"]
         assert found.counts["shards"] > 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import yaml
 
 from interavatar import load_arrays
@@ -138,3 +141,24 @@ def _(at: At) -> None:
 def _(at: At) -> None:
     assert yaml.safe_load((at.folder / "out" / "screen.yaml").read_text())["name"] == "mine"
     assert (at.folder / "out" / "screens" / "0001.yaml").is_file()
+
+
+@after("docs/compare.md", "interavatar compare out other --page compared.html")
+def _(at: At) -> None:
+    assert "samples: 2 in both, 0 only in B, 0 only in A" in at.done.said
+    assert re.search(r"setting +quality.fps +2 +1", at.done.said)
+    assert re.search(r"stage +quality +quality.fps 2.0 -> 1.0", at.done.said)
+    assert (at.folder / "compared.html").read_text().count("<article>") == 1
+
+
+@after("docs/compare.md", "interavatar compare out other --json")
+def _(at: At) -> None:
+    (found,) = json.loads(at.done.said[at.done.said.index("{") :])["comparisons"]
+    assert found["in_both"] == 2 and found["a"]["folder"] == "out"
+
+
+@after("docs/compare.md", "python 1")
+def _(at: At) -> None:
+    verdicts, scores = at.values
+    assert set(verdicts["cause"]) <= {"rules", "scores", "either", "both"} and len(verdicts) > 0
+    assert "luminance" in set(scores["column"]) and "quality.fps 2.0 -> 1.0" in set(scores["why"])

@@ -114,10 +114,12 @@ class Grid {
   }
 
   show() {
+    const focused = this.host.contains(document.activeElement) ? Number(document.activeElement.closest(".card").dataset.place) : -1;
     for (const card of this.cards.values()) card.remove();
     this.cards.clear();
     this.measure();
     this.render();
+    if (focused >= 0) this.cards.get(focused)?.querySelector("button").focus();
   }
 
   later() {

@@ -20,6 +20,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from interavatar import history
 from manifests import store
 from manifests.screen import load_screen
 from pipelines import catalogue
@@ -38,7 +39,7 @@ from tests.support.mortal import Mortal
 from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
-    *("run", "screen", "status", "report", "repair", "validate", "plan", "doctor"),
+    *("run", "screen", "status", "report", "compare", "repair", "validate", "plan", "doctor"),
     *("shards", "train", "latents", "sample"),
 )
 HOSTILE = "<script>alert(1)</script>"
@@ -317,7 +318,7 @@ def test_a_dry_run_of_a_screen_says_what_would_change_and_writes_nothing(tmp_pat
 def test_a_screen_that_is_killed_leaves_all_or_nothing(
     tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Verdicts, run.json, screen.yaml and the screen of before agree, and the next command ends it."""
+    """Verdicts, their history, run.json and the screens agree, and the next command ends it."""
     run_toy(files, tmp_path / "made")
     strict = screen_file(tmp_path / "strict.yaml", 2)
     mortal = Mortal(monkeypatch, lambda: None)
@@ -327,6 +328,7 @@ def test_a_screen_that_is_killed_leaves_all_or_nothing(
         if not mortal.run(left, True, lambda run=run: screen_again(run, load_screen(str(strict)))):
             break
         kept = json.loads(invoke("status", run, "--json").output)["runs"][0]["kept"]
+        assert list(history(run)["screen"]) == ["strict"] * (5 - kept)
         counted = read_run(run)
         assert kept == counted["counts"]["kept"] and counted["screen"]["name"] == ("toy", "strict")[kept == 0]
         assert pd.read_parquet(run / "manifest")["sample_id"].is_unique
@@ -338,6 +340,7 @@ def test_a_screen_that_is_killed_leaves_all_or_nothing(
         )
         assert record(run)["counts"]["kept"] == pd.read_parquet(run / "manifest")["keep"].sum()
         assert (run / "screens").exists() == (kept == 0)
+        assert list(history(run)["screen"]) == (["strict"] * 5 + ["toy"] * 5 * (last == "toy")) * (kept == 0)
         seen.append(kept)
     assert set(seen) == {0, 5} and not mortal.left
 
