@@ -3,18 +3,21 @@
 let openRow = -1, openPlace = -1;
 
 async function openClip(row, place = shown.indexOf(row)) {
+  const dialog = byId("clip");
   openRow = row;
   openPlace = place;
-  const text = await texts(row), dialog = byId("clip");
-  byId("clip-title").textContent = text.sample_id;
-  byId("clip-view").replaceChildren(clipView(row, text));
-  byId("clip-verdict").replaceChildren(badge(row), " ", await verdictText(row, text));
-  byId("clip-said").replaceChildren(...saidOf(text));
-  byId("clip-rules").replaceChildren(await rulesOf(row));
-  byId("clip-scores").replaceChildren(await scoresOf(row, text));
   if (!dialog.open) dialog.showModal();
   byId("clip-previous").disabled = place <= 0;
   byId("clip-next").disabled = place < 0 || place >= shown.length - 1;
+  const text = await texts(row), verdict = await verdictText(row, text);
+  const [said, scores] = [await rulesOf(row), await scoresOf(row, text)];
+  if (openRow !== row) return; // another one was opened meanwhile
+  byId("clip-title").textContent = text.sample_id;
+  byId("clip-view").replaceChildren(clipView(row, text));
+  byId("clip-verdict").replaceChildren(badge(row), " ", verdict);
+  byId("clip-said").replaceChildren(...saidOf(text));
+  byId("clip-rules").replaceChildren(said);
+  byId("clip-scores").replaceChildren(scores);
   onClip?.(row, text);
 }
 
