@@ -358,7 +358,7 @@ def listed(input: Callable[[Place], Path]) -> Callable[[Place, Clock], dict[str,
 
 def screened(place: Place, clock: Clock) -> dict[str, int]:
     """Other rules."""
-    with clock("screen and report"):
+    with clock("screen"):
         counts, _ = screen_again(place.copy, screen(0.05))
     kept = store.read(place.manifest, ["keep"])["keep"]
     return {name: counts[name] for name in ("rows", "kept", "changed")} | {"kept_there": pc.sum(kept).as_py()}

@@ -227,13 +227,15 @@ def screen_command(
     there before is kept as screens/NNNN.yaml. Killed on the way, all verdicts are the old ones or all the
     new ones; the next run or screen ends what was begun.
     """
-    from pipelines.cli.console import out, readable_errors
+    from pipelines.cli.console import err, out, readable_errors
 
     with readable_errors():
         from configs.errors import UserError
         from configs.reading import SettingsError
         from manifests.screen import Screen, compare, load_screen
         from pipelines.cli.status import read_record
+        from pipelines.engine.progress import picturing
+        from pipelines.review.report import write_report
         from pipelines.review.screening import screen_again
         from pipelines.review.verdicts import difference_lines
 
@@ -255,6 +257,8 @@ def screen_command(
         )
         if replaced is not None:
             out().print(f"the screen of before is kept: {replaced}")
+        with picturing(err()) as told:
+            write_report(folder, strips=0, told=told)
 
 
 def status(

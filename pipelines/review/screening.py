@@ -14,11 +14,10 @@ from manifests.screen import Screen, replaced_screen, rescreen, screen_files
 from pipelines.engine.lock import lock
 from pipelines.engine.record import read_run, run_files
 from pipelines.engine.source import InputError
-from pipelines.review.report import write_report
 
 
 def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | None]:
-    """Apply a screen to the run in a folder, and write its report again.
+    """Apply a screen to the run in a folder. Its report is of before then: `write_report` writes it again.
 
     Returns:
         The counts of `rescreen`, and where the screen of before is kept; None where it was the same.
@@ -42,5 +41,4 @@ def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | N
             return run_files(folder, after) | screens | history_files(folder, screen.name, changed)
 
         counts = rescreen(folder / "manifest", screen, also, check_lock)
-        write_report(folder, strips=0)
     return counts, replaced_screen(screens)
