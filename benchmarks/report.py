@@ -28,7 +28,7 @@ DRAWN = (
 
 
 def milliseconds(page: Page, action: Callable[[int], object]) -> float:
-    """Median time of an action until the page has drawn what it changed; the round's number is given to it."""
+    """Median time of an action, which takes the round's number, until the page has drawn what it changed."""
     times = []
     for number in range(ROUNDS):
         started = time.perf_counter()
@@ -59,7 +59,8 @@ def measure(rows: int, folder: Path) -> str:
             page.locator("#sort").select_option(index=3)
             sort = milliseconds(page, lambda number: order.select_option(("up", "down")[number % 2]))
     return (
-        f"{rows:9d} rows: written in {wrote:5.1f} s, {path.stat().st_size / 1e6:5.1f} MB; open {ready:4.1f} s; "
+        f"{rows:9d} rows: written in {wrote:5.1f} s, {path.stat().st_size / 1e6:5.1f} MB; "
+        f"open {ready:4.1f} s, "
         f"threshold {move:4.0f} ms, filter {filters:4.0f} ms, sort {sort:4.0f} ms (nothing: {still:.0f} ms)"
     )
 
