@@ -113,7 +113,7 @@ def _seconds(rows: pa.Table) -> pa.ChunkedArray:
 
 def _texts(rows: pa.Table, about: Mapping[str, Any], strips: Sequence[str | None]) -> list[dict[str, Any]]:
     """What is said of each sample: its texts, without what the columns hold already."""
-    always = ("sample_id", "source_uri", "caption")
+    always = ("sample_id", "source_uri", "media_uri", "caption")
     names = [n for n in rows.column_names if n in always or (n not in about and n not in INNER)]
     texts = rows.select(names).to_pylist()
     for text, strip in zip(texts, strips, strict=True):

@@ -62,6 +62,7 @@ async function select() {
   const scores = filter.column ? await column(filter.column) : null;
   const order = filter.sort ? await column(filter.sort) : null;
   const hay = filter.words ? await searchable() : null;
+  const names = filter.verdict.endsWith("reviewed") || filter.verdict === "flagged" ? await sampleNames() : null;
   const wanted = [];
   for (const [name, value] of Object.entries(filter.values)) {
     if (value) wanted.push([await column(name), facts.columns[name].dictionary.indexOf(value)]);
@@ -73,6 +74,9 @@ async function select() {
       if (verdicts.changed(i) !== (filter.verdict === "enter" ? 1 : -1)) continue;
     } else if (filter.verdict === "changed") {
       if (!verdicts.changed(i)) continue;
+    } else if (["reviewed", "not-reviewed", "flagged"].includes(filter.verdict)) {
+      const said = review.words.get(names[i]) ?? [];
+      if (filter.verdict === "flagged" ? !said.some((word) => word.verdict === "flag") : (said.length > 0) !== (filter.verdict === "reviewed")) continue;
     } else if (filter.verdict && verdicts.verdict(i) !== filter.verdict) continue;
     if (filter.reason && !hasReason(i)) continue;
     if (scores && !((filter.least === null || scores[i] >= filter.least) && (filter.most === null || scores[i] <= filter.most) && !Number.isNaN(scores[i]))) continue;

@@ -100,6 +100,7 @@ function refresh() {
   showGroups();
   redraw();
   select();
+  askFigures();
 }
 
 function filterButton(text, wanted) {

@@ -137,9 +137,17 @@ function isMoved() {
 function screenYaml(name) {
   const lines = [`name: ${JSON.stringify(name)}`];
   lines.push(`description: ${JSON.stringify(`${facts.screen.name} with thresholds moved in the report of run ${facts.run.run_id}`)}`);
-  const kept = rules.filter((rule) => rule.on);
+  const kept = screenRules();
   lines.push(kept.length ? "rules:" : "rules: []");
-  for (const rule of kept) {
+  for (const given of kept) {
+    const parts = Object.entries(given).map(([key, value]) => `${key}: ${yamlValue(value)}`);
+    lines.push(`  - {${parts.join(", ")}}`);
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+function screenRules() {
+  return rules.filter((rule) => rule.on).map((rule) => {
     const given = { reason: rule.reason, column: rule.column };
     if (rule.min !== null) given.min = rule.min;
     if (rule.max !== null) given.max = rule.max;
@@ -147,10 +155,8 @@ function screenYaml(name) {
     if (rule.missing === "pass") given.missing = "pass";
     const source = sourceOf(rule);
     if (source) given.source = source;
-    const parts = Object.entries(given).map(([key, value]) => `${key}: ${yamlValue(value)}`);
-    lines.push(`  - {${parts.join(", ")}}`);
-  }
-  return `${lines.join("\n")}\n`;
+    return given;
+  });
 }
 
 function sourceOf(rule) {
