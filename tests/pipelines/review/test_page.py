@@ -250,7 +250,7 @@ def test_the_keyboard_alone_goes_through_the_clips(browser: Browser, tmp_path: P
         page.keyboard.press("p")
         expect(page.locator("#clip-title")).to_have_text(names[1])
         page.keyboard.press("Escape")
-        assert page.evaluate("document.activeElement.closest('.card').getAttribute('aria-posinset')") == "2"
+        expect(page.locator(".card:has(:focus)")).to_have_attribute("aria-posinset", "2")
 
 
 def test_a_clip_shows_its_pictures_and_the_point_touched(browser: Browser, tmp_path: Path) -> None:
