@@ -220,17 +220,18 @@ def screen_command(
         bool, typer.Option("--dry-run", help="Say which verdicts would change and why; write nothing.")
     ] = False,
 ) -> None:
-    """Judge a finished run anew: a pure function of the stored scores, decodes nothing.
+    """Judge a finished run anew: a pure function of the stored scores and the reviews, decodes nothing.
 
-    Without --screen the run's own screen is applied. The report is written again; the screen that was
-    there before is kept as screens/NNNN.yaml. Killed on the way, all verdicts are the old ones or all the
-    new ones; the next run or screen ends what was begun.
+    Without --screen the run's own screen is applied. What reviewers decided goes before its rules. The
+    report is written again; the screen that was there before is kept as screens/NNNN.yaml. Killed on the
+    way, all verdicts are the old ones or all the new ones; the next run or screen ends what was begun.
     """
     from pipelines.cli.console import out, readable_errors
 
     with readable_errors():
         from configs.errors import UserError
         from configs.reading import SettingsError
+        from manifests import reviews
         from manifests.screen import Screen, compare, load_screen
         from pipelines.cli.status import read_record
         from pipelines.review.screening import screen_again
@@ -240,7 +241,8 @@ def screen_command(
         judge = load_screen(screen) if screen else Screen.model_validate(record["screen"])
         try:
             if dry_run:
-                for line in difference_lines(judge.name, compare(folder / "manifest", judge)):
+                decided = reviews.decided(reviews.read(folder))
+                for line in difference_lines(judge.name, compare(folder / "manifest", judge, decided)):
                     out().print(line)
                 return
             counts, replaced = screen_again(folder, judge)
@@ -251,6 +253,7 @@ def screen_command(
         out().print(
             f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "
             f"{counts['changed']} verdicts changed"
+            + (f", {counts['reviewed']} samples decided by reviews" if counts["reviewed"] else "")
         )
         if replaced is not None:
             out().print(f"the screen of before is kept: {replaced}")

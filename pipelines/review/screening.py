@@ -1,4 +1,4 @@
-"""A finished run judged anew: verdicts, run.json and screen.yaml change in one step."""
+"""A finished run judged anew, by a screen and by its reviewers: all that this changes changes in one step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from manifests import journal
+from manifests import journal, reviews
 from manifests.screen import Screen, replaced_screen, rescreen, screen_files
 from pipelines.engine.lock import lock
 from pipelines.engine.record import read_run, run_files
@@ -15,10 +15,11 @@ from pipelines.review.report import write_report
 
 
 def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | None]:
-    """Apply a screen to the run in a folder, and write its report again.
+    """Apply a screen and the reviews to the run in a folder, and write its report again.
 
     Returns:
-        The counts of `rescreen`, and where the screen of before is kept; None where it was the same.
+        The counts of `rescreen`, with `reviewed`, on how many samples reviewers decided; and where the
+        screen of before is kept, None where it was the same.
 
     Raises:
         ValueError: as `rescreen`; nothing is written then.
@@ -31,13 +32,16 @@ def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | N
         if record is None:
             raise InputError(f"{folder} is not the folder of a run (no run.json in it)")
         screens = screen_files(screen, folder)
+        log = reviews.read(folder)
+        decided = reviews.decided(log)
 
         def also(counts: Mapping[str, Any]) -> dict[Path, bytes]:
             after = record | {"screen": screen.model_dump(mode="json", exclude_none=True)}
+            after["reviews"] = log.num_rows
             if "counts" in record:  # a run that did not finish has none
                 after["counts"] = record["counts"] | {n: counts[n] for n in ("kept", "dropped")}
             return run_files(folder, after) | screens
 
-        counts = rescreen(folder / "manifest", screen, also, check_lock)
+        counts = rescreen(folder / "manifest", screen, also, check_lock, decided)
         write_report(folder)
-    return counts, replaced_screen(screens)
+    return counts | {"reviewed": decided.num_rows}, replaced_screen(screens)
