@@ -30,7 +30,7 @@ REVIEWS, REVIEW = "reviews.parquet", "review"  # the log, and the manifest's col
 KEEP, DROP, FLAG, CLEAR = "keep", "drop", "flag", "clear"
 Verdict = Literal["keep", "drop", "flag", "clear"]
 ROWS_PER_FILE = 2000  # a writer's file is written whole for each review
-LONGEST_NOTE, LONGEST_NAME = 2000, 100  # characters
+LONGEST_NOTE, LONGEST_NAME = 2000, 200  # characters
 
 SCHEMA = pa.schema(
     [
@@ -59,7 +59,9 @@ class Review(BaseModel):
         description="keep or drop; flag: for others to look at; clear: takes one's earlier word back."
     )
     note: str = Field("", max_length=LONGEST_NOTE)
-    screen: str | None = Field(None, description="Name of the screen whose verdict was shown.")
+    screen: str | None = Field(
+        None, max_length=LONGEST_NAME, description="Name of the screen whose verdict was shown."
+    )
     screen_hash: str | None = Field(None, description="Its `Screen.hash`.")
     keep: bool | None = Field(None, description="The verdict that was shown.")
     drop_reasons: list[Annotated[str, Field(max_length=LONGEST_NAME)]] | None = Field(

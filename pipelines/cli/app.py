@@ -1,4 +1,4 @@
-"""The command line: run, screen, status, report, repair, validate, plan, doctor; shards to samples."""
+"""The command line: run, screen, status, report, review and others; shards to samples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.repair import repair
+from pipelines.cli.review import review
 from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
 from pipelines.cli.train import latents, train
@@ -364,6 +365,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "screen": screen_command,
         "status": status,
         "report": report,
+        "review": review,
         "repair": repair,
         "validate": validate,
     },

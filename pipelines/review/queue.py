@@ -177,7 +177,7 @@ def _near(name: str, rule: Rule, value: float, distance: float) -> Suggestion:
     bounds = [(abs(value - bound), bound) for bound in (rule.min, rule.max) if bound is not None]
     bound = min(bounds)[1]
     side = "within" if _inside(rule, np.array([value]))[0] >= 0 else "beyond"
-    why = f"{rule.column} {value:.4g} is {distance:.2g} spreads {side} the bound {bound:g} of {rule.reason}"
+    why = f"{rule.column} {value:.6g} is {distance:.2g} spreads {side} the bound {bound:g} of {rule.reason}"
     return Suggestion(name, "threshold", why, rule.reason, float(distance))
 
 
@@ -188,10 +188,12 @@ def _finite(value: float) -> float | None:
 class _Nearest:
     """For each row the bound that decides its verdict.
 
-    Of a kept sample it is the nearest one; of a sample with a single reason the farthest one beyond which its
-    values lie, of the rules with that reason.
+    Of a kept sample it is the nearest one, and the distance how far the value would have to go to be dropped,
+    of whole numbers one step more than to the bound. A fraction on the very bound (none at all, where none is
+    allowed) is not near it. Of a sample with a single reason it is the farthest one beyond which its values
+    lie, of the rules with that reason.
 
-    rule: its number in the screen; -1: there is none. distance: to it, in spreads of its column; infinite
+    rule: its number in the screen; -1: there is none. distance: in spreads of its column; infinite
     without.
     """
 
@@ -203,12 +205,15 @@ class _Nearest:
         for number, rule in enumerate(screen.rules):
             if rule.min is None and rule.max is None:
                 continue
-            values: Floats = rows[rule.column].cast(pa.float64()).to_numpy()
+            column = rows[rule.column]
+            values: Floats = column.cast(pa.float64()).to_numpy()
             if rule.column not in spreads:
                 spreads[rule.column] = spread(values)
+            step = 1 if pa.types.is_integer(column.type) else 0
             with np.errstate(invalid="ignore", over="ignore"):
-                inside = _inside(rule, values) / spreads[rule.column]
-            is_nearer = judged.keep & (inside < self.distance)
+                inside = _inside(rule, values)
+                inside = np.where(inside < 0, inside, inside + step) / spreads[rule.column]
+            is_nearer = judged.keep & (inside > 0) & (inside < self.distance)
             is_alone = judged.alone == judged.reasons.index(rule.reason)
             is_farther = is_alone & (-inside > beyond)
             beyond[is_farther] = -inside[is_farther]

@@ -38,8 +38,8 @@ from tests.support.mortal import Mortal
 from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
-    *("run", "screen", "status", "report", "repair", "validate", "plan", "doctor"),
-    *("shards", "train", "latents", "sample"),
+    *("run", "screen", "status", "report", "review", "repair", "validate"),
+    *("plan", "doctor", "shards", "train", "latents", "sample"),
 )
 HOSTILE = "<script>alert(1)</script>"
 

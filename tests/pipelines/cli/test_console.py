@@ -45,6 +45,7 @@ COMMANDS = {
     ("screen", "out"): "pipelines.cli.status.read_record",
     ("status", "out"): "pipelines.cli.status.read_record",
     ("report", "out"): "pipelines.cli.status.read_record",
+    ("review", "out"): "pipelines.cli.status.read_record",
     ("repair", "out"): "pipelines.engine.repair.is_run",
     ("validate", "out", "--labels", "labels.csv"): "pipelines.validate.labels.read_labels",
     ("doctor",): "pipelines.cli.doctor.examine",

@@ -223,8 +223,10 @@ def nearest(row: dict[str, Any], why: list[str], spreads: dict[str, float]) -> t
             value - (-math.inf if one.min is None else one.min),
             (math.inf if one.max is None else one.max) - value,
         )
+        if inside >= 0 and one.column == "count":
+            inside += 1  # so many steps until it is dropped
         inside /= spreads[one.column]
-        if not why and inside < distance:
+        if not why and 0 < inside < distance:
             best, distance = number, inside
         if why == [one.reason] and -inside > beyond:
             best, distance, beyond = number, -inside, -inside
@@ -310,6 +312,18 @@ def test_the_queue_says_how_far_a_value_is() -> None:
     assert by_id["s02"].why == f"odd 0.21 is {0.01 / unit:.2g} spreads within the bound 0.2 of low"
     assert by_id["s05"].why == f"odd 0.95 is {0.15 / unit:.2g} spreads beyond the bound 0.8 of low"
     assert by_id["s05"].distance == pytest.approx(0.15 / unit)
+
+
+def test_a_value_on_the_very_bound_is_what_is_asked_for() -> None:
+    none_at_all = Screen(
+        name="s", rules=[Rule(reason="some", column="odd", max=0), Rule(reason="cut", column="count", max=0)]
+    )
+    rows = [{"odd": 0.0, "count": 0}] * 8 + [{"odd": 0.01, "count": 0}, {"odd": 0.0, "count": 1}]
+    found = queue(table(rows), log([]), none_at_all)
+    assert [(one.sample_id, one.cause, one.reason) for one in found] == [
+        *(("s08", "alone", "some"), ("s09", "alone", "cut"))
+    ]
+    assert found[1].distance == pytest.approx(1 / 0.3)
 
 
 def test_rows_are_read_with_the_columns_that_a_screen_needs(tmp_path: Path) -> None:
