@@ -108,6 +108,7 @@ class Clips:
         self._lock = threading.Lock()
         self._making = threading.BoundedSemaphore(AT_ONCE)
         self._locks: dict[str, threading.Lock] = {}
+        self._as_they_are: dict[str, Shown] = {}
         self._copies: OrderedDict[str, Shown] = OrderedDict()  # the one used last stands last
         self._bytes = 0
 
@@ -129,25 +130,27 @@ class Clips:
         start, end = (None, None) if is_own else (row["start_s"], row["end_s"])
         is_whole = start is None and end is None
         path = local_path(uri)
-        if path is not None and is_whole and (kind := browser_type(path)) is not None:
-            return Shown(path, kind)
         state = None if path is None else path.stat()
         made_of = (uri, start, end, None if state is None else (state.st_mtime_ns, state.st_size))
         key = hashlib.sha256(repr(made_of).encode("utf-8", "surrogateescape")).hexdigest()
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if (known := self._known(key)) is None:
-                with self._making:
-                    known = self._copy(uri, key, start, end, row)
-                self._keep(key, known)
-        return known
+            if (known := self._find(key)) is not None:
+                return known
+            if path is not None and is_whole and (kind := browser_type(path)) is not None:
+                self._as_they_are[key] = Shown(path, kind)
+                return self._as_they_are[key]
+            with self._making:
+                made = self._copy(uri, key, start, end, row)
+            self._keep(key, made)
+        return made
 
-    def _known(self, key: str) -> Shown | None:
+    def _find(self, key: str) -> Shown | None:
         with self._lock:
             if key in self._copies:
                 self._copies.move_to_end(key)
-            return self._copies.get(key)
+            return self._copies.get(key) or self._as_they_are.get(key)
 
     def _copy(
         self, uri: str, key: str, start: float | None, end: float | None, row: Mapping[str, Any]

@@ -89,7 +89,9 @@ def clean_name(name: str) -> str:
 
 
 def content_policy(html: str) -> str:
-    """The `Content-Security-Policy` of a page: its own scripts, by their hashes, and files of this address.
+    """The `Content-Security-Policy` of a page: the scripts that are in it, and files of this address.
+
+    Whoever renders the page and knows its scripts gives `Site` a policy of those alone.
 
     Args:
         html: the page, whose styles may be inline.
