@@ -134,6 +134,9 @@ COMMON_COLUMNS: Mapping[str, Field] = {
 OUTCOME_COLUMNS: Mapping[str, Field] = {
     "keep": Field("bool", "", "The screen's verdict."),
     "drop_reasons": Field("strings", "", "Names of the screen's rules that the sample breaks."),
+    "review": Field(
+        "string", "", "What reviewers decided, keep or drop, which overrules the screen; null: nothing."
+    ),
     "stopped": Field(
         "stopped",
         "",

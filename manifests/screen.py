@@ -5,6 +5,8 @@ A screen is a pure function of columns; it decodes nothing and can be applied ag
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,9 +25,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import SettingsError, load_yaml, parse
-from manifests import storage, store
+from manifests import reviews, storage, store
 from manifests.history import CHANGED
 from manifests.journal import Change
+from manifests.reviews import REVIEW
 from manifests.schema import ARROW_TYPES, OUTCOME_COLUMNS, is_outdated
 
 if TYPE_CHECKING:
@@ -105,6 +108,12 @@ class Screen(BaseModel):
     description: str = ""
     rules: list[Rule]
 
+    @property
+    def hash(self) -> str:
+        """16 hex digits over its rules."""
+        rules = [rule.model_dump(mode="json", exclude_none=True) for rule in self.rules]
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+
     def changed(self, reason: str, column: str | None = None, **bounds: Any) -> Screen:
         """The screen with other keys in one rule: `screen.changed("too_dark", min=20)`; None takes one away.
 
@@ -158,13 +167,13 @@ class Screen(BaseModel):
 
         Args:
             rows: a manifest, or some rows and columns of one: those that the rules read, and `error`,
-                `stopped` and `synthesis_by` where it has them.
+                `stopped`, `review` and `synthesis_by` where it has them.
 
         Raises:
             SettingsError: a rule names a column that the rows do not have, or bounds one without numbers.
         """
         table = pa.table({"error": _outcome(rows, "error"), "stopped": _outcome(rows, "stopped")})
-        for name in dict.fromkeys([STAND_IN_COLUMN, *(rule.column for rule in self.rules)]):
+        for name in dict.fromkeys([STAND_IN_COLUMN, REVIEW, *(rule.column for rule in self.rules)]):
             if name in rows.columns and name not in table.column_names:
                 values = pa.array(rows[name], from_pandas=True)
                 if pa.types.is_null(values.type):
@@ -185,7 +194,9 @@ class Screen(BaseModel):
         A sample with an error is dropped as `error:<stage>`, one that a gate stopped as
         `stopped:<stage>`; for these, columns that were not computed are not judged. Otherwise a null
         is `missing:<column>` unless the rule says `missing: pass`. Media made by a stand-in
-        (`synthesis_by` begins with `stand_in`) is dropped as `stand_in` whatever the rules are.
+        (`synthesis_by` begins with `stand_in`) is dropped as `stand_in` whatever the rules are. What
+        reviewers decided (`review`) goes before the rules: a sample that they drop is dropped as `review`
+        too, on one that they keep neither rules nor nulls are judged.
 
         Raises:
             ValueError: a rule names a column that the table does not have, or bounds one without numbers.
@@ -200,7 +211,9 @@ class Screen(BaseModel):
                 unfinished |= fallen[-1][1]
         if STAND_IN_COLUMN in table.column_names:
             fallen.append((STAND_IN, _matches(table[STAND_IN_COLUMN], [f"{STAND_IN}*"])))
-        broken_by: dict[str, npt.NDArray[np.bool_]] = {}
+        refused, is_judged = _reviewed(table, reviews.DROP), ~_reviewed(table, reviews.KEEP)
+        fallen.append((REVIEW, refused))
+        broken_by = {REVIEW: refused}
         for rule in self.rules:
             if rule.column not in table.column_names:
                 raise ValueError(
@@ -215,11 +228,12 @@ class Screen(BaseModel):
                     f"but {column.type}"
                 )
             broken, null = _judged_by(rule, column)
+            broken &= is_judged
             before = broken_by.get(rule.reason, np.zeros(table.num_rows, bool))
             fallen.append((rule.reason, broken & ~before))  # a reason is given once
             broken_by[rule.reason] = before | broken
             if rule.missing == "drop":
-                fallen.append((f"missing:{rule.column}", null & ~unfinished))
+                fallen.append((f"missing:{rule.column}", null & ~unfinished & is_judged))
         return _as_lists(fallen, table.num_rows)
 
     def apply(self, table: pa.Table) -> pa.Table:
@@ -233,6 +247,13 @@ EVERYTHING = Screen(name="everything", rules=[])
 
 def _judged(table: pa.Table, keep: npt.NDArray[np.bool_], reasons: pa.ListArray) -> pa.Table:
     return store.with_values(store.with_values(table, "keep", keep), "drop_reasons", reasons)
+
+
+def _reviewed(table: pa.Table, verdict: str) -> npt.NDArray[np.bool_]:
+    """Which samples reviewers decided to keep, or to drop."""
+    if REVIEW not in table.column_names or not reviews.is_outcome(table.schema.field(REVIEW)):
+        return np.zeros(table.num_rows, bool)
+    return _true(pc.equal(table[REVIEW], verdict))
 
 
 def _as_lists(
@@ -316,10 +337,11 @@ def rescreen(
     screen: Screen,
     also: Callable[[dict[str, Any], pa.Table], Mapping[Path, bytes]] = lambda counts, changed: {},
     check_lock: Callable[[], None] = lambda: None,
+    decided: pa.Table | None = None,
 ) -> dict[str, Any]:
     """Apply a screen to a finished manifest, all of it or nothing.
 
-    Only files whose verdicts change are rewritten.
+    Only files whose verdicts or reviews change are rewritten.
 
     Args:
         manifest: its folder, which the caller holds.
@@ -327,6 +349,7 @@ def rescreen(
         also: from the counts and the changed verdicts (`history.CHANGED`), further files of the run's folder
             that are replaced in the same step.
         check_lock: raises where the folder is another writer's by now.
+        decided: what reviewers decided (`reviews.decided`), which becomes `review`; None: that stays.
 
     Returns:
         Counts: rows, kept, dropped, changed.
@@ -343,10 +366,11 @@ def rescreen(
     if not files:
         raise FileNotFoundError(f"no manifest in {manifest}")
     for entry in files:
-        screen.verdicts(store.read_schema(entry.path).empty_table())  # a wrong rule changes no file
+        empty = store.read_schema(entry.path).empty_table()
+        screen.verdicts(_reviewed_rows(empty, decided))  # a wrong rule changes no file
     changes = []
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        for rows, kept, changed in pool.map(partial(_judge_file, screen, change), files):
+        for rows, kept, changed in pool.map(partial(_judge_file, screen, change, decided), files):
             counts["rows"] += rows
             counts["kept"] += kept
             counts["dropped"] += rows - kept
@@ -358,24 +382,32 @@ def rescreen(
     return counts
 
 
-def _judge_file(screen: Screen, change: Change, entry: storage.Listed) -> tuple[int, int, pa.Table]:
+def _judge_file(
+    screen: Screen, change: Change, decided: pa.Table | None, entry: storage.Listed
+) -> tuple[int, int, pa.Table]:
     """Judge the rows of one file, and write it anew where a verdict changes; rows, kept, changed verdicts."""
     stored = store.stored_schema(entry.path)
     before = store.read_file(entry.path, _read_by(screen, stored.names))
-    keep, reasons = screen.verdicts(before)
+    reviewed = _reviewed_rows(before, decided)
+    keep, reasons = screen.verdicts(reviewed)
     verdicts = (before["sample_id"], before["keep"], keep, before["drop_reasons"], reasons)
     verdicts = pa.table(verdicts, CHANGED.names)
     changed = verdicts.filter(pa.array(_verdicts_differ(before, keep, reasons))).cast(CHANGED)
     # Other readers cannot read files of two versions side by side.
-    if changed.num_rows or is_outdated(stored):
-        after = _judged(store.read_file(entry.path), keep, reasons)
+    if changed.num_rows or is_outdated(stored) or reviewed is not before:
+        after = _judged(_reviewed_rows(store.read_file(entry.path), decided), keep, reasons)
         change.write(entry.path, store.to_bytes(after), entry.version)
     return len(keep), int(keep.sum()), changed
 
 
+def _reviewed_rows(rows: pa.Table, decided: pa.Table | None) -> pa.Table:
+    """The rows with what reviewers decided; the same table where that changes nothing."""
+    return rows if decided is None else reviews.with_review(rows, decided)
+
+
 def _read_by(screen: Screen, there: Collection[str]) -> list[str]:
     """The columns that judging reads and compares."""
-    wanted = ["sample_id", "keep", "drop_reasons", "error", "stopped", STAND_IN_COLUMN]
+    wanted = ["sample_id", "keep", "drop_reasons", "error", "stopped", REVIEW, STAND_IN_COLUMN]
     wanted += [rule.column for rule in screen.rules]
     return [name for name in dict.fromkeys(wanted) if name in there]
 
@@ -424,14 +456,18 @@ class Difference:
                 self.fulfilled[reason].append(name)
 
 
-def compare(manifest: Path, screen: Screen) -> Difference:
+def compare(manifest: Path, screen: Screen, decided: pa.Table | None = None) -> Difference:
     """What `rescreen` would change; writes nothing.
+
+    Args:
+        manifest, screen, decided: as `rescreen` takes them.
 
     Raises:
         ValueError: as `Screen.verdicts`.
         FileNotFoundError: there is no manifest here.
     """
     table = store.read(manifest, _read_by(screen, store.column_names(manifest)))
+    table = _reviewed_rows(table, decided)
     keep, reasons = screen.verdicts(table)
     was = pc.fill_null(table["keep"], False)
     difference = Difference(table.num_rows, pc.sum(was, min_count=0).as_py(), int(keep.sum()))

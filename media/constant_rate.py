@@ -26,6 +26,7 @@ def write_constant_rate(
     start_s: float | None = None,
     end_s: float | None = None,
     size: Size | None = None,
+    preset: str = PRESET,
 ) -> None:
     """Write a range of a video as it is shown, as H.264 at a constant rate; its sound, if any, as mono AAC.
 
@@ -39,6 +40,7 @@ def write_constant_rate(
         start_s: where the range begins, s; None: with the file.
         end_s: where it ends, s; None: with the file.
         size: width and height of the clip as shown; None: those of its first picture.
+        preset: of x264.
 
     Raises:
         MediaError: no picture of it can be decoded.
@@ -53,7 +55,7 @@ def write_constant_rate(
             for frame, time in one:
                 if isinstance(frame, VideoFrame):
                     encoder = encoder or Encoder(
-                        frame, reader.aspect, reader.rate, fps, crf, PRESET, size, rate
+                        frame, reader.aspect, reader.rate, fps, crf, preset, size, rate
                     )
                     encoder.add(frame, time)
                 elif sound is not None:

@@ -1,4 +1,4 @@
-"""The command line: curation from run to compare, doctor; shards, trainer, samples."""
+"""The command line: curation from run to review, doctor; shards, trainer, samples."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipelines.cli.compare import compare
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.repair import repair
+from pipelines.cli.review import review
 from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
 from pipelines.cli.train import latents, train
@@ -221,17 +222,18 @@ def screen_command(
         bool, typer.Option("--dry-run", help="Say which verdicts would change and why; write nothing.")
     ] = False,
 ) -> None:
-    """Judge a finished run anew: a pure function of the stored scores, decodes nothing.
+    """Judge a finished run anew: a pure function of the stored scores and the reviews, decodes nothing.
 
-    Without --screen the run's own screen is applied. The report is written again; the screen that was
-    there before is kept as screens/NNNN.yaml. Killed on the way, all verdicts are the old ones or all the
-    new ones; the next run or screen ends what was begun.
+    Without --screen the run's own screen is applied. What reviewers decided goes before its rules. The
+    report is written again; the screen that was there before is kept as screens/NNNN.yaml. Killed on the
+    way, all verdicts are the old ones or all the new ones; the next run or screen ends what was begun.
     """
     from pipelines.cli.console import err, out, readable_errors
 
     with readable_errors():
         from configs.errors import UserError
         from configs.reading import SettingsError
+        from manifests import reviews
         from manifests.screen import Screen, compare, load_screen
         from pipelines.cli.status import read_record
         from pipelines.engine.progress import picturing
@@ -243,7 +245,8 @@ def screen_command(
         judge = load_screen(screen) if screen else Screen.model_validate(record["screen"])
         try:
             if dry_run:
-                for line in difference_lines(judge.name, compare(folder / "manifest", judge)):
+                decided = reviews.decided(reviews.read(folder))
+                for line in difference_lines(judge.name, compare(folder / "manifest", judge, decided)):
                     out().print(line)
                 return
             counts, replaced = screen_again(folder, judge)
@@ -254,6 +257,7 @@ def screen_command(
         out().print(
             f"screen {judge.name}: kept {counts['kept']} of {counts['rows']}, "
             f"{counts['changed']} verdicts changed"
+            + (f", {counts['reviewed']} samples decided by reviews" if counts["reviewed"] else "")
         )
         if replaced is not None:
             out().print(f"the screen of before is kept: {replaced}")
@@ -384,6 +388,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "status": status,
         "report": report,
         "compare": compare,
+        "review": review,
         "repair": repair,
         "validate": validate,
     },

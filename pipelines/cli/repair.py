@@ -20,10 +20,10 @@ def repair(
 
     Looks for manifest files and committed parts that cannot be read, Parquet files that are not the
     manifest's own (backup copies), rows that are doubled or without an id, a screen that was cut short, a
-    damaged run.json and half-written files. What is damaged is moved to DIR/quarantine/, never deleted; of
-    doubled rows the newest stays; run.json comes back from runs/; committed rows are merged. Rows that are
-    lost are counted: the `interavatar run` of before, given again, computes them and only them. So it does
-    with arrays that --arrays finds damaged or missing: their rows are named and marked.
+    damaged run.json, damaged reviews and half-written files. What is damaged is moved to DIR/quarantine/,
+    never deleted; of doubled rows the newest stays; run.json comes back from runs/; committed rows are
+    merged. Rows that are lost are counted: the `interavatar run` of before, given again, computes them and
+    only them. So it does with arrays that --arrays finds damaged or missing: their rows are named and marked.
 
     Exit status: 0 all is well or was mended, 1 something is still wrong (with --dry-run: something was
     found), 2 wrong use.

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests import packs, storage, store
+from manifests import packs, reviews, storage, store
 from manifests.features import Leftovers
 from manifests.history import history_files
 from manifests.screen import rescreen
@@ -113,9 +113,15 @@ class Pass:
             packs.remove_unused(self.folder)
         storage.remove([self._plan_file])
         storage.remove_tree(self.folder / ATTEMPTS)
-        if changed or superseded or not self._is_judged():
+        log = reviews.read(self.folder)
+        if changed or superseded or not self._is_judged(log.num_rows):
             screen = self.program.screen
-            rescreen(self.manifest, screen, lambda _, all: history_files(self.folder, screen.name, all))
+            rescreen(
+                self.manifest,
+                screen,
+                lambda _, changes: history_files(self.folder, screen.name, changes),
+                decided=reviews.decided(log),
+            )
         counts = counts_of(self.listing.ids, self.manifest)
         counts |= {"computed": total.rows, "reused": planned.reused, "due": total.faults.total()}
         return {
@@ -124,6 +130,7 @@ class Pass:
             "stages": stage_figures(self.program, planned, total),
             "faults": dict(total.faults),
             "decode_seconds": round(total.seconds["decode"], 3),
+            "reviews": log.num_rows,
         }
 
     @property
@@ -135,11 +142,12 @@ class Pass:
     def _plan_file(self) -> Path:
         return self.folder / "_plan.parquet"
 
-    def _is_judged(self) -> bool:
-        """Whether the rows that the run before has left were judged by this run's screen."""
+    def _is_judged(self, num_reviews: int) -> bool:
+        """Whether the rows that the run before has left were judged by this run's screen and all reviews."""
         before = self.before or {}
-        screen = self.program.screen.model_dump(mode="json", exclude_none=True)
-        return before.get("status") == "finished" and before.get("screen") == screen
+        if before.get("status") != "finished" or before.get("reviews", 0) != num_reviews:
+            return False
+        return bool(before.get("screen") == self.program.screen.model_dump(mode="json", exclude_none=True))
 
     def _plan(self, schema: pa.Schema, retry_errors: str, progress: Progress) -> Tally:
         """Write the rows to compute into the plan file, and commit those that are as they are to be."""

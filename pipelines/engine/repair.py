@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from manifests import features, journal, packs, storage, store
+from manifests import features, journal, packs, reviews, storage, store
 from manifests.journal import DamagedError
 from manifests.packs import Place
 from manifests.schema import without_stale_arrays
@@ -77,6 +77,7 @@ class Repair:
                     self._half_written(part)
                     self._manifest(part)
             self._record()
+            self._reviews()
         return self.findings
 
     def _find(self, path: Path, what: str, done: str, then: str = "", is_mended: bool = True) -> None:
@@ -297,6 +298,14 @@ class Repair:
                 "run the same command again: it computes them, and only them",
                 is_mended=bool(self._ids),
             )
+
+    def _reviews(self) -> None:
+        """Files of reviews that cannot be read."""
+        for path in reviews.files(self.folder):
+            try:
+                reviews.read_file(path)
+            except DamagedError:
+                self._move(path, "cannot be read as reviews", "the reviews in it are lost")
 
 
 def is_run(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A finished run judged anew: verdicts, their history, run.json and screen.yaml change in one step."""
+"""A finished run judged anew, by a screen and by its reviewers: all that this changes changes in one step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests import journal
+from manifests import journal, reviews
 from manifests.history import history_files
 from manifests.screen import Screen, replaced_screen, rescreen, screen_files
 from pipelines.engine.lock import lock
@@ -17,10 +17,13 @@ from pipelines.engine.source import InputError
 
 
 def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | None]:
-    """Apply a screen to the run in a folder. Its report is of before then: `write_report` writes it again.
+    """Apply a screen and the reviews to the run in a folder.
+
+    Its report is of before then: `write_report` writes it again.
 
     Returns:
-        The counts of `rescreen`, and where the screen of before is kept; None where it was the same.
+        The counts of `rescreen`, with `reviewed`, on how many samples reviewers decided; and where the
+        screen of before is kept, None where it was the same.
 
     Raises:
         ValueError: as `rescreen`; nothing is written then.
@@ -33,12 +36,15 @@ def screen_again(folder: Path, screen: Screen) -> tuple[dict[str, Any], Path | N
         if record is None:
             raise InputError(f"{folder} is not the folder of a run (no run.json in it)")
         screens = screen_files(screen, folder)
+        log = reviews.read(folder)
+        decided = reviews.decided(log)
 
         def also(counts: Mapping[str, Any], changed: pa.Table) -> dict[Path, bytes]:
             after = record | {"screen": screen.model_dump(mode="json", exclude_none=True)}
+            after["reviews"] = log.num_rows
             if "counts" in record:  # a run that did not finish has none
                 after["counts"] = record["counts"] | {n: counts[n] for n in ("kept", "dropped")}
             return run_files(folder, after) | screens | history_files(folder, screen.name, changed)
 
-        counts = rescreen(folder / "manifest", screen, also, check_lock)
-    return counts, replaced_screen(screens)
+        counts = rescreen(folder / "manifest", screen, also, check_lock, decided)
+    return counts | {"reviewed": decided.num_rows}, replaced_screen(screens)

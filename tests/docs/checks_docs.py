@@ -88,6 +88,28 @@ def _(at: At) -> None:
     assert "An astronaut smiles." in set(at.rows("out").caption)  # kept as it is
 
 
+# docs/review.md
+
+
+@after("docs/review.md", "interavatar screen out --dry-run")
+def _(at: At) -> None:
+    assert "screen visual would keep " in at.done.said and "no verdict would change" in at.done.said
+
+
+@after("docs/review.md", "interavatar screen out")
+def _(at: At) -> None:
+    assert at.done.said.startswith("screen visual: kept ") and "0 verdicts changed" in at.done.said
+
+
+@after("docs/review.md", "python 1")
+def _(at: At) -> None:
+    said, rows = at.names["said"], at.names["rows"]
+    assert said.sample_id.tolist() == rows.sample_id[:1].tolist() and said.note[0].startswith("another clip")
+    assert at.reader.type("interavatar screen out").status == 0
+    after_it = at.rows("out")
+    assert after_it.review.fillna("").tolist() == ["drop", ""] and "review" in after_it.drop_reasons[0]
+
+
 # docs/running.md
 
 

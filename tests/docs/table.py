@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import typer
 import yaml
 from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
+from pipelines.cli.app import app
 from tests.conftest import ROOT
 from trainer.config import load_config
 
@@ -84,6 +86,13 @@ def is_how_the_tests_start_vllm(command: str) -> None:
     )
 
 
+def is_a_command_of_ours(command: str) -> None:
+    """Our own command line takes these words; nothing is started."""
+    name, *words = shlex.split(command)
+    assert name == "interavatar"
+    _parse(typer.main.get_command(app), name, words)
+
+
 def is_a_configuration(command: str) -> None:
     """The file is valid."""
     load_config(ROOT / shlex.split(command)[3])
@@ -104,6 +113,10 @@ NOT_RUN = {
     ),
     "ray up ray_cluster.yaml": NotRun("starts machines in a cloud", describes_a_cluster),
     "ray dashboard ray_cluster.yaml &": NotRun("there is no such cluster", describes_a_cluster),
+    "interavatar review out": NotRun(
+        "it serves until it is stopped; tests/pipelines/cli/test_review.py starts and stops it",
+        is_a_command_of_ours,
+    ),
     "interavatar train --config configs/train/wan_stage2.yaml": NotRun(
         "no weights of Wan", is_a_configuration
     ),

@@ -39,8 +39,8 @@ from tests.support.mortal import Mortal
 from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
-    *("run", "screen", "status", "report", "compare", "repair", "validate", "plan", "doctor"),
-    *("shards", "train", "latents", "sample"),
+    *("run", "screen", "status", "report", "compare", "review", "repair", "validate"),
+    *("plan", "doctor", "shards", "train", "latents", "sample"),
 )
 HOSTILE = "<script>alert(1)</script>"
 

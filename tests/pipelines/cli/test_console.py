@@ -46,6 +46,7 @@ COMMANDS = {
     ("status", "out"): "pipelines.cli.status.read_record",
     ("report", "out"): "pipelines.cli.status.read_record",
     ("compare", "out", "other"): "pipelines.compare.compare.compare_runs",
+    ("review", "out"): "pipelines.cli.status.read_record",
     ("repair", "out"): "pipelines.engine.repair.is_run",
     ("validate", "out", "--labels", "labels.csv"): "pipelines.validate.labels.read_labels",
     ("doctor",): "pipelines.cli.doctor.examine",

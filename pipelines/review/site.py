@@ -1,0 +1,330 @@
+"""What is answered to those who look at a run's page and review its samples."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, TypeVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from configs.errors import UserError
+from configs.reading import SettingsError, parse
+from manifests import journal, reviews, storage
+from manifests.reviews import LONGEST_NAME, LONGEST_NOTE, Review, ReviewLog, Verdict
+from manifests.screen import Rule, Screen
+from manifests.text import public_message
+from pipelines.engine.record import parse_run
+from pipelines.review.agreement import agreement
+from pipelines.review.clips import Clips, Rows
+from pipelines.review.queue import queue
+from pipelines.review.report import REPORT
+
+PREVIEWS = "report"  # folder of a run with the pictures that its page names
+MOST_BODY = 1 << 18  # bytes of a request
+MOST_RULES, MOST_QUEUED, QUEUED = 500, 500, 50
+# The kinds of files that lie beside the page.
+TYPES = {
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".json": "application/json",
+    ".js": "text/javascript",
+    ".css": "text/css",
+}
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ShownVerdict(BaseModel):
+    """What the reviewer saw of a sample's verdict."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    screen: str = Field(max_length=LONGEST_NAME)
+    screen_hash: str = Field(pattern="^[0-9a-f]{16}$")
+    keep: bool | None
+    drop_reasons: list[Annotated[str, Field(max_length=LONGEST_NAME)]] = Field(max_length=MOST_RULES)
+
+
+class NewReview(BaseModel):
+    """What the page sends of one review."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sample_id: str
+    verdict: Verdict
+    note: str = Field("", max_length=LONGEST_NOTE)
+    reviewer: str | None = Field(None, description="Default: of the query, else of the command line.")
+    shown: ShownVerdict | None = Field(None, description="Default: the verdict in the manifest.")
+
+
+class OtherScreen(BaseModel):
+    """A screen that is tried."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("tried", max_length=LONGEST_NAME)
+    rules: list[Rule] = Field(max_length=MOST_RULES)
+
+
+def clean_name(name: str) -> str:
+    """A reviewer's name on one line, of characters that can be seen; "" where none is left."""
+    seen = (c if c.isprintable() else " " for c in unicodedata.normalize("NFC", name))
+    return " ".join("".join(seen).split())[:LONGEST_NAME].strip()
+
+
+def content_policy(html: str) -> str:
+    """The `Content-Security-Policy` of a page: the scripts that are in it, and files of this address.
+
+    Whoever renders the page and knows its scripts gives `Site` a policy of those alone.
+
+    Args:
+        html: the page, whose styles may be inline.
+    """
+    scripts = _Scripts()
+    scripts.feed(html)
+    scripts.close()
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.texts]
+    known = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {known}" if known else "script-src 'none'",
+            "style-src 'unsafe-inline'",
+            "img-src 'self' data:",
+            "media-src 'self'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )
+
+
+class _Scripts(HTMLParser):
+    """The texts of a page's scripts."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=False)
+        self.texts: list[str] = []
+        self._is_inside = False
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        """Begins a script."""
+        self._is_inside = tag == "script"
+        if self._is_inside:
+            self.texts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Ends it."""
+        self._is_inside = False
+
+    def handle_data(self, data: str) -> None:
+        """A piece of it."""
+        if self._is_inside:
+            self.texts[-1] += data
+
+
+class Site:
+    """What is answered below the token; all of it may be asked by several at once.
+
+    Args:
+        run: the run's folder.
+        copies: an empty folder of this machine for copies of media.
+        reviewer: the name of those who give none.
+        render: makes the page; None: what `write_report` wrote.
+        policy: from the page to its `Content-Security-Policy`.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        copies: Path,
+        reviewer: str,
+        render: Callable[[], str] | None = None,
+        policy: Callable[[str], str] = content_policy,
+    ) -> None:
+        self._run, self._reviewer, self._policy = run, reviewer, policy
+        self._render = render or self._written_page
+        self._rows, self._clips, self._log = Rows(run / "manifest"), Clips(run, copies), ReviewLog(run)
+        self._previews: frozenset[str] = frozenset()
+
+    def app(self) -> Starlette:
+        """The routes."""
+        return Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/clip/{sample_id:path}", self._clip),
+                Route("/preview/{name}", self._preview),
+                Route("/reviews", self._say, methods=["POST"]),
+                Route("/reviews", self._said),
+                Route("/figures", self._figures, methods=["GET", "POST"]),
+                Route("/queue", self._queue, methods=["GET", "POST"]),
+            ],
+            exception_handlers={
+                HTTPException: _refusal,
+                UserError: _failure,
+                ValueError: _failure,
+                OSError: _failure,
+            },
+        )
+
+    async def _page(self, request: Request) -> Response:
+        html = await run_in_threadpool(self._render)
+        headers = {"Content-Security-Policy": self._policy(html), "Cache-Control": "no-store"}
+        return HTMLResponse(html, headers=headers)
+
+    def _written_page(self) -> str:
+        try:
+            return storage.read_bytes(self._run / REPORT).decode()
+        except FileNotFoundError:
+            raise HTTPException(404, f"no {REPORT} yet: `interavatar report {self._run}` writes it") from None
+
+    async def _clip(self, request: Request) -> Response:
+        row = await self._row(request.path_params["sample_id"])
+        try:
+            shown = await run_in_threadpool(self._clips.shown, row)
+        except (UserError, OSError) as error:
+            raise HTTPException(404, f"its media cannot be shown: {public_message(str(error))}") from error
+        return FileResponse(
+            shown.path, media_type=shown.type, headers={"Cache-Control": "private, max-age=3600"}
+        )
+
+    async def _row(self, sample_id: str) -> dict[str, Any]:
+        row = await run_in_threadpool(self._rows.find, sample_id)
+        if row is None:
+            raise HTTPException(404, "the manifest has no such sample")
+        return row
+
+    async def _preview(self, request: Request) -> Response:
+        """A file of the run's report, whose names are known: none is made of what was asked for."""
+        name, folder = request.path_params["name"], self._run / PREVIEWS
+        if name not in self._previews:
+            files = await run_in_threadpool(storage.files, folder)
+            self._previews = frozenset(path.name for path in files)
+        kind = TYPES.get(PurePosixPath(name).suffix)
+        if name not in self._previews or kind is None:
+            raise HTTPException(404, "no such file")
+        try:
+            data = await run_in_threadpool(storage.read_bytes, folder / name)
+        except FileNotFoundError:
+            raise HTTPException(404, "no such file") from None
+        return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+
+    async def _said(self, request: Request) -> Response:
+        """The last word of each reviewer on each sample, and what they decided."""
+        log = await run_in_threadpool(reviews.read, self._run)
+        return _json({"reviewer": self._name(request), **_words(log)})
+
+    async def _say(self, request: Request) -> Response:
+        """Add a review."""
+        said = await _parsed(request, NewReview, "review")
+        row = await self._row(said.sample_id)
+        screen = await run_in_threadpool(self._screen)
+        shown = said.shown or ShownVerdict(
+            screen=screen.name,
+            screen_hash=screen.hash,
+            keep=row["keep"],
+            drop_reasons=row["drop_reasons"] or [],
+        )
+        name = clean_name(said.reviewer or "") or self._name(request)
+        review = Review(
+            sample_id=said.sample_id,
+            reviewer=name,
+            verdict=said.verdict,
+            note=said.note,
+            **shown.model_dump(),
+        )
+        at = await run_in_threadpool(self._log.append, [review])
+        return _json({"at": at.isoformat(), **review.model_dump(mode="json")}, 201)
+
+    def _name(self, request: Request) -> str:
+        return clean_name(request.query_params.get("reviewer", "")) or self._reviewer
+
+    async def _figures(self, request: Request) -> Response:
+        """How the run's screen, or one that is tried, agrees with the reviewers."""
+        screen = await self._asked_screen(request)
+        return _json(asdict(await run_in_threadpool(self._compared, agreement, screen)))
+
+    async def _queue(self, request: Request) -> Response:
+        """What to review next, by the run's screen or one that is tried."""
+        count = request.query_params.get("count", str(QUEUED))
+        if not re.fullmatch(r"[0-9]{1,4}", count) or not 1 <= int(count) <= MOST_QUEUED:
+            raise HTTPException(422, f"count is a number from 1 to {MOST_QUEUED}")
+        screen, name = await self._asked_screen(request), self._name(request)
+        found = await run_in_threadpool(self._compared, queue, screen, int(count), name)
+        return _json([asdict(one) for one in found])
+
+    def _compared(self, compare: Callable[..., Any], screen: Screen, *more: Any) -> Any:
+        return compare(self._rows.table(screen), reviews.read(self._run), screen, *more)
+
+    async def _asked_screen(self, request: Request) -> Screen:
+        if request.method == "GET":
+            return await run_in_threadpool(self._screen)
+        other = await _parsed(request, OtherScreen, "screen")
+        return Screen(name=other.name, rules=other.rules)
+
+    def _screen(self) -> Screen:
+        return Screen.model_validate(parse_run(journal.read(self._run, "run.json"))["screen"])
+
+
+def _words(log: pa.Table) -> dict[str, Any]:
+    words = reviews.latest(log).select(["sample_id", "reviewer", "verdict", "note", "at"]).to_pylist()
+    decided = reviews.decided(log)
+    return {
+        "words": [word | {"at": word["at"].isoformat()} for word in words],
+        "decided": dict(zip(*(decided[name].to_pylist() for name in decided.column_names), strict=True)),
+    }
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return JSONResponse(content, status, headers={"Cache-Control": "no-store"})
+
+
+async def _parsed(request: Request, model: type[Model], what: str) -> Model:
+    """The body of a request.
+
+    Raises:
+        HTTPException: it is too large, no JSON, or another thing.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "send application/json")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BODY:
+            raise HTTPException(413, f"at most {MOST_BODY} bytes")
+    try:
+        values = json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is no JSON") from None
+    try:
+        return parse(model, values, what)
+    except SettingsError as error:
+        raise HTTPException(422, str(error)) from None
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"detail": error.detail}, error.status_code)
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    """What a person can put right: a rule that does not fit the manifest, a disk that is full."""
+    status = 503 if isinstance(error, UserError | OSError) else 422
+    return _json({"detail": public_message(str(error))}, status)
