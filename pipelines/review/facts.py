@@ -12,12 +12,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests import reviews
 from manifests.schema import SOURCE_COLUMNS
 from manifests.screen import STAND_IN, STAND_IN_COLUMN, Rule, Screen, rule_states
 from manifests.text import clean_text
 from pipelines.review import columns
+from pipelines.review.agreement import agreement, read_rows
 from pipelines.review.failures import failures
 from pipelines.review.figures import OPENING_STAGES, Figures, outcomes, seconds_of
+from pipelines.review.queue import CUES, queue
 from pipelines.review.strips import PICTURES
 
 # Up to so many numbers the page has all of them exactly, and not only those that rules read.
@@ -132,7 +135,8 @@ def _of_run(run: Path, record: Mapping[str, Any], screen: Screen, figures: Figur
     errors = failures(run / "manifest")[:MOST_ERRORS] if figures.counts["error"] else []
     return {
         "run": {"run_id": record["run_id"], "pipeline": record["pipeline"]},
-        "screen": {"name": screen.name},
+        "screen": {"name": screen.name, "hash": screen.hash},
+        "review": _review(run, screen),
         "total": figures.total,
         "counts": figures.counts,
         "has_seconds": figures.has_seconds,
@@ -160,6 +164,18 @@ def _of_run(run: Path, record: Mapping[str, Any], screen: Screen, figures: Figur
         "cost": _cost(record.get("vlm") or {}),
         "strip_pictures": PICTURES,
         "text_chunk": columns.TEXT_CHUNK,
+    }
+
+
+def _review(run: Path, screen: Screen) -> dict[str, Any] | None:
+    """How the screen stands against the reviews, and what to review next; None without reviews."""
+    log = reviews.read(run)
+    if not log.num_rows:
+        return None
+    rows = read_rows(run / "manifest", screen, also=(CUES,))
+    return {
+        "figures": asdict(agreement(rows, log, screen)),
+        "queue": [asdict(one) for one in queue(rows, log, screen)],
     }
 
 

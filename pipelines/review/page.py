@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -69,6 +70,12 @@ def policy(script: str, style: str) -> str:
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
     )
+
+
+def policy_of(html: str) -> str:
+    """The policy that a page carries; where it carries none, one that lets nothing run."""
+    found = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', html)
+    return found[1] if found else "default-src 'none'"
 
 
 def _hash(text: str) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import journal, storage
+from manifests.reviews import REVIEWS
 from manifests.schema import ARROW_TYPES, to_rows
 from manifests.screen import SCREEN, Screen
 from manifests.store import at_one_moment, read_columns, whole_schema
@@ -34,7 +35,8 @@ def is_current(run: Path) -> bool:
     """Whether a run's report is newer than all that it shows."""
     written = {entry.path.name: entry.modified for entry in storage.listed(run)}
     of_manifest = [entry.modified for entry in storage.listed(run / "manifest", ".parquet")]
-    shown = [*of_manifest, written.get(SCREEN)]
+    said = [entry.modified for entry in storage.listed(run / REVIEWS, ".parquet")]
+    shown = [*of_manifest, *said, written.get(SCREEN)]
     report = written.get(REPORT)
     return report is not None and all(time is not None and time < report for time in shown)
 

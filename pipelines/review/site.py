@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict
-from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
@@ -31,10 +28,11 @@ from manifests.text import public_message
 from pipelines.engine.record import parse_run
 from pipelines.review.agreement import agreement
 from pipelines.review.clips import Clips, Rows
+from pipelines.review.page import policy_of
 from pipelines.review.queue import queue
 from pipelines.review.report import REPORT
+from pipelines.review.strips import FOLDER
 
-PREVIEWS = "report"  # folder of a run with the pictures that its page names
 MOST_BODY = 1 << 18  # bytes of a request
 MOST_RULES, MOST_QUEUED, QUEUED = 500, 500, 50
 # The kinds of files that lie beside the page.
@@ -88,58 +86,6 @@ def clean_name(name: str) -> str:
     return " ".join("".join(seen).split())[:LONGEST_NAME].strip()
 
 
-def content_policy(html: str) -> str:
-    """The `Content-Security-Policy` of a page: the scripts that are in it, and files of this address.
-
-    Whoever renders the page and knows its scripts gives `Site` a policy of those alone.
-
-    Args:
-        html: the page, whose styles may be inline.
-    """
-    scripts = _Scripts()
-    scripts.feed(html)
-    scripts.close()
-    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.texts]
-    known = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src {known}" if known else "script-src 'none'",
-            "style-src 'unsafe-inline'",
-            "img-src 'self' data:",
-            "media-src 'self'",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        ]
-    )
-
-
-class _Scripts(HTMLParser):
-    """The texts of a page's scripts."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=False)
-        self.texts: list[str] = []
-        self._is_inside = False
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        """Begins a script."""
-        self._is_inside = tag == "script"
-        if self._is_inside:
-            self.texts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        """Ends it."""
-        self._is_inside = False
-
-    def handle_data(self, data: str) -> None:
-        """A piece of it."""
-        if self._is_inside:
-            self.texts[-1] += data
-
-
 class Site:
     """What is answered below the token; all of it may be asked by several at once.
 
@@ -147,22 +93,12 @@ class Site:
         run: the run's folder.
         copies: an empty folder of this machine for copies of media.
         reviewer: the name of those who give none.
-        render: makes the page; None: what `write_report` wrote.
-        policy: from the page to its `Content-Security-Policy`.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        copies: Path,
-        reviewer: str,
-        render: Callable[[], str] | None = None,
-        policy: Callable[[str], str] = content_policy,
-    ) -> None:
-        self._run, self._reviewer, self._policy = run, reviewer, policy
-        self._render = render or self._written_page
+    def __init__(self, run: Path, copies: Path, reviewer: str) -> None:
+        self._run, self._reviewer = run, reviewer
         self._rows, self._clips, self._log = Rows(run / "manifest"), Clips(run, copies), ReviewLog(run)
-        self._previews: frozenset[str] = frozenset()
+        self._files: frozenset[str] = frozenset()
 
     def app(self) -> Starlette:
         """The routes."""
@@ -170,7 +106,7 @@ class Site:
             routes=[
                 Route("/", self._page),
                 Route("/clip/{sample_id:path}", self._clip),
-                Route("/preview/{name}", self._preview),
+                Route(f"/{FOLDER}/{{name}}", self._beside),
                 Route("/reviews", self._say, methods=["POST"]),
                 Route("/reviews", self._said),
                 Route("/figures", self._figures, methods=["GET", "POST"]),
@@ -185,8 +121,9 @@ class Site:
         )
 
     async def _page(self, request: Request) -> Response:
-        html = await run_in_threadpool(self._render)
-        headers = {"Content-Security-Policy": self._policy(html), "Cache-Control": "no-store"}
+        html = await run_in_threadpool(self._written_page)
+        policy = f"{policy_of(html)}; frame-ancestors 'none'"
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
         return HTMLResponse(html, headers=headers)
 
     def _written_page(self) -> str:
@@ -211,14 +148,14 @@ class Site:
             raise HTTPException(404, "the manifest has no such sample")
         return row
 
-    async def _preview(self, request: Request) -> Response:
+    async def _beside(self, request: Request) -> Response:
         """A file of the run's report, whose names are known: none is made of what was asked for."""
-        name, folder = request.path_params["name"], self._run / PREVIEWS
-        if name not in self._previews:
+        name, folder = request.path_params["name"], self._run / FOLDER
+        if name not in self._files:
             files = await run_in_threadpool(storage.files, folder)
-            self._previews = frozenset(path.name for path in files)
+            self._files = frozenset(path.name for path in files)
         kind = TYPES.get(PurePosixPath(name).suffix)
-        if name not in self._previews or kind is None:
+        if name not in self._files or kind is None:
             raise HTTPException(404, "no such file")
         try:
             data = await run_in_threadpool(storage.read_bytes, folder / name)

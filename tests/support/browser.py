@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 # Nothing may leave the machine, and containers have no name spaces for a sandbox.
 OPTIONS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run")
@@ -31,18 +31,23 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def opened(
-    browser: Browser, address: str, width: int = 1200, height: int = 900, dark: bool = False
+    browser: Browser, address: str, width: int = 1200, height: int = 900, dark: bool = False, lacks: str = ""
 ) -> Iterator[Page]:
     """A page that is ready, and at the end what it said of errors: nothing.
 
-    Only what lies on this machine may be asked for.
+    Only what lies on this machine may be asked for; `lacks` may be missing.
     """
     page = browser.new_page(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
     )
     page.set_default_timeout(20_000)
     wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+
+    def complain(message: ConsoleMessage) -> None:
+        if message.type == "error" and not (lacks and lacks in str(message.location)):
+            wrong.append(message.text)
+
+    page.on("console", complain)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
     here = ("file:", "data:", "blob:", "http://127.0.0.1")
@@ -51,6 +56,6 @@ def opened(
         page.goto(address)
         page.wait_for_selector("body[data-ready]", timeout=60_000)
         yield page
-        assert wrong == []
+        assert not wrong, wrong
     finally:
         page.close()

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from PIL import Image
@@ -54,10 +53,10 @@ def ids_of(run: Path) -> dict[str, str]:
 
 
 @contextmanager
-def served(run: Path, copies: Path, **site: Any) -> Iterator[str]:
+def served(run: Path, copies: Path) -> Iterator[str]:
     """The address of the run's page while it is served."""
     copies.mkdir(parents=True, exist_ok=True)
-    app = Guard(Site(run, copies, "Ada", **site).app(), TOKEN, ["reviews.example.org"])
+    app = Guard(Site(run, copies, "Ada").app(), TOKEN, ["reviews.example.org"])
     with listening("127.0.0.1", 0) as at:
         server = serving(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [at]})

@@ -6,9 +6,15 @@ async function openClip(row, place = shown.indexOf(row)) {
   const dialog = byId("clip");
   openRow = row;
   openPlace = place;
-  if (!dialog.open) dialog.showModal();
   byId("clip-previous").disabled = place <= 0;
   byId("clip-next").disabled = place < 0 || place >= shown.length - 1;
+  if (!dialog.open) {
+    byId("clip-title").textContent = "";
+    byId("clip-review").replaceChildren();
+    dialog.showModal();
+  }
+  // Not on a button: the keys are for the clip.
+  if (!dialog.contains(document.activeElement) || document.activeElement.disabled) dialog.focus();
   const text = await texts(row), verdict = await verdictText(row, text);
   const [said, scores] = [await rulesOf(row), await scoresOf(row, text)];
   if (openRow !== row) return; // another one was opened meanwhile
@@ -93,7 +99,8 @@ function buildDialog() {
   byId("clip-next").addEventListener("click", () => stepClip(1));
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => { byId("clip-view").replaceChildren(); if (openPlace >= 0) grid.focus(openPlace); });
-  dialog.addEventListener("keydown", (event) => {
+  document.addEventListener("keydown", (event) => {
+    if (!dialog.open) return;
     if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "n" || event.key === "ArrowRight" && !event.target.matches("video")) stepClip(1);
     else if (event.key === "p" || event.key === "ArrowLeft" && !event.target.matches("video")) stepClip(-1);

@@ -130,7 +130,7 @@ def test_the_command_says_what_reviews_change(run: Path) -> None:
     def said(*words: str) -> str:
         done = CliRunner().invoke(app, ["screen", str(run), *words])
         assert done.exit_code == 0, done.output
-        return done.output
+        return done.stdout
 
     assert said() == "screen toy: kept 3 of 5, 0 verdicts changed\n"
     review(run)
