@@ -224,11 +224,14 @@ def view(runs: Sequence[Status], note: str = "") -> RenderableType:
     """The same for a terminal where it is drawn again and again; a line that does not fit is cut."""
     shown: list[RenderableType] = []
     for run in runs:
-        said = [*lines(run), note] if note else lines(run)
-        shown += [Text(public_message(line), no_wrap=True, overflow="ellipsis") for line in said]
+        shown += map(_cut, lines(run))
         if run.stages:
             shown.append(table(run))
-    return Group(*shown)
+    return Group(*shown, *([_cut(note)] if note else ()))
+
+
+def _cut(line: str) -> Text:
+    return Text(public_message(line), no_wrap=True, overflow="ellipsis")
 
 
 def lines(run: Status) -> list[str]:

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.live import Live as Picture
 
 from configs.errors import UserError
-from manifests.storage import is_client_error
+from manifests.storage import is_client_error, is_remote
 from manifests.text import one_line
 from pipelines.cli.status import Reader, Status, lines, table, view
 
-LOOK_EVERY_S, LINES_EVERY_S = 2.0, 10.0  # on a terminal; in a pipe, or a file
+# How often one looks: on a terminal; the same where a look is a dozen requests to an object store; in a pipe.
+LOOK_EVERY_S, ASK_EVERY_S, LINES_EVERY_S = 2.0, 5.0, 10.0
 # A folder that cannot be read for so long, after it could, is given up; and so long after the first of two
 # runs the second may begin.
 PATIENCE_S = 300.0
@@ -42,7 +43,7 @@ def watch(folder: Path, console: Console) -> bool:
                     console.print(table(run))
         else:
             with Picture(console=console, auto_refresh=False) as picture:
-                for runs, note in _looks(folder, LOOK_EVERY_S):
+                for runs, note in _looks(folder, ASK_EVERY_S if is_remote(folder) else LOOK_EVERY_S):
                     picture.update(view(runs, note), refresh=True)
     except KeyboardInterrupt:  # who watched has seen enough; the run goes on
         return True
