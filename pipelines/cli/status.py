@@ -221,17 +221,18 @@ def print_text(runs: Sequence[Status]) -> None:
 
 
 def view(runs: Sequence[Status], note: str = "") -> RenderableType:
-    """The same for a terminal where it is drawn again and again; a line that does not fit is cut."""
+    """The same for a terminal where it is drawn again and again; an error takes one line and is cut."""
     shown: list[RenderableType] = []
     for run in runs:
-        shown += map(_cut, lines(run))
+        shown += map(_text, lines(run))
         if run.stages:
             shown.append(table(run))
-    return Group(*shown, *([_cut(note)] if note else ()))
+    return Group(*shown, *([_text(note)] if note else ()))
 
 
-def _cut(line: str) -> Text:
-    return Text(public_message(line), no_wrap=True, overflow="ellipsis")
+def _text(line: str) -> Text:
+    is_error = line.startswith("  ")
+    return Text(public_message(line), no_wrap=is_error, overflow="ellipsis" if is_error else "fold")
 
 
 def lines(run: Status) -> list[str]:
