@@ -267,22 +267,45 @@ def screen_command(
 
 def status(
     folder: Folder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look every few seconds until the run has ended, or until Ctrl-C.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Say how far a run is: what is merged, what is committed and waiting, verdicts and errors.
+    """Say how far a run is: what is done and left, how fast, with what, where it is slow, what went wrong.
+
+    DIR is all that is read, so the run may be on another machine, and DIR in an object store. Rates and the
+    use of CPUs and GPUs are what the run has told in the last seconds (DIR/progress.json).
+
+    Exit status with --watch: 0 the run finished, or Ctrl-C; 1 it was killed, failed or was interrupted, or
+    samples are still due.
 
     With --json: {"runs": [...]}, one entry for each run in DIR (synthetic_interactions has two), with
-    folder, pipeline, run_id, state (running, finished, failed, interrupted or killed), rows (of the
-    manifest), kept, dropped, errors, unmerged (rows committed and not merged yet), stages (for each stage
-    computed, reused, errors and seconds), failures (stage, message, count and first, one file of them) and
-    longest_running (sample_id, stage and seconds of what is in work for longest, or null).
+    folder, pipeline, run_id, state (running, finished, failed, interrupted or killed), message (why it
+    failed), started and finished (UTC), rows (of the manifest), kept, dropped, errors, unmerged (rows
+    committed and not merged yet), due (samples that a finished run left due), stages (for each stage
+    computed, left, errors, reused and seconds), failures (stage, message, count and first, one file of them),
+    longest_running (sample_id, stage and seconds of what is in work for longest, or null) and progress, null
+    where the run finished or has told nothing: written (when, seconds since 1970), silent_s (seconds since
+    then), program and doing (what it is at), due, done, kept, dropped, errors and reused (samples of this
+    time), seconds, samples_per_s, left_s, decode_seconds, slowest (a stage, or decode), use (machines, cpus,
+    cpu and gpu as shares from 0 to 1, gpus), faults and last_errors (at, stage, message and source_uri).
+
+    Example: interavatar status s3://bucket/run --watch
     """
-    from pipelines.cli.console import readable_errors
+    from pipelines.cli.console import out, readable_errors
 
+    if watch and json:
+        raise typer.BadParameter("--watch shows, --json says it once: give one of them")
     with readable_errors():
-        from pipelines.cli.status import print_json, print_text, statuses
+        from pipelines.cli.status import Reader, print_json, print_text
+        from pipelines.cli.watch import watch as watch_until_the_end
 
-        (print_json if json else print_text)(statuses(folder))
+        if watch:
+            if not watch_until_the_end(folder, out()):
+                raise typer.Exit(1)
+            return
+        (print_json if json else print_text)(Reader().statuses(folder))
 
 
 def report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,32 @@ from pipelines.engine.pipeline import RunError
 from pipelines.engine.plan import Tally
 from pipelines.engine.program import Program
 
+# Errors that are told while a run goes on, and characters of a message.
+LAST_ERRORS, LONGEST = 5, 300
+
 
 @dataclass
 class Summary:
-    """What one committed part did; small, because it travels to the driver."""
+    """What one committed part did; small, because it travels to the driver.
+
+    Attributes:
+        rows, kept, errors, stopped: how many there are, and how they ended.
+        due: stage -> rows on which it was due.
+        computed, failed: stage -> rows of which it was computed, and in which it ended in an error.
+        faults: of the machine or of a service: what was said -> rows that are still due.
+        last_errors: stage, message (cut) and source_uri of the last rows that ended in an error.
+        seconds: stage, or "decode" -> seconds of work.
+    """
 
     rows: int = 0
     kept: int = 0
     errors: int = 0
     stopped: int = 0
+    due: Counter[str] = field(default_factory=Counter)
     computed: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    last_errors: list[dict[str, str]] = field(default_factory=list)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, other: Summary) -> None:
@@ -37,11 +52,22 @@ class Summary:
         self.kept += other.kept
         self.errors += other.errors
         self.stopped += other.stopped
+        self.due.update(other.due)
         self.computed.update(other.computed)
         self.failed.update(other.failed)
         self.faults.update(other.faults)
+        self.last_errors = (self.last_errors + other.last_errors)[-LAST_ERRORS:]
         for name, seconds in other.seconds.items():
             self.seconds[name] += seconds
+
+    def fail(self, row: Mapping[str, Any]) -> None:
+        """Count a row that has ended in its `error` just now."""
+        error = row["error"]
+        self.failed[error["stage"]] += 1
+        message = error["message"]
+        cut = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
+        told = {"stage": error["stage"], "message": cut, "source_uri": row["source_uri"]}
+        self.last_errors = [*self.last_errors, told][-LAST_ERRORS:]
 
     def to_json(self) -> str:
         """As one line of text."""
@@ -51,7 +77,7 @@ class Summary:
     def from_json(cls, text: str) -> Summary:
         """From that line."""
         values = json.loads(text)
-        values |= {name: Counter(values[name]) for name in ("computed", "failed", "faults")}
+        values |= {name: Counter(values[name]) for name in ("due", "computed", "failed", "faults")}
         values["seconds"] = defaultdict(float, values["seconds"])
         return cls(**values)
 

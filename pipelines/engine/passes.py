@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.faults import Breaker
 from pipelines.engine.figures import Summary, counts_of, stage_figures
 from pipelines.engine.inline_runner import run_inline
+from pipelines.engine.live import Publisher, places_of
 from pipelines.engine.other_folder import refuse_other_folder
 from pipelines.engine.pipeline import Engine, RunError
+from pipelines.engine.placement import Pool
 from pipelines.engine.plan import Tally, outdated, plan
 from pipelines.engine.plan_file import ROW_GROUP, writing
 from pipelines.engine.program import Group, Program
@@ -53,6 +55,7 @@ class Pass:
         settings: of the run.
         run_id: written into computed rows.
         check_lock: raises RunError when the run has lost its folder's lock.
+        publisher: is told how far it is.
         listed: ids of the run's input: rows of these, and of clips cut from them, go when the listing does
             not name them; none: no row goes.
         head_start: for samples new to the manifest, columns of a row that already carries some stages.
@@ -67,6 +70,7 @@ class Pass:
     settings: Settings
     run_id: str
     check_lock: Callable[[], None]
+    publisher: Publisher
     listed: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], pa.string()))
     head_start: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     before: Mapping[str, Any] | None = None
@@ -82,6 +86,7 @@ class Pass:
             RunError: the lock was lost, the machine or a service fails, or ids in and out differ.
             InputError: the manifest holds other files of the same ids.
         """
+        self.publisher.doing("comparing")
         schema = store.prepare(self.manifest, self.program.schema, set(self.program.fingerprints))
         storage.remove(storage.half_written(self.folder))
         if self.before is not None and self.before.get("engine") == "ray":  # its workers ended with it
@@ -92,6 +97,7 @@ class Pass:
         if planned.refused:
             progress.say(f"{planned.refused} rows of the input are errors as they stand there")
         progress.start(self.program.name, planned.todo, planned.reused)
+        self.publisher.begin(self.program, planned)
         for line in reasons(self.program, planned.causes, self.folder):
             progress.say(line)
         started = time.perf_counter()
@@ -99,6 +105,7 @@ class Pass:
             total = self._compute(planned.todo, schema, progress)
         finally:
             progress.stop()
+            self.publisher.doing("merging")
             # Whatever was committed is folded in, also when the run is cut short here.
             changed += self._merge(schema)
         superseded = outdated(self.manifest, self.listed, self.listing.ids).to_pylist()
@@ -185,6 +192,7 @@ class Pass:
             for part in self._parts(rows, schema):
                 total.add(part)
                 progress.update(part)
+                self.publisher.add(part)
                 breaker.add(part)
                 waiting += 1
                 if waiting >= MERGE_PARTS and time.monotonic() >= merge_at:
@@ -207,12 +215,22 @@ class Pass:
         program, rows_per_part = replace(self.program, schema=schema), self._rows_per_part()
         deadlines = Deadlines(self.settings.deadline_s, self.before)
         if self.engine == "inline":
+            self.publisher.placed({step.name: 1 for step in program.steps})
             return run_inline(
                 program, self._plan_file, rows, self.folder, self.run_id, rows_per_part, deadlines
             )
+        from pipelines.engine.ray_metrics import RayMetrics
         from pipelines.engine.ray_runner import run_ray
 
-        return run_ray(
+        metrics = RayMetrics(self.program.name, self.run_id)
+
+        @contextmanager
+        def during(pools: Sequence[Pool]) -> Iterator[None]:
+            self.publisher.placed(places_of(pools))
+            with self.publisher.also(metrics.tell):
+                yield
+
+        parts = run_ray(
             program,
             self._plan_file,
             rows,
@@ -222,4 +240,6 @@ class Pass:
             rows_per_part,
             deadlines,
             self.settings.cluster,
+            during,
         )
+        return map(metrics.add, parts)

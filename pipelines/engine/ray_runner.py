@@ -11,7 +11,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def run_ray(
     rows_per_part: int,
     deadlines: Deadlines,
     cluster: ClusterSettings | None = None,
+    during: Callable[[Sequence[Pool]], AbstractContextManager[None]] = lambda pools: nullcontext(),
 ) -> Iterator[Summary]:
     """Compute every row of the plan on Ray; yields one summary for each committed part.
 
@@ -115,6 +117,7 @@ def run_ray(
         rows_per_part: largest number of rows that are committed together.
         deadlines: how long each stage may take for a sample.
         cluster: what the cluster can grow to, where it scales by itself.
+        during: a block around the work, while Ray is there; is given how many workers each group gets.
 
     Raises:
         RunError: the cluster is too small, or Ray gave up.
@@ -147,9 +150,10 @@ def run_ray(
                 **environment,
             )
         try:
-            for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                assert isinstance(block, pa.Table)
-                yield from map(Summary.from_json, block["summary"].to_pylist())
+            with during(pools):
+                for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                    assert isinstance(block, pa.Table)
+                    yield from map(Summary.from_json, block["summary"].to_pylist())
         except ray.exceptions.RayError as error:
             raise RunError(_why(error)) from error
         except ExecutionTimeoutError as error:

@@ -22,6 +22,7 @@ from manifests import journal, store
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, save_screen
 from pipelines.engine.figures import both
+from pipelines.engine.live import Publisher
 from pipelines.engine.lock import lock
 from pipelines.engine.passes import Pass
 from pipelines.engine.pipeline import Engine, Pipeline, Resources, RunError, Split
@@ -31,6 +32,7 @@ from pipelines.engine.progress import Progress
 from pipelines.engine.record import now, read_run, versions, write_run
 from pipelines.engine.settings import Profile, Settings, StageResources
 from pipelines.engine.source import InputError, Listing
+from pipelines.engine.use import RayMachines, ThisMachine
 from stages.contract import Column
 
 
@@ -81,8 +83,10 @@ class Run:
             record = self._record()
             spent = self._usage()
             write_run(self.folder, record)
+            measure = RayMachines() if self.engine == "ray" else ThisMachine()
             try:
-                record |= self._figures(listing, progress, record, check_lock)
+                with Publisher(self.folder, self.run_id, check_lock, measure) as publisher:
+                    record |= self._figures(listing, progress, record, check_lock, publisher)
                 record |= {"status": "finished", "finished": now()}
             except BaseException as error:
                 kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -102,18 +106,21 @@ class Run:
         progress: Progress,
         record: dict[str, Any],
         check_lock: Callable[[], None],
+        publisher: Publisher,
     ) -> dict[str, Any]:
         """Compute everything; passes over the manifest are repeated while batches bring new answers."""
         head_start: dict[str, Any] = {}
         listed = listing.ids
         if self.pipeline.split is not None:
-            listing, head_start = self._cut(self.pipeline.split, listing, progress, record, check_lock)
+            listing, head_start = self._cut(
+                self.pipeline.split, listing, progress, record, check_lock, publisher
+            )
         program = self.program()
         record["fingerprints"] = program.describe()  # of a run that is cut short, too
         write_run(self.folder, record)
-        one_pass = self._pass(program, listing, self.folder, check_lock, listed, head_start)
+        one_pass = self._pass(program, listing, self.folder, check_lock, publisher, listed, head_start)
         figures = one_pass.execute(progress, self.retry_errors)
-        while self._collect_batches(progress):
+        while self._collect_batches(progress, publisher):
             figures = both(figures, one_pass.execute(progress))
         return figures
 
@@ -166,7 +173,7 @@ class Run:
             spent["cost_usd"] = None
         return spent
 
-    def _collect_batches(self, progress: Progress) -> bool:
+    def _collect_batches(self, progress: Progress, publisher: Publisher) -> bool:
         """Send the questions that wait for a batch and wait for its answers; whether there are new ones.
 
         Raises:
@@ -175,6 +182,7 @@ class Run:
         vlm = self.settings.vlm
         if not vlm.batch or vlm.endpoint is None or self.answers is None:
             return False
+        publisher.doing("waiting for a batch of answers")
         batches = AnswerBatches(str(self.answers), vlm.endpoint, vlm.key_variable, vlm.batch_poll_s)
         try:
             counts = batches.run(progress.say)
@@ -189,11 +197,12 @@ class Run:
         progress: Progress,
         record: dict[str, Any],
         check_lock: Callable[[], None],
+        publisher: Publisher,
     ) -> tuple[Listing, dict[str, Any]]:
         """Probe whole videos and fan them out into clips; their own manifest lies in `videos/`."""
         program = self.cutting_program(split)
         folder = self.folder / "videos"
-        cutting = self._pass(program, listing, folder, check_lock)
+        cutting = self._pass(program, listing, folder, check_lock, publisher)
         record["videos"] = cutting.execute(progress, self.retry_errors)
         carried = [n for stage in split.stages for n, w in stage.writes.items() if isinstance(w, Column)]
         table = store.read(folder / "manifest", ["sample_id", "error", "stages", *carried])
@@ -211,6 +220,7 @@ class Run:
         listing: Listing,
         folder: Path,
         check_lock: Callable[[], None],
+        publisher: Publisher,
         listed: pa.ChunkedArray | None = None,
         head_start: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Pass:
@@ -223,6 +233,7 @@ class Run:
             settings=self.settings,
             run_id=self.run_id,
             check_lock=check_lock,
+            publisher=publisher,
             listed=pa.chunked_array([], pa.string()) if listed is None else listed,
             head_start=head_start or {},
             before=self.before,

@@ -115,6 +115,8 @@ class Worker:
 
     def _sample(self, row: dict[str, Any], packs: Packs, summary: Summary) -> dict[str, Any]:
         everything, ended = due(row, self.program.steps)
+        if self.steps[0].name == self.program.steps[0].name:  # each row passes the first group once
+            summary.due.update(step.name for step in everything)
         todo = [step for step in everything if step in self.steps]
         # Where a step of an earlier group is still due, that group put the sample off, or lost what it reads.
         if not todo or todo[0] is not everything[0]:
@@ -130,7 +132,7 @@ class Worker:
             if note.is_hopeless:
                 last = next((s for s in todo if s.name == note.deaths[-1].stage), todo[0])
                 _fail(row, last, "WorkerDied", self._died(note, last), "")
-                summary.failed[last.name] += 1
+                summary.fail(row)
                 return row
             with ExitStack() as stack:
                 self._steps(row, todo, stack, note, packs, summary, ended)
@@ -188,7 +190,7 @@ class Worker:
                     return
                 _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
                 self._heal(row, error)
-                summary.failed[step.name] += 1
+                summary.fail(row)
                 return
             finally:
                 summary.seconds[step.name] += time.perf_counter() - started - decoding

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import store
@@ -35,14 +36,30 @@ class Failure:
 
 def failures(manifest: Path) -> list[Failure]:
     """The errors of a manifest, the most frequent first."""
-    table = store.read(manifest, ["error", "source_uri"])
+    return store.at_one_moment(manifest, lambda files: together(failures_in(file.path) for file in files))
+
+
+def failures_in(file: Path) -> list[Failure]:
+    """Those of one of its files."""
+    table = store.read_file(file, ["error.stage", "error.message", "source_uri"])
     table = table.filter(pc.is_valid(table["error"]))
-    what = (pc.struct_field(table["error"], name).to_pylist() for name in ("stage", "message"))
+    what = {name: pc.struct_field(table["error"], name) for name in ("stage", "message")}
+    errors = pa.table({**what, "uri": table["source_uri"]})
+    found = errors.group_by(["stage", "message"], use_threads=False).aggregate(
+        [("uri", "first"), ([], "count_all")]
+    )
+    columns = (found[name].to_pylist() for name in ("stage", "message", "count_all", "uri_first"))
+    return [Failure(*values) for values in zip(*columns, strict=True)]
+
+
+def together(found: Iterable[Sequence[Failure]]) -> list[Failure]:
+    """The same errors of several files counted as one, the most frequent first."""
     counts, first = Counter[tuple[str, str]](), dict[tuple[str, str], str]()
-    for stage, message, uri in zip(*what, table["source_uri"].to_pylist(), strict=True):
-        counts[stage, message] += 1
-        first.setdefault((stage, message), uri)
-    listed = (Failure(*error, count, first[error]) for error, count in counts.items())
+    for failure in (failure for some in found for failure in some):
+        what = (failure.stage, failure.message)
+        counts[what] += failure.count
+        first.setdefault(what, failure.first)
+    listed = (Failure(*what, count, first[what]) for what, count in counts.items())
     return sorted(listed, key=lambda failure: (-failure.count, failure.stage, failure.message))
 
 

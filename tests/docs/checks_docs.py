@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
+from ray._common.utils import get_default_ray_temp_dir
+from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
 
 from pipelines.validate.labels import read_labels
 from pipelines.validate.measures import read_floors
@@ -42,8 +45,17 @@ def _(at: At) -> None:
 
 
 @after("docs/cluster.md", "interavatar status /shared/out")
+@after("docs/cluster.md", "interavatar status /shared/out --watch")
 def _(at: At) -> None:
     assert ": finished" in at.done.said and "in the manifest: 2 (" in at.done.said
+
+
+@after("docs/cluster.md", "yaml 1")
+def _(at: At) -> None:
+    """The file is the one that Ray writes."""
+    (scraped,) = yaml.safe_load(at.shown)["scrape_configs"]
+    (found,) = scraped["file_sd_configs"]
+    assert found == {"files": [f"{get_default_ray_temp_dir()}/{PROMETHEUS_SERVICE_DISCOVERY_FILE}"]}
 
 
 # docs/language_models.md
@@ -124,6 +136,7 @@ def _(at: At) -> None:
 
 
 @after("docs/running.md", "interavatar status s3://bucket/run")
+@after("docs/running.md", "interavatar status s3://bucket/run --watch")
 def _(at: At) -> None:
     assert ": finished" in at.done.said
 

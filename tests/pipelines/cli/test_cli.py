@@ -490,8 +490,9 @@ def test_status_as_json_has_the_same_figures(tmp_path: Path, files: Path) -> Non
     (run,) = json.loads(invoke("status", out, "--json").stdout)["runs"]
     assert run.pop("stages")["square"] == {
         "computed": 4,
-        "reused": 0,
+        "left": 0,
         "errors": 1,
+        "reused": 0,
         "seconds": record(out)["stages"]["square"]["seconds"],
     }
     assert run == {
@@ -499,12 +500,17 @@ def test_status_as_json_has_the_same_figures(tmp_path: Path, files: Path) -> Non
         "pipeline": "toy",
         "run_id": record(out)["run_id"],
         "state": "finished",
+        "message": "",
+        "started": record(out)["started"],
+        "finished": record(out)["finished"],
         "rows": 5,
         "kept": 4,
         "dropped": 0,
         "errors": 1,
         "unmerged": 0,
+        "due": 0,
         "longest_running": None,
+        "progress": None,
         "failures": [
             {
                 "stage": "square",

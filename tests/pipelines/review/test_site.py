@@ -231,7 +231,7 @@ def test_nothing_is_answered_without_the_token(site: str, run: Path) -> None:
     ],
 )
 def test_no_path_of_an_address_is_a_path_of_the_disk(site: str, run: Path, path: str) -> None:
-    (run / "report").mkdir()
+    (run / "report").mkdir(exist_ok=True)
     for route in ("clip", "report"):
         status, said = raw(site, f"/{TOKEN}/{route}/{path}")
         assert status == 404 and b"run_id" not in said and b"root:" not in said
