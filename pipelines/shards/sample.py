@@ -15,6 +15,7 @@ import numpy.typing as npt
 from manifests import features, storage
 from manifests import shards as format
 from manifests.buckets import BucketConfig
+from manifests.schema import stage_dict
 from manifests.text import clean_text, public_text
 from media.files import local_copy
 from pipelines.engine.faults import MACHINE_ERRORS
@@ -126,7 +127,7 @@ def _arrays(sample: Sample, first_s: float) -> dict[str, npt.NDArray[Any]]:
         FileNotFoundError, ValueError: the run's arrays are gone or damaged.
     """
     made: dict[str, npt.NDArray[Any]] = {}
-    row, stages = sample.row, dict(sample.row["stages"] or {})
+    row, stages = sample.row, stage_dict(sample.row["stages"])
 
     def load(stage: str) -> dict[str, npt.NDArray[Any]]:
         return features.load_features(str(sample.folder), row, stage) if stage in stages else {}

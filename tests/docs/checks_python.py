@@ -40,6 +40,12 @@ def _(at: At) -> None:
     assert shape == found["face_embedding"].shape == (128,)
 
 
+@after("docs/export.md", "python 1")
+def _(at: At) -> None:
+    (stages,) = at.values
+    assert "probe" in stages
+
+
 @after("docs/own_folder.md", "python 1")
 def _(at: At) -> None:
     """The reader saves it."""

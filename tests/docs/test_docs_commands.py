@@ -109,8 +109,13 @@ def _videos_in_the_bucket(reader: Reader, media: Path) -> None:
     put_into_the_bucket(media / "shared" / "videos", "docs/running.md/videos")
 
 
+def _a_run(reader: Reader, media: Path) -> None:
+    finished(reader.folder / "out", media)
+
+
 # What a page takes for granted, beside the reader's media.
 PREPARE: Mapping[str, Prepare] = {
+    "docs/export.md": _a_run,
     "docs/running.md": _videos_in_the_bucket,
     "docs/shards.md": _real_shards,
     "docs/training.md": _runs_to_train_on,
