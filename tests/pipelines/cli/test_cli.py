@@ -39,7 +39,7 @@ from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
     *("run", "screen", "status", "report", "repair", "validate", "plan", "doctor"),
-    *("shards", "train", "latents", "sample"),
+    *("shards", "train", "latents", "sample", "export"),
 )
 HOSTILE = "<script>alert(1)</script>"
 
