@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
 
 from manifests import storage
-from pipelines.export.rows import ExportedRun, new_name, refuse_manifest, rows_of, scalar_columns
+from pipelines.export.rows import ExportedRun, new_name, refuse_manifest, scalar_columns
 
 DATA, LABELS, KINDS = "data", "labels.csv", "fields.json"
 MEDIA = "filepath"
@@ -38,21 +37,32 @@ def write_fiftyone(run: ExportedRun, output: Path, clips: Mapping[str, str]) -> 
     refuse_manifest(run, output)
     columns = scalar_columns(run.schema)
     names = {name: _field_name(name) for name in columns}
-    sink = io.StringIO(newline="")
-    table = csv.writer(sink, lineterminator="\n")
-    table.writerow([MEDIA, *names.values(), "drop_reasons"])
-    count = 0
-    for row in rows_of(run.tables([*columns, "drop_reasons"])):
-        if (file := clips.get(row["sample_id"])) is None:
-            continue
-        reasons = ",".join(row.get("drop_reasons") or ())
-        inside = PurePosixPath(file).relative_to(DATA)
-        table.writerow([str(inside), *(_shown(row[name]) for name in columns), reasons])
-        count += 1
     kinds = {names[name]: _kind(run.schema.field(name).type) for name in columns}
     storage.write_bytes(output / KINDS, (json.dumps(kinds, indent=1) + "\n").encode())
-    storage.write_bytes(output / LABELS, sink.getvalue().encode("utf-8", "replace"))
+    schema = _lines(run.schema.empty_table(), names, clips).schema
+    count = 0
+    with storage.making(output / LABELS) as local, csv.CSVWriter(local, schema) as writer:
+        for table in run.tables([*columns, "drop_reasons"]):
+            lines = _lines(table, names, clips)
+            writer.write_table(lines)
+            count += lines.num_rows
     return count
+
+
+def _lines(table: pa.Table, names: Mapping[str, str], clips: Mapping[str, str]) -> pa.Table:
+    """The columns of labels.csv, of the rows that have a clip."""
+    files = [clips.get(name) for name in table["sample_id"].to_pylist()]
+    inside = [None if file is None else str(PurePosixPath(file).relative_to(DATA)) for file in files]
+    columns = {MEDIA: pa.array(inside, pa.string())}
+    columns |= {new: _without_nul(table[name]) for name, new in names.items()}
+    columns["drop_reasons"] = pc.binary_join(table["drop_reasons"], ",")
+    return pa.table(columns).filter(pc.is_valid(columns[MEDIA]))
+
+
+def _without_nul(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Readers of CSV end at a NUL, or refuse it."""
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return pc.replace_substring(column, "\0", " ") if is_text else column
 
 
 def _field_name(name: str) -> str:
@@ -67,11 +77,3 @@ def _kind(kind: pa.DataType) -> str:
     if pa.types.is_integer(kind):
         return "int"
     return "float" if pa.types.is_floating(kind) else "str"
-
-
-def _shown(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.replace("\0", " ") if isinstance(value, str) else value

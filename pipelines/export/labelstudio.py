@@ -43,7 +43,8 @@ def write_labelstudio(run: ExportedRun, output: Path, clips: Mapping[str, str]) 
     count, names = 0, []
     for number, tasks in enumerate(_in_files(_tasks(run, clips, labels))):
         names.append(f"tasks-{number:05d}.json")
-        text = json.dumps(tasks, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        lines = [json.dumps(task, ensure_ascii=False, allow_nan=False) for task in tasks]
+        text = "[\n" + ",\n".join(lines) + "\n]\n"
         storage.write_bytes(output / names[-1], text.encode("utf-8", "replace"))
         count += len(tasks)
     storage.remove(output / name for name in before - set(names))
