@@ -281,7 +281,8 @@ def finished_rows(
     prints = pa.array([step.fingerprint for step in program.steps])
     which = pa.array(np.nonzero(np.arange(STAGES) < done[:, None])[1])
     offsets = pa.array(np.concatenate([[0], np.cumsum(done)]), pa.int32())
-    columns["stages"] = pa.MapArray.from_arrays(offsets, names.take(which), prints.take(which))
+    entries = pa.StructArray.from_arrays([names.take(which), prints.take(which)], ["stage", "fingerprint"])
+    columns["stages"] = pa.ListArray.from_arrays(offsets, entries)
     last, next_one = pa.array(done - 1), pa.array(np.minimum(done, STAGES - 1))
     columns["stopped"] = pa.StructArray.from_arrays(
         [names.take(last), pa.array(["a gate"] * count), pa.array([False] * count)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy.typing as npt
 import pandas as pd
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from manifests import features, store
 from manifests.history import read_history
-from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SOURCE_COLUMNS, Described
+from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SOURCE_COLUMNS, Described, stage_dicts
 from manifests.storage import folder_of
 from pipelines.engine.source import InputError
 
@@ -62,7 +62,8 @@ def load_arrays(
         FileNotFoundError: it stores no arrays, or they are gone.
         ValueError: they are damaged.
     """
-    return features.load_features(folder, cast(Mapping[str, Any], row), stage)
+    columns = {str(name): value for name, value in row.items()}
+    return features.load_features(folder, columns, stage)
 
 
 def _manifest_of(folder: str | Path) -> Path:
@@ -80,8 +81,13 @@ def _manifest_of(folder: str | Path) -> Path:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    rows = table.to_pandas(maps_as_pydicts="strict")
     said = {field.name: _said(field) for field in table.schema}
+    if (at := table.schema.get_field_index("stages")) >= 0:
+        stages = stage_dicts(table["stages"])
+        table = table.set_column(at, "stages", pa.nulls(table.num_rows))
+    rows = table.to_pandas()
+    if at >= 0:
+        rows["stages"] = pd.Series(stages, dtype=object)
     rows.attrs = {
         "units": {name: unit for name, (unit, _) in said.items()},
         "meanings": {name: meaning for name, (_, meaning) in said.items()},

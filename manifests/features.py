@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests import packs, storage
+from manifests.schema import stage_dict
 from manifests.storage import folder_of, read_bytes
 
 # Where a zip without a comment, as NumPy writes it, says how many members it has.
@@ -87,7 +88,7 @@ def load_features(run: str | Path, row: Mapping[str, Any], stage: str) -> dict[s
         FileNotFoundError: it stores no arrays, or they are gone.
         ValueError: they are damaged.
     """
-    fingerprint = dict(row["stages"])[stage]
+    fingerprint = stage_dict(row["stages"])[stage]
     folder = folder_of(run)
     place = place_of(row, stage)
     if place is None:

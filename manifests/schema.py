@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 # 2: `stopped` is a struct; in 1 it was the text "stage: reason".
-SCHEMA_VERSION = 2
+# 3: no column is a map, which Hugging Face's `datasets` refuses; in 2 `stages` was one, and so were such
+#    columns of an input list.
+SCHEMA_VERSION = 3
 
 STOPPED = pa.struct([("stage", pa.string()), ("reason", pa.string()), ("waits", pa.bool_())])
 
@@ -22,7 +26,7 @@ ERROR = pa.struct(
         ("fingerprint", pa.string()),
     ]
 )
-STAGES = pa.map_(pa.string(), pa.string())
+STAGES = pa.list_(pa.struct([("stage", pa.string()), ("fingerprint", pa.string())]))
 # Where arrays lie: which stage's, and which bytes of which pack (manifests/packs.py).
 PLACES = pa.list_(
     pa.struct([("stage", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
@@ -147,7 +151,7 @@ OUTCOME_COLUMNS: Mapping[str, Field] = {
         "error", "", "Stage, kind, message, traceback of what failed; null: nothing. Later columns are null."
     ),
     "stages": Field(
-        "stages", "stage -> fingerprint", "What was computed, by which version; see run.json for each."
+        "stages", "", "What was computed, by which version: stage and fingerprint; see run.json for each."
     ),
     "arrays": Field(
         "places",
@@ -199,8 +203,9 @@ def input_column_name(name: str, taken: Iterable[str]) -> str:
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """The type by which a manifest carries a column of an input list: the same values in a plainer layout.
 
-    Views become plain text, bytes and lists (rows of views can be neither sorted nor taken), dictionaries
-    and extension types what they stand for, nothing but nulls becomes text; in nested types, too.
+    Views become plain text, bytes and lists (rows of views can be neither sorted nor taken), maps lists of
+    `key` and `value`, dictionaries and extension types what they stand for, nothing but nulls becomes text;
+    in nested types, too.
     """
     types = pa.types
 
@@ -220,7 +225,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if types.is_struct(kind):
         return pa.struct([inner(field) for field in kind])
     if types.is_map(kind):
-        return pa.map_(inner(kind.key_field), inner(kind.item_field), kind.keys_sorted)
+        entry = [("key", plain_type(kind.key_type)), ("value", plain_type(kind.item_type))]
+        return pa.list_(pa.struct(entry))
     if types.is_fixed_size_list(kind):
         return pa.list_(inner(kind.value_field), kind.list_size)
     if types.is_large_list(kind) or types.is_large_list_view(kind):
@@ -245,20 +251,32 @@ def upgraded(table: pa.Table) -> pa.Table:
     """What an earlier version of this schema wrote, as this version writes it; the same table if it did."""
     if not is_outdated(table.schema):
         return table
-    stopped = table.schema.get_field_index("stopped")
-    field = table.schema.field(stopped).with_type(STOPPED)
-    texts = table["stopped"].to_pylist()
-    table = table.set_column(stopped, field, pa.array([_stopped(text) for text in texts], STOPPED))
-    if "schema_version" in table.column_names:
-        version = table.schema.get_field_index("schema_version")
-        versions = pa.array([SCHEMA_VERSION] * table.num_rows, pa.int64())
-        table = table.set_column(version, table.schema.field(version), versions)
+    for index, field in enumerate(table.schema):
+        column = table.column(index)
+        if _has_map(field.type):
+            kind = STAGES if field.name == "stages" else plain_type(field.type)
+            table = table.set_column(index, field.with_type(kind), as_type(column, kind))
+        elif _is_old_stop(field):
+            stops = pa.array([_stopped(text) for text in column.to_pylist()], STOPPED)
+            table = table.set_column(index, field.with_type(STOPPED), stops)
+        elif field.name == "schema_version":
+            versions = pa.array([SCHEMA_VERSION] * table.num_rows, pa.int64())
+            table = table.set_column(index, field, versions)
     return table
 
 
 def is_outdated(schema: pa.Schema) -> bool:
     """Whether an earlier version of this schema wrote these columns."""
-    return "stopped" in schema.names and pa.types.is_string(schema.field("stopped").type)
+    return any(_has_map(field.type) or _is_old_stop(field) for field in schema)
+
+
+def _has_map(kind: pa.DataType) -> bool:
+    """Whether a type is a map, or one lies in it."""
+    return pa.types.is_map(kind) or any(_has_map(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _is_old_stop(field: pa.Field) -> bool:
+    return field.name == "stopped" and pa.types.is_string(field.type)
 
 
 def _stopped(text: str | None) -> dict[str, Any] | None:
@@ -277,24 +295,80 @@ def without_stale_arrays(table: pa.Table) -> pa.Table:
     field = table.schema.field(index)
     chunks = []
     for batch in table.select(["arrays", "stages"]).to_batches(max_chunksize=10_000):
-        rows = zip(batch["arrays"].to_pylist(), batch["stages"].to_pylist(), strict=True)
-        kept = [
-            [place for place in places or () if place["stage"] in dict(stages or ())]
-            for places, stages in rows
-        ]
+        rows = zip(batch["arrays"].to_pylist(), stage_dicts(batch["stages"]), strict=True)
+        kept = [[place for place in places or () if place["stage"] in stages] for places, stages in rows]
         chunks.append(pa.array(kept, field.type))
     return table.set_column(index, field, pa.chunked_array(chunks, field.type))
 
 
-def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of exactly this schema; absent columns are null, unknown ones are left out."""
-    return pa.Table.from_pylist(rows, schema=schema)
+def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of exactly this schema; absent columns are null, unknown ones are left out.
+
+    Args:
+        rows: as `to_rows` gives them: `stages` is a dict, or None.
+        schema: the table's.
+    """
+    rows = list(rows)
+    table = pa.Table.from_pylist([{**row, "stages": None} for row in rows], schema=schema)
+    index = schema.get_field_index("stages")
+    if index < 0:
+        return table
+    return table.set_column(index, schema.field(index), stage_array([row.get("stages") for row in rows]))
 
 
 def to_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as plain dicts; `stages` is a dict."""
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for row in rows:
-        if "stages" in row:
-            row["stages"] = dict(row["stages"] or ())
+    index = table.schema.get_field_index("stages")
+    if index < 0:
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+    done = stage_dicts(table["stages"])
+    rows = table.set_column(index, "stages", pa.nulls(table.num_rows)).to_pylist()
+    for row, stages in zip(rows, done, strict=True):
+        row["stages"] = stages
     return rows
+
+
+def stage_array(stages: Sequence[Mapping[str, str] | None]) -> pa.ListArray:
+    """Dicts, stage -> fingerprint, as values of `stages`."""
+    names = pa.array([name for done in stages for name in done or ()], pa.string())
+    prints = pa.array([text for done in stages for text in (done or {}).values()], pa.string())
+    ends = np.cumsum([0, *(len(done or ()) for done in stages)])
+    entries = pa.StructArray.from_arrays([names, prints], fields=list(STAGES.value_type))
+    is_null = pa.array([done is None for done in stages], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), entries, STAGES, mask=is_null)
+
+
+def stage_dicts(column: pa.Array | pa.ChunkedArray) -> list[dict[str, str]]:
+    """The values of `stages` as dicts, stage -> fingerprint; a null is an empty one."""
+    dicts = []
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        entries = chunk.flatten()
+        names, prints = _texts(entries.field("stage")), _texts(entries.field("fingerprint"))
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()
+        ends = np.cumsum(lengths).tolist()
+        dicts += [
+            dict(zip(names[start:end], prints[start:end], strict=True))
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
+    return dicts
+
+
+def _texts(column: pa.Array) -> list[str]:
+    """The texts as Python's, each of the few different ones once in memory."""
+    encoded = column.dictionary_encode("encode")  # a null is one of the texts
+    texts: list[str] = np.asarray(encoded.dictionary.to_pylist(), object)[encoded.indices.to_numpy()].tolist()
+    return texts
+
+
+def stage_dict(stages: Any) -> dict[str, str]:
+    """One value of `stages` as a dict.
+
+    Args:
+        stages: a dict, None, or entries as Arrow and pandas give them: dicts with `stage` and `fingerprint`,
+            or of a manifest of an earlier version pairs.
+    """
+    if isinstance(stages, Mapping):
+        return dict(stages)
+    entries = () if stages is None else stages
+    return dict((e["stage"], e["fingerprint"]) if isinstance(e, Mapping) else e for e in entries)

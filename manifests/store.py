@@ -32,7 +32,15 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from manifests import journal, storage
 from manifests.journal import DamagedError, run_of
-from manifests.schema import as_type, plain_type, to_rows, upgraded, without_stale_arrays
+from manifests.schema import (
+    as_type,
+    plain_type,
+    stage_array,
+    stage_dicts,
+    to_rows,
+    upgraded,
+    without_stale_arrays,
+)
 
 ROWS_PER_FILE = 50_000
 PARTS, PART_SUFFIX = "_parts", ".arrow"
@@ -113,7 +121,7 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     fs, inside = storage.filesystem(path)
     with _named(path):
         if path.suffix == PART_SUFFIX:
-            table = _opened(path).read_all()
+            table = upgraded(_opened(path).read_all())
             return table if columns is None else table.select([n for n in columns if n in table.column_names])
         if fs is not None and columns is None:
             return upgraded(pq.ParquetFile(pa.BufferReader(storage.read_bytes(path))).read())
@@ -353,7 +361,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def with_values(table: pa.Table, name: str, values: Sequence[Any] | npt.NDArray[Any]) -> pa.Table:
+def with_values(table: pa.Table, name: str, values: Sequence[Any] | npt.NDArray[Any] | pa.Array) -> pa.Table:
     """The table with other values in a column that it has; type and metadata stay."""
     index = table.schema.get_field_index(name)
     field = table.schema.field(index)
@@ -414,8 +422,9 @@ def _as_stored(schema: pa.Schema) -> pa.Schema:
 
 
 def _only_stages(table: pa.Table, names: Collection[str]) -> pa.Table:
-    kept = [[(n, fp) for n, fp in row or () if n in names] for row in table["stages"].to_pylist()]
-    return without_stale_arrays(with_values(table, "stages", kept))
+    rows = stage_dicts(table["stages"])
+    kept = [{name: done for name, done in row.items() if name in names} for row in rows]
+    return without_stale_arrays(with_values(table, "stages", stage_array(kept)))
 
 
 def merged_schema(manifest: Path, schema: pa.Schema) -> pa.Schema:

@@ -107,6 +107,31 @@ def write_sound(container: Any, track: Any, sound: npt.NDArray[np.float32]) -> N
     container.mux(track.encode())
 
 
+def write_with_sound(path: Path, mp4: bytes, sound: npt.NDArray[np.float32], rate: int) -> None:
+    """Write an MP4 of pictures with mono AAC from 0 s on; the packets of the pictures stay as they are.
+
+    It can be played while it loads.
+
+    Args:
+        path: where.
+        mp4: as `open_mp4` and `copy_packets` make it.
+        sound: float32 [N] in [-1, 1].
+        rate: its samples a second.
+    """
+    options = {"movflags": "+faststart"}
+    with av.open(io.BytesIO(mp4), "r") as pictures, open_mp4(path, options) as container:
+        (video,) = pictures.streams.video
+        stream = container.add_stream_from_template(video)
+        stream.time_base = video.time_base
+        track = add_aac(container, rate) if len(sound) else None
+        for packet in pictures.demux(video):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+        if track is not None:
+            write_sound(container, track, sound)
+
+
 def question_video(images: Sequence[npt.NDArray[np.uint8]], fps: float, crf: int) -> bytes:
     """RGB uint8 [H, W, 3] of one size as a small MP4 at a constant rate, for a model to look at.
 

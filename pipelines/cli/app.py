@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.compare import compare
+from pipelines.cli.export import export
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.repair import repair
@@ -416,6 +417,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "validate": validate,
     },
     "Data for training": {"shards": shards, "latents": latents},
+    "Other tools": {"export": export},
     "Training": {"train": train, "sample": sample},
     "The machine": {"doctor": doctor},
 }

@@ -22,6 +22,15 @@ class Trainer(StrEnum):
     VIDEOX_FUN = "videox-fun"
 
 
+class Tool(StrEnum):
+    """What `interavatar export` writes for."""
+
+    HUGGINGFACE = "huggingface"
+    CROISSANT = "croissant"
+    LABELSTUDIO = "labelstudio"
+    FIFTYONE = "fiftyone"
+
+
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 

@@ -15,7 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import store
-from manifests.schema import SCHEMA_VERSION, SOURCE_COLUMNS, as_type, to_rows, without_stale_arrays
+from manifests.schema import (
+    SCHEMA_VERSION,
+    SOURCE_COLUMNS,
+    as_type,
+    stage_array,
+    stage_dicts,
+    to_rows,
+    to_table,
+    without_stale_arrays,
+)
 from pipelines.engine.ids import sample_id
 from pipelines.engine.pipeline import MEDIA, Span
 from pipelines.engine.program import Program, Step, due
@@ -348,8 +357,7 @@ def _stages_of(column: pa.ChunkedArray) -> Counter[str]:
     """How many of these values of `stages` name each stage."""
     counts: Counter[str] = Counter()
     for chunk in column.chunks:
-        first, end = chunk.offsets[0].as_py(), chunk.offsets[-1].as_py()
-        for entry in pc.value_counts(chunk.keys.slice(first, end - first)).to_pylist():
+        for entry in pc.value_counts(chunk.flatten().field("stage")).to_pylist():
             counts[entry["values"]] += entry["counts"]
     return counts
 
@@ -365,7 +373,7 @@ def _from_dicts(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
         return schema.empty_table()
     names = {name for row in rows for name in row}
     known = pa.schema([f for f in schema if f.name in names])
-    return store.conform(pa.Table.from_pylist(rows, schema=known), schema)
+    return store.conform(to_table(rows, known), schema)
 
 
 def _laid_over(rows: pa.Table, changes: Mapping[int, Mapping[str, Any]]) -> pa.Table:
@@ -378,12 +386,12 @@ def _laid_over(rows: pa.Table, changes: Mapping[int, Mapping[str, Any]]) -> pa.T
     for name in {name for change in changes.values() for name in change}:
         if name not in rows.schema.names:
             continue
-        old = table[name].to_pylist()
+        old = stage_dicts(table[name]) if name == "stages" else table[name].to_pylist()
         values = [changes[i].get(name, value) for i, value in zip(positions, old, strict=True)]
-        values = [list(v.items()) if isinstance(v, dict) and name == "stages" else v for v in values]
-        table = store.with_values(table, name, values)
         if name == "stages":
-            table = without_stale_arrays(table)
+            table = without_stale_arrays(store.with_values(table, name, stage_array(values)))
+        else:
+            table = store.with_values(table, name, values)
     return table
 
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ import pyarrow as pa
 from manifests import features, journal, packs, reviews, storage, store
 from manifests.journal import DamagedError
 from manifests.packs import Place
-from manifests.schema import without_stale_arrays
+from manifests.schema import stage_array, stage_dicts, without_stale_arrays
 from pipelines.engine.lock import lock
 from pipelines.engine.record import parse_run
 from pipelines.engine.source import InputError
@@ -355,12 +354,12 @@ def _without(table: pa.Table, lost: Lost) -> pa.Table:
     """The table without the entries in `stages` and `arrays` of what is lost."""
     if not lost:
         return table
-    names, stages = table["sample_id"].to_pylist(), table["stages"].to_pylist()
-    kept: list[Any] = [
-        [(stage, fingerprint) for stage, fingerprint in entries or () if stage not in lost.get(name, ())]
-        for name, entries in zip(names, stages, strict=True)
+    names, stages = table["sample_id"].to_pylist(), stage_dicts(table["stages"])
+    kept = [
+        {stage: fingerprint for stage, fingerprint in done.items() if stage not in lost.get(name, ())}
+        for name, done in zip(names, stages, strict=True)
     ]
-    table = without_stale_arrays(store.with_values(table, "stages", kept))
+    table = without_stale_arrays(store.with_values(table, "stages", stage_array(kept)))
     if "program" not in table.column_names:  # a folder of an earlier version
         return table
     programs = table["program"].to_pylist()

@@ -1,4 +1,4 @@
-"""The media of one sample as its shard holds them: H.264 in MP4 without sound, and sound as WAV.
+"""The media of one sample as shards and exports hold them: H.264 in MP4 without sound, and sound as WAV.
 
 Both begin with the first picture of the clip, or with that at `skip_s`. The same file gives the same bytes
 every time.
@@ -46,6 +46,7 @@ class Wanted:
     size: width and height of the clip as shown; None: those of its first picture.
     is_uniform: all pictures are stored with one size, and none is interlaced.
     skip_s: pictures and sound before this are left out, s after the beginning of the range.
+    sound_rate: samples a second of the sound, Hz.
     """
 
     start_s: float | None = None
@@ -56,6 +57,7 @@ class Wanted:
     size: Size | None = None
     is_uniform: bool = True
     skip_s: float = 0.0
+    sound_rate: int = RATE
 
     @property
     def is_whole(self) -> bool:
@@ -68,8 +70,8 @@ class Packed:
     """A sample's media, and what is in them.
 
     mp4: H.264, yuv420p, upright, square pixels, even sides, no sound; its first picture is at 0 s.
-    wav: mono, 16 bits, 16 kHz, from the first picture to at most the end of the last; no samples at all
-        without a sound track.
+    wav: mono, 16 bits, at the rate that was wanted, from the first picture to at most the end of the last;
+        no samples at all without a sound track.
     first_s: time of the first picture on the clip's clock, s: what was cut off the beginning of the sound.
     copied: the source's H.264 was taken over as it is.
     """
@@ -105,7 +107,7 @@ def _copied(path: Path, wanted: Wanted) -> Packed | None:
     with open_media(path) as reader:
         if not _is_of_the_form(reader):
             return None
-        sound, packet_hash = _track(reader), PacketHash(reader.streams)
+        sound, packet_hash = _track(reader, wanted), PacketHash(reader.streams)
         packets: list[Any] = []
         shown: Any = None
         for packet in reader.packets(reader.streams):
@@ -135,7 +137,8 @@ def _copied(path: Path, wanted: Wanted) -> Packed | None:
         except ValueError:
             return None
         first_s = reader.time_of(shown)
-        return _packed(mp4, sound, first_s, (shown.width, shown.height), math.inf, copied=True)
+        size = (shown.width, shown.height)
+        return _packed(mp4, sound, wanted.sound_rate, first_s, size, math.inf, copied=True)
 
 
 def _is_of_the_form(reader: Reader) -> bool:
@@ -173,7 +176,7 @@ def _encoded(path: Path, wanted: Wanted) -> Packed:
     length = math.inf if wanted.end_s is None else wanted.end_s - start
     with open_media(path) as reader:
         for one in reader.passes(start, wanted.end_s):
-            sound, encoder, seen, first_s = _track(reader), None, 0, 0.0
+            sound, encoder, seen, first_s = _track(reader, wanted), None, 0, 0.0
             for frame, time in one:
                 if isinstance(frame, VideoFrame):
                     seen += 1
@@ -190,7 +193,7 @@ def _encoded(path: Path, wanted: Wanted) -> Packed:
             raise MediaError("no video frame can be decoded")
         _check(seen, one.hash, wanted)
         mp4 = encoder.finish()
-    packed = _packed(mp4, sound, first_s, encoder.size, length, copied=False)
+    packed = _packed(mp4, sound, wanted.sound_rate, first_s, encoder.size, length, copied=False)
     if packed is None:
         raise MediaError(f"{encoder.seen} frame(s) are no clip")
     return packed
@@ -211,13 +214,14 @@ def _check(seen: int, packet_hash: PacketHash, wanted: Wanted) -> None:
         raise MediaError(f"not the file that was measured: {problem}; run the pipeline on it again")
 
 
-def _track(reader: Reader) -> Mono | None:
-    return None if reader.sound is None else Mono(Audio(RATE))
+def _track(reader: Reader, wanted: Wanted) -> Mono | None:
+    return None if reader.sound is None else Mono(Audio(wanted.sound_rate))
 
 
 def _packed(
     mp4: bytes,
     sound: Mono | None,
+    rate: int,
     first_s: float,
     size: Size,
     length: float,
@@ -228,6 +232,7 @@ def _packed(
     Args:
         mp4: the file.
         sound: the clip's; None: there is none.
+        rate: samples a second of it.
         first_s: time of the first picture, s.
         size: width and height of the pictures.
         length: of the clip, s.
@@ -245,7 +250,7 @@ def _packed(
     samples = None if sound is None else sound.finish(min(length, first_s + seconds))
     return Packed(
         mp4=mp4,
-        wav=_wav(samples, first_s, seconds),
+        wav=_wav(samples, rate, first_s, seconds),
         has_audio=samples is not None,
         seconds=seconds,
         fps=fps,
@@ -257,14 +262,14 @@ def _packed(
     )
 
 
-def _wav(samples: npt.NDArray[np.float32] | None, first_s: float, seconds: float) -> bytes:
+def _wav(samples: npt.NDArray[np.float32] | None, rate: int, first_s: float, seconds: float) -> bytes:
     """`seconds` of the sound from `first_s` on; what ends before is shorter."""
-    begin = round(first_s * RATE)
-    part = np.zeros(0, np.float32) if samples is None else samples[begin : begin + round(seconds * RATE)]
+    begin = round(first_s * rate)
+    part = np.zeros(0, np.float32) if samples is None else samples[begin : begin + round(seconds * rate)]
     sink = io.BytesIO()
     with wave.open(sink, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(RATE)
+        file.setframerate(rate)
         file.writeframes(np.rint(part * 32767).astype("<i2").tobytes())
     return sink.getvalue()

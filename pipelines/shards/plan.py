@@ -111,7 +111,9 @@ def open_runs(
     Raises:
         InputError: no such run, it is not finished, it holds pictures, or two have one name.
     """
-    located = [_locate(argument) for argument in arguments]
+    located = [locate(argument) for argument in arguments]
+    for _, folder, record in located:
+        refuse_pictures(folder, record)
     for name, count in Counter(name for name, _, _ in located).items():
         if count > 1:
             folders = " and ".join(str(folder) for n, folder, _ in located if n == name)
@@ -129,8 +131,12 @@ def open_runs(
     return [_read(*one, weights.get(one[0], 1.0), allow_preview) for one in located]
 
 
-def _locate(argument: str) -> tuple[str, Path, dict[str, Any]]:
-    """Name, folder and record of the run that an argument means."""
+def locate(argument: str) -> tuple[str, Path, dict[str, Any]]:
+    """Name, folder and record of the run that an argument means.
+
+    Raises:
+        InputError: no such run, or it is not finished.
+    """
     name, equals, address = argument.partition("=")
     if not equals or not name or "/" in name or "\\" in name or Path(argument).exists():
         name, address = "", argument
@@ -140,11 +146,6 @@ def _locate(argument: str) -> tuple[str, Path, dict[str, Any]]:
     record = read_run(folder)
     if record is None:
         folder, record = _second_step(folder)
-    if record["pipeline"] == "portraits":
-        raise InputError(
-            f"{folder} holds portraits: pictures, not clips. Give the clips that synthetic_interactions made "
-            "of them"
-        )
     if record["status"] != "finished":
         raise InputError(f"the run in {folder} is not finished ({record['status']}): finish it first")
     is_step = folder.name in STEPS.get(record["pipeline"], ())
@@ -152,6 +153,19 @@ def _locate(argument: str) -> tuple[str, Path, dict[str, Any]]:
     if not name or any(ord(c) < 32 for c in name):
         raise InputError(f"{folder}: give the run a name, NAME={folder}")
     return name, folder, record
+
+
+def refuse_pictures(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a run whose samples are no clips.
+
+    Raises:
+        InputError: it holds pictures.
+    """
+    if record["pipeline"] == "portraits":
+        raise InputError(
+            f"{folder} holds portraits: pictures, not clips. Give the clips that synthetic_interactions made "
+            "of them"
+        )
 
 
 def _second_step(output: Path) -> tuple[Path, dict[str, Any]]:

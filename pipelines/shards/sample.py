@@ -15,10 +15,11 @@ import numpy.typing as npt
 from manifests import features, storage
 from manifests import shards as format
 from manifests.buckets import BucketConfig
+from manifests.schema import stage_dict
 from manifests.text import clean_text, public_text
 from media.files import local_copy
 from pipelines.engine.faults import MACHINE_ERRORS
-from pipelines.shards.media import Packed, Wanted, pack
+from pipelines.shards.media import RATE, Packed, Wanted, pack
 from pipelines.shards.plan import Sample, is_own_media, resampling_rate
 from stages.constant_rate import STANDARD_RATES
 
@@ -42,7 +43,7 @@ def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
         "preview": sample.preview,
     }
     try:
-        packed = _pack(sample)
+        packed = pack_media(sample.row, sample.folder, wanted_media(sample.row))
         arrays = _arrays(sample, packed.first_s)
         prompt = format.training_prompt(row.get("interaction_prompt"), row.get("caption"))
         members = {
@@ -70,12 +71,12 @@ def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
     return entry, members
 
 
-def _pack(sample: Sample) -> Packed:
-    row = sample.row
+def wanted_media(row: Mapping[str, Any], sound_rate: int = RATE) -> Wanted:
+    """Which part of its file a row of a manifest is, and what was measured on it."""
     own = is_own_media(row)
     # A constant-rate copy was made after the content was hashed and the frames were counted.
     is_copy = own and row.get("constant_rate_fps") is not None
-    wanted = Wanted(
+    return Wanted(
         start_s=None if own else row["start_s"],
         end_s=None if own else row["end_s"],
         rate=resampling_rate(row, STANDARD_RATES),
@@ -84,10 +85,20 @@ def _pack(sample: Sample) -> Packed:
         frames=None if is_copy else row.get("num_frames"),
         content_hash=None if is_copy else row.get("content_hash"),
         skip_s=row.get("clip_start_s") or 0.0,
+        sound_rate=sound_rate,
     )
+
+
+def pack_media(row: Mapping[str, Any], run: Path, wanted: Wanted) -> Packed:
+    """The media of a row of the manifest in a run's folder; what lies elsewhere is downloaded meanwhile.
+
+    Raises:
+        MediaError: the file is no clip, or no longer the one that was measured.
+        OSError: it cannot be had.
+    """
     uri = row["media_uri"] or ""
-    if own and not storage.exists(uri):
-        uri = str(_moved(sample.folder, uri))
+    if is_own_media(row) and not storage.exists(uri):
+        uri = str(_moved(run, uri))
     with local_copy(uri) as path:
         return pack(path, wanted)
 
@@ -126,7 +137,7 @@ def _arrays(sample: Sample, first_s: float) -> dict[str, npt.NDArray[Any]]:
         FileNotFoundError, ValueError: the run's arrays are gone or damaged.
     """
     made: dict[str, npt.NDArray[Any]] = {}
-    row, stages = sample.row, dict(sample.row["stages"] or {})
+    row, stages = sample.row, stage_dict(sample.row["stages"])
 
     def load(stage: str) -> dict[str, npt.NDArray[Any]]:
         return features.load_features(str(sample.folder), row, stage) if stage in stages else {}

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import pytest
 import yaml
 
 from interavatar import load_arrays
@@ -41,6 +47,48 @@ def _(at: At) -> None:
     (shape,) = at.values
     found = load_arrays(at.folder / "out", at.names["row"], "consistency")
     assert shape == found["face_embedding"].shape == (128,)
+
+
+@after("docs/export.md", "python 1")
+def _(at: At) -> None:
+    (stages,) = at.values
+    assert "probe" in stages
+
+
+@after("docs/export.md", "interavatar export out --clips clips")
+def _(at: At) -> None:
+    assert "2 files, 2 of them new" in at.done.said
+    assert len(list((at.folder / "clips").glob("*.mp4"))) == 2
+
+
+@after("docs/export.md", "python 2")
+def _(at: At) -> None:
+    (path,) = at.values
+    assert Path(path).parent == at.folder / "videos" / "clips" and Path(path).is_file()
+
+
+@after("docs/export.md", "python 3")
+def _(at: At) -> None:
+    assert at.names["records"] == at.rows("out").fps.tolist()
+
+
+@after("docs/export.md", "text 1")
+def _(at: At) -> None:
+    """With a module in FiftyOne's place: each field of each line is parsed."""
+    asked: dict[str, Any] = {}
+    dataset = SimpleNamespace(from_dir=lambda folder, **options: asked.update(options, folder=folder))
+    stand_in: Any = ModuleType("fiftyone")
+    stand_in.Dataset, stand_in.types = dataset, SimpleNamespace(CSVDataset="CSVDataset")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "fiftyone", stand_in)
+        patch.chdir(at.folder)
+        exec(at.shown, {})
+    assert (asked["folder"], asked["dataset_type"]) == ("fiftyone", "CSVDataset")
+    with (at.folder / "fiftyone" / "labels.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    parsed = [{name: asked["fields"][name](line[name]) for name in ("fps", "num_frames")} for line in lines]
+    assert parsed == at.rows("out")[["fps", "num_frames"]].to_dict("records")
+    assert set(lines[0]) - {"filepath"} == set(asked["fields"])
 
 
 @after("docs/own_folder.md", "python 1")

@@ -109,8 +109,13 @@ def _videos_in_the_bucket(reader: Reader, media: Path) -> None:
     put_into_the_bucket(media / "shared" / "videos", "docs/running.md/videos")
 
 
+def _a_run(reader: Reader, media: Path) -> None:
+    finished(reader.folder / "out", media)
+
+
 # What a page takes for granted, beside the reader's media.
 PREPARE: Mapping[str, Prepare] = {
+    "docs/export.md": _a_run,
     "docs/running.md": _videos_in_the_bucket,
     "docs/shards.md": _real_shards,
     "docs/training.md": _runs_to_train_on,
@@ -187,7 +192,7 @@ def _type(page: str, command: str, at: At) -> None:
         NOT_RUN[key].instead(key)
         return
     if key != ON_RAY:
-        command = re.sub(r"^interavatar (run|shards)\b", r"\g<0> --engine inline", command)
+        command = re.sub(r"^interavatar (run|shards|export)\b", r"\g<0> --engine inline", command)
     done = at.reader.type(command)
     expected = ENDS.get(key)
     assert done.status == (expected.status if expected else 0), f"{page}: {key}\n{done.said[-6000:]}"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from configs.reading import SettingsError
 from manifests import store
-from manifests.schema import ERROR, SOURCE_COLUMNS, STOPPED
+from manifests.schema import ERROR, SOURCE_COLUMNS, STAGES, STOPPED
 from manifests.screen import Rule, Screen, compare, load_screen, rescreen
 from media import reader
 from pipelines.catalogue import PIPELINES
@@ -225,7 +225,7 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "manifest"
     store.prepare(folder, SCHEMA)
     rows = [{"sample_id": f"s{i}", "score": float(i)} for i in range(6)]
-    schema = SCHEMA.append(pa.field("stages", pa.map_(pa.string(), pa.string())))
+    schema = SCHEMA.append(pa.field("stages", STAGES))
     store.prepare(folder, schema)
     judged = Screen(name="s", rules=[rule("low", "score", min=0)]).apply(
         pa.Table.from_pylist(rows, schema=schema)

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from backends.language.answer_cache import AnswerCache, CachedAnswer, Usage, read_usage
 from backends.language.vision_language_model import BudgetError
 from manifests import journal, storage, store
-from manifests.schema import ERROR, STAGES, STOPPED
+from manifests.schema import ERROR, STAGES, STOPPED, to_table
 from manifests.screen import Rule, Screen, rescreen
 from manifests.storage import ReplacedError, StorageError, folder_of
 from pipelines.engine.attempts import ATTEMPTS, Attempt
@@ -70,7 +70,7 @@ def test_a_reader_sees_every_row_once_at_any_moment(
     try:
         for turn in range(12):
             rows = [{"sample_id": f"s{i:03d}", "value": turn} for i in range(turn, turn * 10 + 10)]
-            store.commit(folder, pa.Table.from_pylist(rows, schema=SCHEMA), "r")
+            store.commit(folder, to_table(rows, SCHEMA), "r")
             store.merge(folder, SCHEMA)
     finally:
         end.set()
@@ -347,7 +347,7 @@ def test_a_merge_that_dies_at_any_request_can_be_done_again(
 
     def commit(values: dict[str, int]) -> None:
         rows = [{"sample_id": k, "value": v, "stages": {"a": f"f{v}"}} for k, v in values.items()]
-        store.commit(manifest, pa.Table.from_pylist(rows, schema=SCHEMA))
+        store.commit(manifest, to_table(rows, SCHEMA))
 
     deaths = 0
     for number in range(20):

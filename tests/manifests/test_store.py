@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from manifests import storage, store
 from manifests.journal import DamagedError
-from manifests.schema import STAGES, STOPPED, plain_type
+from manifests.schema import SCHEMA_VERSION, STAGES, STOPPED, plain_type, stage_dict, to_table
+from tests.support.earlier_versions import as_version, make_version
 from tests.support.mortal import Mortal
-from tests.support.version_1 import as_version_1, make_version_1
 
 SCHEMA = pa.schema(
     [("sample_id", pa.string()), ("value", pa.int64()), ("media_uri", pa.string()), ("stages", STAGES)]
@@ -29,7 +29,7 @@ IDS = [f"s{i}" for i in range(9)]
 
 def table(values: dict[str, int], schema: pa.Schema = SCHEMA) -> pa.Table:
     rows = [{"sample_id": k, "value": v, "stages": {"a": f"f{v}"}} for k, v in values.items()]
-    return pa.Table.from_pylist(rows, schema=schema)
+    return to_table(rows, schema)
 
 
 def seen(manifest: Path) -> dict[str, int]:
@@ -323,15 +323,20 @@ WITH_STOPS = SCHEMA.append(pa.field("stopped", STOPPED)).append(pa.field("schema
 def stopped_table(names: list[str]) -> pa.Table:
     """A row for each name, with the stops in turn."""
     rows = [
-        {"sample_id": n, "value": i, "stages": {}, "stopped": STOPS[i % 3], "schema_version": 2}
+        {"sample_id": n, "value": i, "stages": [{"a": "f"}, {}][i % 3 % 2], "stopped": STOPS[i % 3]}
         for i, n in enumerate(names)
     ]
-    return pa.Table.from_pylist(rows, schema=WITH_STOPS)
+    rows = [row | {"schema_version": SCHEMA_VERSION} for row in rows]
+    return to_table(rows, WITH_STOPS)
 
 
+DONE = [{"stage": "a", "fingerprint": "f"}]
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("outdated", [(), (0,), (1,), (0, 1)])
-def test_version_1_is_read_as_this_version(
-    tmp_path: Path, three_a_file: None, outdated: tuple[int, ...]
+def test_an_earlier_version_is_read_as_this_version(
+    tmp_path: Path, three_a_file: None, outdated: tuple[int, ...], version: int
 ) -> None:
     """Also where the rewriting of the files was cut short."""
     manifest = tmp_path / "manifest"
@@ -340,28 +345,51 @@ def test_version_1_is_read_as_this_version(
     store.merge(manifest, WITH_STOPS)
     files = store.manifest_files(manifest)
     assert len(files) == 2
-    make_version_1(*[files[i] for i in outdated])
+    make_version(version, *[files[i] for i in outdated])
     whole = store.read(manifest)
     assert whole["sample_id"].to_pylist() == IDS[:6] and whole["stopped"].to_pylist() == STOPS * 2
-    assert whole["schema_version"].to_pylist() == [2] * 6
+    assert whole["schema_version"].to_pylist() == [SCHEMA_VERSION] * 6
+    assert whole["stages"].to_pylist() == [DONE, [], DONE] * 2
     assert store.read(manifest, ["stopped", "value"]).column_names == ["stopped", "value"]
+    assert store.read(manifest, ["stages"])["stages"].to_pylist() == [DONE, [], DONE] * 2
     assert store.read(manifest, ["value"])["value"].to_pylist() == list(range(6))
     assert store.column_names(manifest) == WITH_STOPS.names
     assert store.read_file(files[0])["stopped"].to_pylist() == STOPS
     assert store.read_schema(files[1]).field("stopped").type == STOPPED
     store.prepare(manifest, WITH_STOPS)
     assert pd.read_parquet(manifest)["stopped"].tolist() == STOPS * 2
-    assert all(pq.read_schema(file).field("stopped").type == STOPPED for file in files)
+    schemas = [pq.read_schema(file) for file in files]
+    assert all(schema.field("stopped").type == STOPPED for schema in schemas)
+    assert all(schema.field("stages").type == STAGES for schema in schemas)
 
 
-def test_parts_of_version_1_are_merged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_parts_of_an_earlier_version_are_read_and_merged(tmp_path: Path, version: int) -> None:
     manifest = tmp_path / "manifest"
     store.prepare(manifest, WITH_STOPS)
-    store.commit(manifest, as_version_1(stopped_table(IDS[:3])), "a-run")
+    store.commit(manifest, as_version(version, stopped_table(IDS[:3])), "a-run")
     store.commit(manifest, stopped_table(IDS[3:6]), "a-run")
+    for part in store.part_files(manifest):
+        assert store.read_file(part)["stages"].to_pylist() == [DONE, [], DONE]
     assert store.merge(manifest, WITH_STOPS) == 6
     frame = pd.read_parquet(manifest)
-    assert frame["stopped"].tolist() == STOPS * 2 and frame["schema_version"].tolist() == [2] * 6
+    assert frame["stopped"].tolist() == STOPS * 2 and set(frame["schema_version"]) == {SCHEMA_VERSION}
+    assert frame["stages"].map(stage_dict).tolist() == [{"a": "f"}, {}, {"a": "f"}] * 2
+
+
+def test_maps_of_an_input_list_in_version_2_are_read_and_written_as_lists(tmp_path: Path) -> None:
+    kind = pa.struct([("tags", pa.map_(pa.string(), pa.int64()))])
+    old = pa.schema([*SCHEMA, pa.field("note", kind, metadata={"from": "input list"})])
+    manifest = tmp_path / "manifest"
+    storage.make_folder(manifest / store.PARTS)
+    row = {"sample_id": "a", "stages": {"a": "f"}, "note": {"tags": [("x", 1)]}}
+    store.write_table(manifest / "manifest-00000.parquet", to_table([row, {"sample_id": "b"}], old))
+    plain = [{"tags": [{"key": "x", "value": 1}]}, None]
+    assert store.read(manifest, ["note"])["note"].to_pylist() == plain
+    schema = store.prepare(manifest, SCHEMA)
+    assert schema.field("note").type == plain_type(kind)
+    assert pd.read_parquet(manifest)["stages"].map(stage_dict).tolist() == [{"a": "f"}, {}]
+    assert store.read(manifest)["note"].to_pylist() == plain
 
 
 def test_texts_do_not_become_numbers_that_say_less(tmp_path: Path) -> None:
@@ -372,7 +400,7 @@ def test_texts_do_not_become_numbers_that_say_less(tmp_path: Path) -> None:
     store.prepare(manifest, texts)
     row = {"sample_id": "a", "stages": {}}
     for speaker, refused in (("12", False), ("007", True)):
-        store.commit(manifest, pa.Table.from_pylist([row | {"speaker": speaker}], schema=texts))
+        store.commit(manifest, to_table([row | {"speaker": speaker}], texts))
         store.merge(manifest, texts)
         if refused:
             with pytest.raises(store.ColumnError, match=r"column speaker cannot become int64.*other"):

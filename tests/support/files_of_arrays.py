@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from manifests.schema import stage_dict
+
 
 def make_files_of_arrays(run: Path) -> list[Path]:
     """Give each sample's and stage's arrays a file of their own, and the manifest no column for them."""
@@ -16,7 +18,7 @@ def make_files_of_arrays(run: Path) -> list[Path]:
         for row in table.select(["sample_id", "stages", "arrays"]).to_pylist():
             for place in row["arrays"] or ():
                 stage, name = place["stage"], row["sample_id"]
-                path = run / "features" / stage / name[-2:] / f"{name}-{dict(row['stages'])[stage]}.npz"
+                path = run / "features" / stage / name[-2:] / f"{name}-{stage_dict(row['stages'])[stage]}.npz"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pack = (run / place["file"]).read_bytes()
                 path.write_bytes(pack[place["offset"] : place["offset"] + place["size"]])

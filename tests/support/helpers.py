@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 from rich.console import Console
 
+from manifests.schema import stage_dict
 from manifests.screen import Rule, Screen
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.program import stage_columns
@@ -95,7 +96,7 @@ def execute(*args: Any, **kwargs: Any) -> dict[str, Any]:
 def manifest(output: Path) -> pd.DataFrame:
     """The manifest as a user reads it, sorted, with `stages` and `error` as dicts."""
     frame = pd.read_parquet(f"{output}/manifest").sort_values("sample_id").reset_index(drop=True)
-    frame["stages"] = frame["stages"].map(dict)
+    frame["stages"] = frame["stages"].map(stage_dict)
     return frame
 
 

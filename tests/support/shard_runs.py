@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from manifests import store
 from manifests.screen import Rule, Screen
 from media.requests import Audio
 from pipelines.shards.plan import make_plan, open_runs
@@ -81,10 +81,9 @@ class Given(Stage):
 
 
 def finished_run(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """A run of probe and toy features over an input list."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """A run of probe and toy features over an input list, which lies beside it."""
     listed = folder.parent / f"{folder.name}.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), listed)
+    store.write_table(listed, pa.Table.from_pylist(rows))
     stages = [Probe(), Given(), Consistency(), Attributes(), AudioFeatures()]
     record = execute(stages, listed, folder, screen=SCREEN)
     assert record["counts"]["ids_out"] == len(rows)

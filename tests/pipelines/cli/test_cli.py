@@ -40,7 +40,7 @@ from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
     *("run", "screen", "status", "report", "compare", "review", "repair", "validate"),
-    *("plan", "doctor", "shards", "train", "latents", "sample"),
+    *("plan", "doctor", "shards", "train", "latents", "sample", "export"),
 )
 HOSTILE = "<script>alert(1)</script>"
 

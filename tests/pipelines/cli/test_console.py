@@ -51,6 +51,7 @@ COMMANDS = {
     ("validate", "out", "--labels", "labels.csv"): "pipelines.validate.labels.read_labels",
     ("doctor",): "pipelines.cli.doctor.examine",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
+    ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
     ("train", "--config", "tiny"): "trainer.config.load_config",
     ("latents", "--config", "tiny", "--output", "cache"): "trainer.config.load_config",
     (

@@ -314,7 +314,11 @@ KINDS: dict[str, tuple[pa.DataType, list[Any], pa.DataType]] = {
         [{"a": "x", "b": [{"c": "y"}]}, None],
         pa.struct([("a", pa.string()), ("b", pa.list_(pa.struct([("c", pa.string())])))]),
     ),
-    "map": (pa.map_(pa.string(), VIEW), [[("k", "v")], None], pa.map_(pa.string(), pa.string())),
+    "map": (
+        pa.map_(pa.string(), VIEW),
+        [[("k", "v")], None],
+        pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())])),
+    ),
     "decimal": (pa.decimal128(20, 2), [Decimal("1.20"), None], pa.decimal128(20, 2)),
     "nanoseconds": (pa.timestamp("ns"), [1700000000123456789, None], pa.timestamp("ns")),
     "summer": (

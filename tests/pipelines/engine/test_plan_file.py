@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from manifests.schema import STAGES, to_table
 from pipelines.engine.plan_file import PlanFile, writing
 
-SCHEMA = pa.schema({"sample_id": pa.string(), "stages": pa.map_(pa.string(), pa.string())})
+SCHEMA = pa.schema({"sample_id": pa.string(), "stages": STAGES})
 
 
 def write(path: Path, sizes: list[int], row_group: int) -> list[str]:
@@ -21,7 +22,7 @@ def write(path: Path, sizes: list[int], row_group: int) -> list[str]:
         for at, size in enumerate(sizes):
             first = sum(sizes[:at])
             rows = [{"sample_id": name, "stages": {"a": name}} for name in ids[first : first + size]]
-            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=row_group)
+            writer.write_table(to_table(rows, SCHEMA), row_group_size=row_group)
     return ids
 
 

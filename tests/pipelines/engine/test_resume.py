@@ -26,6 +26,7 @@ from stages.contract import Column, Stage
 from stages.probe import Probe
 from stages.synthesise import Synthesise
 from tests.pipelines.engine.test_engine import computed
+from tests.support.earlier_versions import make_version
 from tests.support.helpers import (
     SCREEN,
     execute,
@@ -37,7 +38,6 @@ from tests.support.helpers import (
     toy_stages,
 )
 from tests.support.toys import Length, Other, Square
-from tests.support.version_1 import make_version_1
 
 
 def test_a_stage_that_goes_and_comes_back_is_computed_again(tmp_path: Path) -> None:
@@ -65,15 +65,19 @@ def test_retrying_errors_leaves_gates_as_they_are(tmp_path: Path) -> None:
     assert rows["stopped"].notna().sum() == 1 and set(rows["licence"]) == {"CC0"}
 
 
-def test_a_folder_of_version_1_goes_on_and_computes_only_what_is_new(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_folder_of_an_earlier_version_goes_on_and_computes_only_what_is_new(
+    tmp_path: Path, version: int
+) -> None:
     log, files, out = tmp_path / "log", make_files(tmp_path / "in", 4), tmp_path / "out"
     stages = toy_stages(log, raise_on="clip0001.mp4", stop_on="clip0002.mp4")
     execute(stages, files, out)
     before = manifest(out)
-    make_version_1(*store.manifest_files(out / "manifest"))
+    make_version(version, *store.manifest_files(out / "manifest"))
     for number, file in enumerate(store.manifest_files(out / "manifest")):
         shutil.copy(file, out / "manifest" / store.PARTS / f"{number}-a-killed-run.parquet")
-    assert manifest(out)["stopped"].dropna().tolist() == ["square: told to"]
+    told = {1: "square: told to", 2: {"stage": "square", "reason": "told to", "waits": False}}
+    assert manifest(out)["stopped"].dropna().tolist() == [told[version]]
     computed(log)
     run = make_run(stages, files, out)
     assert not len(work_left(run.program(), run.listing, out).ids)
@@ -81,16 +85,17 @@ def test_a_folder_of_version_1_goes_on_and_computes_only_what_is_new(tmp_path: P
     assert computed(log) == {} and record["counts"]["computed"] == 0
     assert same_manifest(manifest(out), before)
     make_files(tmp_path / "in", 5)
-    make_version_1(*store.manifest_files(out / "manifest"))
+    make_version(version, *store.manifest_files(out / "manifest"))
     execute(stages, files, out)
     assert computed(log) == {"length": 1, "square": 1, "root": 1, "other": 1}
 
 
-def test_a_screen_writes_all_files_of_version_1_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_screen_writes_all_files_of_an_earlier_version_anew(tmp_path: Path, version: int) -> None:
     files, out = make_files(tmp_path / "in", 4), tmp_path / "out"
     execute(toy_stages(stop_on="clip0002.mp4"), files, out)
     before = manifest(out)
-    make_version_1(*store.manifest_files(out / "manifest"))
+    make_version(version, *store.manifest_files(out / "manifest"))
     assert rescreen(out / "manifest", SCREEN)["changed"] == 0
     assert same_manifest(manifest(out), before)
 

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from manifests import storage, store
 from manifests.features import load_features
+from manifests.schema import stage_dict
 from manifests.storage import StorageError, folder_of
 from media.requests import Frames
 from pipelines.cli.app import app
@@ -63,7 +64,7 @@ def bucket() -> Iterator[Bucket]:
 def rows_of(run: Path) -> pd.DataFrame:
     """The manifest as a user reads it who knows only its address."""
     frame = pd.read_parquet(f"{run}/manifest").sort_values("sample_id").reset_index(drop=True)
-    frame["stages"] = frame["stages"].map(dict)
+    frame["stages"] = frame["stages"].map(stage_dict)
     return frame
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from backends.language.vision_language_model import Deferred
 from manifests import store
-from manifests.schema import to_rows
+from manifests.schema import stage_dict, to_rows
 from pipelines.engine.ray_session import ray_session
 from pipelines.engine.worker import Worker
 from stages.clip import Clip
@@ -111,7 +111,7 @@ def test_a_sample_that_waits_is_neither_done_nor_an_error(
     assert rows["loud"].isna().tolist() == [False] * 3 + [True] * 3
     assert rows["stopped"].tolist()[3:] == [WAITS] * 3
     assert rows["drop_reasons"].map(list).tolist()[3:] == [["stopped:ask"]] * 3
-    assert ["ask" in dict(s) for s in rows["stages"]] == [True] * 3 + [False] * 3
+    assert ["ask" in stage_dict(s) for s in rows["stages"]] == [True] * 3 + [False] * 3
 
     for i in range(3, 6):
         (answers / f"clip{i:04d}.mp4.txt").write_text(f"hello {i}")
