@@ -90,6 +90,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.shards
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.train_step

@@ -193,8 +193,15 @@ async function fillCard(said, text, row) {
   const touch = [await valueOf("interaction_type", row, text), await valueOf("interaction_region", row, text)].filter(Boolean).map(words).join(" · ");
   const reaction = [text.reaction_action, text.reaction_emotion].filter(Boolean).join("; ");
   const failed = text.error ? `${text.error.stage}: ${text.error.message}` : text.stopped ? `${text.stopped.stage}: ${text.stopped.reason}` : "";
+  const broken = [];
+  for (const [r, rule] of rules.entries()) {
+    if (!verdicts.failing[r][row] || broken.length === 3) continue;
+    const value = await valueOf(rule.column, row, text);
+    broken.push(`${words(rule.column)} ${typeof value === "number" ? short(value) : value === "" ? "is missing" : value} (${boundText(rule)})`);
+  }
   said.append(
     el("span", { className: "name" }, text.sample_id),
+    ...broken.map((one) => el("span", { className: "broken" }, one)),
     failed ? el("span", { className: "failed" }, failed) : "",
     touch ? el("span", { className: "touch" }, touch) : "",
     reaction ? el("span", {}, reaction) : "",
