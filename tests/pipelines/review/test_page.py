@@ -31,7 +31,9 @@ def browser() -> Iterator[Browser]:
 
 
 def judged_run(folder: Path, rows: list[dict[str, object]], per_file: int = 10**6) -> Path:
-    """A run of these rows, judged by the screen of its record."""
+    """A run of these rows, some of them reviewed, judged by the screen of its record."""
+    for number, row in enumerate(rows):
+        row["review"] = (None, None, None, "keep", None, "drop")[number % 6]
     run = random_run(folder, rows, per_file)
     for path in store.manifest_files(run / "manifest"):
         store.write_table(path, SCREEN.apply(store.read_file(path)))
@@ -299,3 +301,17 @@ def test_of_many_rows_a_fair_sample_is_shown_beside_exact_totals(
         assert (
             abs(estimate - exact) < 4 * np.sqrt(300 * 0.25) * 3
         )  # four standard deviations of such a sample
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_run_of_next_to_nothing_has_a_page(count: int, browser: Browser, tmp_path: Path) -> None:
+    run = judged_run(tmp_path / "run", random_rows(count, 1))
+    record = json.loads((run / "run.json").read_text())
+    record["screen"]["rules"] = []
+    (run / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    write_report(run)
+    with opened(browser, address(run)) as page:
+        assert f"of {count} kept" in status(page)
+        assert page.inner_text("#found") == f"{count} of {count} samples"
+        assert "no rules" in page.inner_text("#thresholds")
+        assert "has not finished a pass yet" in page.inner_text("#time")
