@@ -17,9 +17,10 @@ LONGEST = 60  # characters of a value that are shown
 CAUSE_WORDS: Mapping[str, str] = {
     "scores": "by changed scores",
     "rules": "by changed rules",
-    "either": "by either alone",
-    "both": "by both together",
-    "other": "by neither",
+    "reviews": "by changed reviews",
+    "either": "by several, each alone",
+    "both": "by several together",
+    "other": "by none",
 }
 CHANGE_WORDS: Mapping[str, str] = {
     "dropped": "kept -> dropped",

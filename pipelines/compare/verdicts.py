@@ -1,7 +1,7 @@
-"""Which verdicts differ between two runs, and whether the scores or the rules made them differ.
+"""Which verdicts differ between two runs, and whether scores, rules or reviews made them differ.
 
-The rows of each run are judged by the screens of both. Where B's rules on A's scores give B's verdict, the
-rules alone explain the change; where A's rules on B's scores give it, the scores alone do.
+A verdict is made of a sample's scores, of the rules and of what reviewers decided on it. A's verdict is taken
+again with one of the three as B has it: where that gives B's verdict, this one alone explains the change.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests import reviews
 from manifests.history import CHANGED
+from manifests.reviews import REVIEW
 from manifests.screen import STAND_IN_COLUMN, Rule, Screen
 from pipelines.compare.conditions import bounds
 from pipelines.compare.matched import Manifest, Matched, Positions
 
-SCORES, RULES, EITHER, BOTH, OTHER = CAUSES = ("scores", "rules", "either", "both", "other")
+SCORES, RULES, REVIEWS, EITHER, BOTH, OTHER = CAUSES = (
+    *("scores", "rules", "reviews"),
+    *("either", "both", "other"),
+)
 CAUSE_MEANINGS: Mapping[str, str] = {
-    SCORES: "changed scores, errors or gates: A's rules on B's scores give B's verdict",
-    RULES: "changed rules: B's rules on A's scores give B's verdict",
-    EITHER: "either alone",
-    BOTH: "both together: neither alone gives B's verdict",
-    OTHER: "neither: a stored verdict is not what its run's screen gives to its scores",
+    SCORES: "changed scores, errors or gates: A's rules and reviews on B's scores give B's verdict",
+    RULES: "changed rules: B's rules on A's scores and reviews give B's verdict",
+    REVIEWS: "changed reviews: B's reviews on A's scores and rules give B's verdict",
+    EITHER: "two or all of them, each alone",
+    BOTH: "two or all of them together: none alone gives B's verdict",
+    OTHER: "none: a stored verdict is not what its run's screen gives to its scores and review",
 }
 DROPPED, KEPT, REASONS = CHANGES = ("dropped", "kept", "reasons")
 TABLE = CHANGED.append(pa.field("cause", pa.string()))
@@ -109,18 +115,22 @@ def compare_verdicts(rows: Matched, a: Screen, b: Screen, samples: int) -> Verdi
     stored = [_stored(table) for table in rows.read(["keep", "drop_reasons"])]
     at = np.flatnonzero(np.asarray(pc.not_equal(*stored)))
     was, now = (one.take(pa.array(at)) for one in stored)
-    on_a = _judged(rows.a, rows.rows_a[at], (a, rows.a), (b, rows.b))
-    on_b = _judged(rows.b, rows.rows_b[at], (a, rows.a), (b, rows.b))
-    is_own = _equal(on_a[0], was) & _equal(on_b[1], now)
-    by_rules, by_scores = _equal(on_a[1], now), _equal(on_b[0], now)
-    cause = np.where(is_own, _causes(by_scores, by_rules), OTHER)
+    rows_a, rows_b = rows.rows_a[at], rows.rows_b[at]
+    review_a, review_b = _reviews(rows.a, rows_a), _reviews(rows.b, rows_b)
+    of_a, of_b = _Judge(a, rows.a, review_a), _Judge(b, rows.b, review_b)
+    other_rules, other_review = replace(of_b, review=review_a), replace(of_a, review=review_b)
+    own_a, if_rules, if_reviews = _judged(rows.a, rows_a, of_a, other_rules, other_review)
+    own_b, if_scores = _judged(rows.b, rows_b, of_b, of_a)
+    changed_alone = {SCORES: if_scores, RULES: if_rules, REVIEWS: if_reviews}
+    is_own = _equal(own_a, was) & _equal(own_b, now)
+    cause = _causes({name: _equal(texts, now) for name, texts in changed_alone.items()}, is_own)
     table = _table(rows, at, cause)
     changes = _changes(table)
     return Verdicts(
         table,
         {name: int((changes == name).sum()) for name in CHANGES},
         {name: int((cause == name).sum()) for name in CAUSES},
-        _reasons(was, now, on_a[1], on_b[0], is_own),
+        _reasons(was, now, changed_alone, is_own),
         _examples(rows, at, table, changes, a, b, samples),
     )
 
@@ -148,31 +158,71 @@ def _equal(one: pa.Array, other: pa.Array) -> Truths:
     return np.asarray(pc.equal(one, other), bool)
 
 
-def _causes(by_scores: Truths, by_rules: Truths) -> npt.NDArray[Any]:
-    conditions = [by_scores & by_rules, by_scores, by_rules]
-    return np.select(conditions, [EITHER, SCORES, RULES], BOTH)
+def _causes(by: Mapping[str, Truths], is_own: Truths) -> npt.NDArray[Any]:
+    """The cause of each change.
+
+    Args:
+        by: scores, rules, reviews -> which changes they make alone.
+        is_own: where both stored verdicts are what their runs' screens give.
+    """
+    several = np.sum(list(by.values()), axis=0) > 1
+    return np.select([~is_own, several, *by.values()], [OTHER, EITHER, *by], BOTH)
 
 
-def _judged(manifest: Manifest, positions: Positions, *screens: tuple[Screen, Manifest]) -> list[pa.Array]:
-    """What each screen says of these rows, file by file, as texts; each screen with the run that it is of."""
-    names = dict.fromkeys(["error", "stopped", STAND_IN_COLUMN])
-    names |= dict.fromkeys(rule.column for screen, _ in screens for rule in screen.rules)
+@dataclass(frozen=True)
+class _Judge:
+    """By what rows are judged.
+
+    screen: the rules. of: the run that they are of, which gives the types of their columns. review: what
+    reviewers decided on each row.
+    """
+
+    screen: Screen
+    of: Manifest
+    review: pa.Array
+
+
+def _reviews(manifest: Manifest, positions: Positions) -> pa.Array:
+    """What reviewers decided on these rows; null where they did not."""
+    if not _has_reviews(manifest.schema):
+        return pa.nulls(len(positions), pa.string())
+    return manifest.rows(positions, [REVIEW])[REVIEW].cast(pa.string()).combine_chunks()
+
+
+def _has_reviews(schema: pa.Schema) -> bool:
+    """Whether there is a column of reviews; one of that name may come from an input list."""
+    return REVIEW in schema.names and reviews.is_outcome(schema.field(REVIEW))
+
+
+def _judged(manifest: Manifest, positions: Positions, *judges: _Judge) -> list[pa.Array]:
+    """The verdicts on these rows, file by file, as texts; a list for each judge."""
+    names = dict.fromkeys(["error", "stopped", REVIEW, STAND_IN_COLUMN])
+    names |= dict.fromkeys(rule.column for judge in judges for rule in judge.screen.rules)
     order = np.argsort(positions, kind="stable")
-    said: list[list[pa.Array]] = [[pa.array([], pa.string())] for _ in screens]
-    for _, table in manifest.pieces(positions[order], list(names)):
-        for texts, (screen, of) in zip(said, screens, strict=True):
-            keep, reasons = screen.verdicts(_readable(table, screen, of.schema))
+    said: list[list[pa.Array]] = [[pa.array([], pa.string())] for _ in judges]
+    for here, table in manifest.pieces(positions[order], list(names)):
+        for texts, judge in zip(said, judges, strict=True):
+            review = judge.review.take(pa.array(order[here]))
+            keep, reasons = judge.screen.verdicts(_readable(table, judge.screen, judge.of.schema, review))
             texts.append(_texts(pa.array(keep), reasons))
     back = pa.array(np.argsort(order))
     return [pa.concat_arrays(texts).take(back) for texts in said]
 
 
-def _readable(rows: pa.Table, screen: Screen, schema: pa.Schema) -> pa.Table:
+def _readable(rows: pa.Table, screen: Screen, schema: pa.Schema, review: pa.Array) -> pa.Table:
     """The columns that a screen reads, of the types that its own run gives them.
 
     A column that these rows lack, or have as something else, is null.
+
+    Args:
+        rows: of a manifest.
+        screen: that is to judge them.
+        schema: of its own run.
+        review: what reviewers decided on the rows; nothing where either run has a `review` of an input list.
     """
     table = rows.select([name for name in ("error", "stopped") if name in rows.column_names])
+    if all(REVIEW not in of.names or _has_reviews(of) for of in (rows.schema, schema)):
+        table = table.append_column(REVIEW, review)
     for rule in (Rule(reason="stand_in", column=STAND_IN_COLUMN, equals=""), *screen.rules):
         name = rule.column
         if name in table.column_names or (name == STAND_IN_COLUMN and name not in rows.column_names):
@@ -182,7 +232,8 @@ def _readable(rows: pa.Table, screen: Screen, schema: pa.Schema) -> pa.Table:
         if values.type != kind:
             is_number = is_numeric(kind) and is_numeric(values.type)
             values = values.cast(kind, safe=False) if is_number else pa.nulls(rows.num_rows, kind)
-        table = table.append_column(name, values)
+        # A `review` that comes this way is of an input list, which the screen must see.
+        table = table.append_column(pa.field(name, kind, metadata={"from": "input list"}), values)
     return table
 
 
@@ -210,23 +261,28 @@ def _changes(table: pa.Table) -> npt.NDArray[Any]:
 
 
 def _reasons(
-    was: pa.Array, now: pa.Array, if_rules: pa.Array, if_scores: pa.Array, is_own: Truths
+    was: pa.Array, now: pa.Array, changed_alone: Mapping[str, pa.Array], is_own: Truths
 ) -> list[ReasonChange]:
-    """Which reasons samples got or lost; if_rules and if_scores: the verdicts if only these had changed."""
-    parts = [pc.split_pattern(texts, BETWEEN) for texts in (was, now, if_rules, if_scores)]
+    """Which reasons samples got or lost.
+
+    Args:
+        was, now: the verdicts.
+        changed_alone: scores, rules, reviews -> the verdicts if only these had changed.
+        is_own: where both verdicts are what their runs' screens give.
+    """
+    parts = [pc.split_pattern(texts, BETWEEN) for texts in (was, now, *changed_alone.values())]
     given = pa.chunked_array([pc.list_flatten(lists) for lists in parts[:2]]).unique()
     names = pa.array([name for name in given.to_pylist() if name not in ("+", "-", "?", "")], pa.string())
-    before, after, rules, scores = (_pairs(lists, names) for lists in parts)
+    before, after, *alone = (_pairs(lists, names) for lists in parts)
     counts: list[dict[str, Counter[str]]] = [{name: Counter() for name in names.to_pylist()} for _ in "+-"]
     for of, pairs, is_gained in (
         (counts[0], np.setdiff1d(after, before, assume_unique=True), True),
         (counts[1], np.setdiff1d(before, after, assume_unique=True), False),
     ):
-        # What is gained is there, and what is lost is not, if the rules, or the scores, alone had changed.
-        by_scores, by_rules = (np.isin(pairs, some, assume_unique=True) for some in (scores, rules))
-        causes = _causes(by_scores == is_gained, by_rules == is_gained)
+        # What is gained is there, and what is lost is not, if what makes the change had changed alone.
+        there = [np.isin(pairs, some, assume_unique=True) == is_gained for some in alone]
         row, reason = np.divmod(pairs, max(len(names), 1))
-        causes = np.where(is_own[row], causes, OTHER)
+        causes = _causes(dict(zip(changed_alone, there, strict=True)), is_own[row])
         for number, name in enumerate(of):
             of[name].update(causes[reason == number].tolist())
     found = [ReasonChange(n, dict(counts[0][n]), dict(counts[1][n])) for n in counts[0]]

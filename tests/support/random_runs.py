@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from manifests import store
-from manifests.schema import manifest_schema
+from manifests.schema import manifest_schema, stage_dict, to_table
 from manifests.screen import Rule, Screen
 from stages.contract import Column
 
@@ -101,7 +100,8 @@ def random_rows(count: int, seed: int) -> list[dict[str, Any]]:
 def random_run(folder: Path, rows: Sequence[dict[str, Any]], rows_per_file: int = 10**6) -> Path:
     """A finished run of these rows; each file is sorted by sample_id, as a merge leaves it."""
     for number, start in enumerate(range(0, max(1, len(rows)), rows_per_file)):
-        table = pa.Table.from_pylist(list(rows[start : start + rows_per_file]), schema=SCHEMA)
+        some = rows[start : start + rows_per_file]
+        table = to_table(({**row, "stages": stage_dict(row.get("stages"))} for row in some), SCHEMA)
         store.write_table(folder / "manifest" / f"manifest-{number:05d}.parquet", table.sort_by("sample_id"))
     screen = SCREEN.model_dump(mode="json", exclude_none=True)
     record = {

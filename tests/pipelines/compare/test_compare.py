@@ -19,7 +19,7 @@ import pytest
 
 import interavatar as ia
 from manifests import storage, store
-from manifests.schema import to_rows
+from manifests.schema import to_rows, to_table
 from manifests.screen import Rule, Screen
 from pipelines.compare.columns import differ
 from pipelines.compare.compare import Comparison, compare_runs, steps
@@ -84,6 +84,8 @@ def changed_rows(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, An
         new = deepcopy(row)
         if rng.random() < 0.35:
             new |= {k: other[k] for k in ("odd", "even", "error", "stopped", "caption", "words", "has_audio")}
+        if rng.random() < 0.2:
+            new["review"] = (None, "keep", "drop")[int(rng.integers(3))]
         after.append(new)
     kept = [after[i] for i in rng.permutation(len(after))[len(after) // 10 :]]
     return kept + others[-5:]
@@ -109,6 +111,8 @@ def test_the_figures_are_those_of_the_rows(
     tmp_path: Path, count: int, per_file: int, other_per_file: int
 ) -> None:
     first = random_rows(count, seed=count)
+    for place, row in enumerate(first):
+        row["review"] = (None, None, None, "keep", "drop")[place % 5]
     a = make_run(tmp_path / "a", first, SCREEN, per_file)
     b = make_run(tmp_path / "b", changed_rows(first, seed=count + 1), OTHER, other_per_file)
     found = compare_runs(a, b, samples=7)
@@ -134,24 +138,34 @@ def test_the_figures_are_those_of_the_rows(
     assert json.loads(json.dumps(found.figures(7), allow_nan=False))["in_both"] == len(both)
 
 
-def verdicts_by(judge: Screen, rows: Mapping[str, Any]) -> dict[str, tuple[bool, frozenset[str]]]:
-    table = judge.apply(pa.Table.from_pylist(list(rows.values()), schema=SCHEMA)) if rows else None
+def verdicts_by(
+    judge: Screen, rows: Mapping[str, Any], reviewed: Mapping[str, Any]
+) -> dict[str, tuple[bool, frozenset[str]]]:
+    """What a screen says of rows that have the reviews of other ones."""
+    rows = {
+        name: row | {"review": reviewed[name]["review"]} for name, row in rows.items() if name in reviewed
+    }
+    table = judge.apply(to_table(rows.values(), SCHEMA)) if rows else None
     judged = table.select(["sample_id", "keep", "drop_reasons"]).to_pylist() if table is not None else []
     return {row["sample_id"]: (row["keep"], frozenset(row["drop_reasons"])) for row in judged}
 
 
-def cause_of(now: Any, by_rules: Any, by_scores: Any) -> str:
-    if by_rules == now:
-        return "either" if by_scores == now else "rules"
-    return "scores" if by_scores == now else "both"
+def cause_of(now: Any, **by: Any) -> str:
+    alone = [name for name, verdict in by.items() if verdict == now]
+    return "either" if len(alone) > 1 else alone[0] if alone else "both"
 
 
 def check_verdicts(
     found: Comparison, of_a: Mapping[str, Any], of_b: Mapping[str, Any], both: Sequence[str]
 ) -> None:
-    was, by_rules = verdicts_by(SCREEN, of_a), verdicts_by(OTHER, of_a)
-    by_scores, now = verdicts_by(SCREEN, of_b), verdicts_by(OTHER, of_b)
-    expected = {n: cause_of(now[n], by_rules[n], by_scores[n]) for n in both if was[n] != now[n]}
+    was, now = verdicts_by(SCREEN, of_a, of_a), verdicts_by(OTHER, of_b, of_b)
+    by = {
+        "rules": verdicts_by(OTHER, of_a, of_a),
+        "scores": verdicts_by(SCREEN, of_b, of_a),
+        "reviews": verdicts_by(SCREEN, of_a, of_b),
+    }
+    changed = [n for n in both if was[n] != now[n]]
+    expected = {n: cause_of(now[n], **{what: of[n] for what, of in by.items()}) for n in changed}
     rows = found.verdicts.table.to_pylist()
     assert {row["sample_id"]: row["cause"] for row in rows} == expected
     for row in rows:
@@ -162,9 +176,9 @@ def check_verdicts(
     gained, lost = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for n in expected:
         for reason in now[n][1] - was[n][1]:
-            gained[reason, cause_of(True, reason in by_rules[n][1], reason in by_scores[n][1])] += 1
+            gained[reason, cause_of(True, **{what: reason in of[n][1] for what, of in by.items()})] += 1
         for reason in was[n][1] - now[n][1]:
-            lost[reason, cause_of(False, reason in by_rules[n][1], reason in by_scores[n][1])] += 1
+            lost[reason, cause_of(False, **{what: reason in of[n][1] for what, of in by.items()})] += 1
     assert gained == {(r.reason, c): n for r in found.verdicts.reasons for c, n in r.gained.items()}
     assert lost == {(r.reason, c): n for r in found.verdicts.reasons for c, n in r.lost.items()}
     changes = Counter("dropped" if was[n][0] else "kept" for n in expected if was[n][0] != now[n][0])
@@ -254,6 +268,53 @@ def test_an_error_that_is_new_is_no_change_of_rules(tmp_path: Path) -> None:
         ("also broken", 0, 1, "s2"),
     ]
     assert (found.a.errors, found.b.errors) == (1, 2)
+
+
+def causes(a: Path, b: Path) -> dict[str, str]:
+    rows = compare_runs(a, b).verdicts.table.to_pylist()
+    return {row["sample_id"]: row["cause"] for row in rows}
+
+
+def test_a_review_is_a_cause_of_its_own(tmp_path: Path) -> None:
+    judge, loose = screen(rule("low", "odd", min=0.3)), screen(rule("low", "odd", min=0.1))
+    rows = [sample(n, odd=odd) for n, odd in enumerate((0.5, 0.2, 0.2, 0.2, 0.5))]
+    said = dict(enumerate(("drop", "keep", "keep", "drop")))
+    reviewed = [row | {"review": said.get(n)} for n, row in enumerate(rows)]
+    reviewed[2]["odd"] = 0.9
+    a, b = make_run(tmp_path / "a", rows, judge), make_run(tmp_path / "b", reviewed, judge)
+    assert causes(a, b) == {"s0": "reviews", "s1": "reviews", "s2": "either", "s3": "reviews"}
+    assert causes(b, a) == {"s0": "reviews", "s1": "reviews", "s2": "both", "s3": "reviews"}
+    found = compare_runs(a, b).verdicts
+    assert found.causes == dict.fromkeys(CAUSES, 0) | {"reviews": 3, "either": 1}
+    assert {r.reason: (r.gained, r.lost) for r in found.reasons} == {
+        "review": ({"reviews": 2}, {}),
+        "low": ({}, {"reviews": 1, "either": 1}),
+    }
+    c = make_run(tmp_path / "c", reviewed, loose)
+    assert causes(b, c) == {"s3": "rules"}  # the reviews are the same; of s1 and s2 they go before the rules
+    assert causes(a, c) == {"s0": "reviews", "s1": "either", "s2": "either", "s3": "both"}
+
+
+def test_a_list_s_own_column_review_decides_nothing(tmp_path: Path) -> None:
+    """As a manifest has it that was written before there were reviews; rules read it as it is."""
+    kept, dropped = (
+        screen(rule("no", "review", none_of=["keep"])),
+        screen(rule("no", "review", one_of=["keep"])),
+    )
+    rows = [sample(n, review=said) for n, said in enumerate(("keep", "drop"))]
+    runs = [make_run(tmp_path / name, rows, SCREEN) for name in "ab"]
+    for run, judge in zip(runs, (kept, dropped), strict=True):
+        (file,) = (run / "manifest").glob("*.parquet")
+        table = store.read_file(file)
+        index = table.schema.get_field_index("review")
+        field = table.schema.field(index).with_metadata({"from": "input list"})
+        store.write_table(file, judge.apply(table.set_column(index, field, table["review"])))
+        record = json.loads((run / "run.json").read_text())
+        record["screen"] = judge.model_dump(mode="json", exclude_none=True)
+        (run / "run.json").write_text(json.dumps(record))
+    assert causes(*runs) == {"s0": "rules", "s1": "rules"}
+    reviewed = make_run(tmp_path / "c", rows, SCREEN)
+    assert causes(runs[0], reviewed) == {"s0": "both", "s1": "both"}
 
 
 def test_a_rule_on_a_column_that_the_other_run_does_not_have(tmp_path: Path) -> None:

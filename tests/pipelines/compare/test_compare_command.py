@@ -82,6 +82,19 @@ def test_it_says_what_differs_and_why(runs: tuple[Path, Path]) -> None:
     ]
 
 
+def test_changed_reviews_are_told(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = [sample(n, odd=0.9, review=review) for n, review in enumerate((None, "drop"))]
+    b = make_run(tmp_path / "c", rows, SCREEN)
+    done = invoke("compare", runs[0], b, "--page", tmp_path / "p.html")
+    said = lines_of(done.stdout)
+    assert "1 by changed reviews" in said and "review 1 1 reviews" in said, done.stdout
+    assert "/in/1.mp4: +review (reviews)" in said
+    text = (tmp_path / "p.html").read_text()
+    assert "<td>reviews</td>" in text and "changed reviews: B&#39;s reviews on A&#39;s scores" in text
+    (found,) = json.loads(invoke("compare", runs[0], b, "--json").stdout)["comparisons"]
+    assert found["verdicts"]["causes"]["reviews"] == 1
+
+
 def test_machines_get_one_object(runs: tuple[Path, Path], tmp_path: Path) -> None:
     done = invoke("compare", *runs, "--json", "--samples", 1, "--page", tmp_path / "p.html", columns=40)
     (found,) = json.loads(done.stdout)["comparisons"]
