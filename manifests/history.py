@@ -46,8 +46,14 @@ def history_files(folder: Path, screen: str, changed: pa.Table) -> dict[Path, by
     when, names = (pa.repeat(pa.scalar(v), changed.num_rows) for v in (datetime.now(UTC), screen))
     columns = {name: changed[name] for name in CHANGED.names} | {"at": when, "screen": names}
     table = pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
-    numbers = [int(file.stem) for file in storage.files(folder / HISTORY, ".parquet") if file.stem.isdigit()]
-    return {folder / HISTORY / f"{max(numbers, default=0) + 1:04d}.parquet": store.to_bytes(table)}
+    last = max((_number(file.name) for file in storage.files(folder / HISTORY, ".parquet")), default=0)
+    return {folder / HISTORY / f"{last + 1:04d}.parquet": store.to_bytes(table)}
+
+
+def _number(name: str) -> int:
+    """The number of a file of the history; 0 where its name is none."""
+    stem = PurePosixPath(name).stem
+    return int(stem) if stem.isdecimal() else 0
 
 
 def read_history(folder: Path) -> pa.Table:
@@ -60,7 +66,8 @@ def read_history(folder: Path) -> pa.Table:
     names = {file.name for file in storage.files(folder / HISTORY, ".parquet")}
     waiting = (PurePosixPath(name) for name in journal.pending(folder / "manifest"))
     names |= {path.name for path in waiting if path.parent.name == HISTORY}
-    for name in sorted(names - {n for n in names if n.startswith("_")}):
+    names -= {name for name in names if name.startswith("_")}
+    for name in sorted(names, key=lambda name: (_number(name), name)):
         with suppress(FileNotFoundError):  # of a change that another writer has made void meanwhile
             data = journal.read(folder, f"{HISTORY}/{name}")
             try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import SettingsError, load_yaml, parse
 from manifests import reviews, storage, store
-from manifests.history import CHANGED
+from manifests.history import CHANGED, HISTORY
 from manifests.journal import Change
 from manifests.reviews import REVIEW
 from manifests.schema import ARROW_TYPES, OUTCOME_COLUMNS, is_outdated
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 FILES_AT_ONCE = 4  # that are judged: a Parquet file is written by one thread
 STAND_IN, STAND_IN_COLUMN = "stand_in", "synthesis_by"
 SCREEN, KEPT = "screen.yaml", "screens"  # the screen of a run, and the folder of its earlier ones
+ADDED = frozenset([HISTORY, KEPT])  # folders of files that are added and never replaced
 
 
 BOUNDS = ("min", "max", "equals", "one_of", "none_of")
@@ -203,17 +203,24 @@ class Screen(BaseModel):
         """
         # Reason and the rows that it drops, in the order in which a row's reasons are given.
         fallen: list[tuple[str, npt.NDArray[np.bool_]]] = []
+        given: dict[str, npt.NDArray[np.bool_]] = {}
+
+        def fall(reason: str, rows: npt.NDArray[np.bool_]) -> None:
+            before = given.get(reason, np.zeros(table.num_rows, bool))
+            fallen.append((reason, rows & ~before))  # a reason is given once
+            given[reason] = before | rows
+
         unfinished = np.zeros(table.num_rows, bool)
         for outcome in ("error", "stopped"):
             stage = pc.struct_field(table[outcome], "stage")
             for name in stage.unique().drop_null().to_pylist():
-                fallen.append((f"{outcome}:{name}", _true(pc.equal(stage, name))))
-                unfinished |= fallen[-1][1]
+                ended = _true(pc.equal(stage, name))
+                fall(f"{outcome}:{name}", ended)
+                unfinished |= ended
         if STAND_IN_COLUMN in table.column_names:
-            fallen.append((STAND_IN, _matches(table[STAND_IN_COLUMN], [f"{STAND_IN}*"])))
-        refused, is_judged = _reviewed(table, reviews.DROP), ~_reviewed(table, reviews.KEEP)
-        fallen.append((REVIEW, refused))
-        broken_by = {REVIEW: refused}
+            fall(STAND_IN, _matches(table[STAND_IN_COLUMN], [f"{STAND_IN}*"]))
+        fall(REVIEW, _reviewed(table, reviews.DROP))
+        is_judged = ~_reviewed(table, reviews.KEEP)
         for rule in self.rules:
             if rule.column not in table.column_names:
                 raise ValueError(
@@ -228,12 +235,9 @@ class Screen(BaseModel):
                     f"but {column.type}"
                 )
             broken, null = _judged_by(rule, column)
-            broken &= is_judged
-            before = broken_by.get(rule.reason, np.zeros(table.num_rows, bool))
-            fallen.append((rule.reason, broken & ~before))  # a reason is given once
-            broken_by[rule.reason] = before | broken
+            fall(rule.reason, broken & is_judged)
             if rule.missing == "drop":
-                fallen.append((f"missing:{rule.column}", null & ~unfinished & is_judged))
+                fall(f"missing:{rule.column}", null & ~unfinished & is_judged)
         return _as_lists(fallen, table.num_rows)
 
     def apply(self, table: pa.Table) -> pa.Table:
@@ -291,7 +295,7 @@ def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     """Which values break the rule; nulls are False."""
     broken = np.zeros(len(column), bool)
     if rule.min is not None or rule.max is not None:
-        values = column.cast(pa.float64()).to_numpy()
+        values = column.cast(pa.float64(), safe=False).to_numpy()  # no float holds every large integer
         with np.errstate(invalid="ignore"):
             if rule.min is not None:
                 broken |= values < rule.min
@@ -308,8 +312,28 @@ def _breaks(rule: Rule, column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 
 def _matches(column: pa.ChunkedArray, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Which values are one of these texts, * standing for any text; nulls are False."""
-    wanted = [re.compile(".*".join(map(re.escape, p.split("*"))) + r"\Z", re.S) for p in patterns]
-    return _where(column, lambda value: any(w.match(str(value)) for w in wanted))
+    wanted = [pattern.split("*") for pattern in patterns]
+    return _where(column, lambda value: any(_is_made_of(str(value), parts) for parts in wanted))
+
+
+def _is_made_of(text: str, parts: Sequence[str]) -> bool:
+    """Whether a text consists of these parts in their order, with any text between them.
+
+    Each part is taken where it is first found, so the time grows with the text and not with the ways to
+    match it, as that of a regular expression would.
+    """
+    if len(parts) == 1:
+        return text == parts[0]
+    first, *between, last = parts
+    at, end = len(first), len(text) - len(last)
+    if at > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for part in between:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _where(column: pa.ChunkedArray, holds: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
@@ -347,7 +371,7 @@ def rescreen(
         manifest: its folder, which the caller holds.
         screen: the rules.
         also: from the counts and the changed verdicts (`history.CHANGED`), further files of the run's folder
-            that are replaced in the same step.
+            that are replaced in the same step; those of `ADDED` must not be there yet.
         check_lock: raises where the folder is another writer's by now.
         decided: what reviewers decided (`reviews.decided`), which becomes `review`; None: that stays.
 
@@ -358,7 +382,8 @@ def rescreen(
         ValueError: as `Screen.verdicts`; nothing is written then.
         FileNotFoundError: there is no manifest here.
         DamagedError: one of its files cannot be read, or is not one of ours.
-        ReplacedError: another writer has replaced one of them meanwhile; what it wrote stays.
+        ReplacedError: another writer has replaced one of them, or added one of the further files, meanwhile;
+            what it wrote stays.
     """
     change = Change(manifest)
     counts = {"rows": 0, "kept": 0, "dropped": 0, "changed": 0}
@@ -377,7 +402,7 @@ def rescreen(
             counts["changed"] += changed.num_rows
             changes.append(changed)
     for path, data in also(counts, pa.concat_tables(changes)).items():
-        change.write(path, data)
+        change.write(path, data, storage.ABSENT if path.parent.name in ADDED else None)
     change.commit(check_lock)
     return counts
 

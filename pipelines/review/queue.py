@@ -206,7 +206,7 @@ class _Nearest:
             if rule.min is None and rule.max is None:
                 continue
             column = rows[rule.column]
-            values: Floats = column.cast(pa.float64()).to_numpy()
+            values: Floats = column.cast(pa.float64(), safe=False).to_numpy()
             if rule.column not in spreads:
                 spreads[rule.column] = spread(values)
             step = 1 if pa.types.is_integer(column.type) else 0

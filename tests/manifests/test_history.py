@@ -15,7 +15,7 @@ import interavatar as ia
 from manifests import journal, storage, store
 from manifests.history import CHANGED, SCHEMA, history_files, read_history
 from manifests.journal import DamagedError
-from manifests.screen import Rule, Screen
+from manifests.screen import Rule, Screen, rescreen
 from pipelines.review.screening import screen_again
 from tests.support.helpers import SCREEN, execute, toy_stages
 from tests.support.object_store import new_folder, s3_server
@@ -130,3 +130,31 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ia.InputError, match=r"there is one in .*/clips"):
         ia.history(tmp_path)
     assert SCHEMA.names == NAMES
+
+
+def test_the_order_is_that_of_the_numbers(tmp_path: Path) -> None:
+    run = random_run(tmp_path, random_rows(2, seed=0))
+    table = pa.table([["a"], [True], [False], [[]], [["low"]]], schema=CHANGED)
+    for number in (9998, 9999, 10000, 10001):
+        ((path, data),) = history_files(run, f"s{number}", table).items()
+        storage.write_bytes(path if number > 9998 else path.with_name("9998.parquet"), data)
+    assert [row[1] for row in told(run)] == ["s9998", "s9999", "s10000", "s10001"]
+    assert {path.stem for path in (run / "verdicts").iterdir()} == {"9998", "9999", "10000", "10001"}
+
+
+def test_a_file_that_another_writer_has_added_meanwhile_stays(tmp_path: Path) -> None:
+    """Both have seen the same last number; the second one's change is void and tells so."""
+    with s3_server():
+        run = new_folder()
+        execute(toy_stages(), make_files(tmp_path / "in", 5), run)
+
+        def also(counts: Any, changed: pa.Table) -> dict[Path, bytes]:
+            mine = history_files(run, "mine", changed)
+            for path in mine:
+                storage.write_bytes(path, b"another's")
+            return mine
+
+        with pytest.raises(storage.ReplacedError, match=r"verdicts/0001.parquet was replaced by another"):
+            rescreen(run / "manifest", longest("strict", 7), also)
+        assert storage.read_bytes(run / "verdicts" / "0001.parquet") == b"another's"
+        assert journal.pending(run / "manifest") == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -175,6 +176,77 @@ def test_applying_twice_changes_nothing(rules: list[Rule], rows: list[Any]) -> N
     verdict = ["keep", "drop_reasons"]
     before, after = (t.drop_columns(verdict).to_pylist() for t in (table(*rows), once))
     assert repr(before) == repr(after)
+
+
+JUDGED = pa.schema([*SCHEMA, ("synthesis_by", pa.string()), ("review", pa.string())])
+MORE = st.fixed_dictionaries(
+    {
+        "synthesis_by": st.none() | st.sampled_from(["wan", "stand_in", "stand_in_warp"]),
+        "review": st.none() | st.sampled_from(["keep", "drop", "flag"]),
+    }
+)
+SAME_REASONS = st.builds(
+    lambda reason, column, least, missing: rule(reason, column, min=least, missing=missing),
+    st.sampled_from(["stand_in", "review", "low"]),
+    st.sampled_from(["score", "count"]),
+    LIMIT,
+    MISSING,
+) | st.just(rule("stand_in", "synthesis_by", none_of=["stand_in*"], missing="pass"))
+
+
+def naive(rules: Sequence[Rule], row: dict[str, Any]) -> list[str]:
+    """The reasons of one row, as the documentation says them."""
+    given = [f"{name}:{row[name]['stage']}" for name in ("error", "stopped") if row[name]]
+    is_finished = not given
+    if (row["synthesis_by"] or "").startswith("stand_in"):
+        given.append("stand_in")
+    if row["review"] == "drop":
+        given.append("review")
+    for each in rules if row["review"] != "keep" else ():
+        value = row[each.column]
+        if value is None or value != value:
+            given += [f"missing:{each.column}"] if is_finished and each.missing == "drop" else []
+        elif each.none_of is not None:
+            given += [each.reason] if value.startswith("stand_in") else []
+        elif value < each.min:
+            given.append(each.reason)
+    return list(dict.fromkeys(given))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.lists(SAME_REASONS, max_size=5), st.lists(st.tuples(ROWS, MORE), max_size=6))
+def test_verdicts_are_those_of_a_plain_look_at_each_row(rules: list[Rule], rows: list[Any]) -> None:
+    merged = [row | more for row, more in rows]
+    keep, reasons = Screen(name="s", rules=rules).verdicts(pa.Table.from_pylist(merged, schema=JUDGED))
+    assert reasons.to_pylist() == [naive(rules, row) for row in merged]
+    assert keep.tolist() == [not given for given in reasons.to_pylist()]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()])
+def test_integers_that_no_float_holds_are_compared(kind: pa.DataType) -> None:
+    large = table({}, {}, {}).set_column(2, "count", pa.array([2**53 + 1, 5, None], kind))
+    screen = Screen(name="s", rules=[rule("few", "count", min=10), rule("many", "count", max=2**60)])
+    assert screen.verdicts(large)[1].to_pylist() == [[], ["few"], ["missing:count"]]
+
+
+WORDS = st.text("ab*", max_size=6)
+
+
+@settings(derandomize=True, deadline=None, max_examples=500)
+@given(st.text("ab\n.", max_size=8), st.lists(WORDS, min_size=1, max_size=3))
+def test_patterns_match_as_regular_expressions_do(text: str, patterns: list[str]) -> None:
+    wanted = any(
+        re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) for pattern in patterns
+    )
+    assert judge([rule("no", "name", one_of=patterns)], {"name": text}) == [[] if wanted else ["no"]]
+    assert judge([rule("no", "name", none_of=patterns)], {"name": text}) == [["no"] if wanted else []]
+
+
+def test_a_pattern_of_many_stars_takes_no_time() -> None:
+    pattern, text = "*a" * 12 + "*b", "a" * 40
+    assert judge([rule("no", "name", one_of=[pattern])], {"name": text}, {"name": text + "b"}) == [["no"], []]
+    long = "a" * 100_000
+    assert judge([rule("no", "name", one_of=["*a" * 1000 + "*b"])], {"name": long}) == [["no"]]
 
 
 # Refusals.

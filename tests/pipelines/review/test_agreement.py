@@ -331,3 +331,9 @@ def test_rows_are_read_with_the_columns_that_a_screen_needs(tmp_path: Path) -> N
     rows = read_rows(tmp_path, SCREEN.model_copy(update={"rules": SCREEN.rules[:1]}), also=[CUES, "nowhere"])
     assert rows.column_names == ["sample_id", "error", "stopped", "synthesis_by", "odd", CUES]
     assert agreement(rows, log([]), SCREEN.model_copy(update={"rules": SCREEN.rules[:1]})).kept == 1
+
+
+def test_integers_that_no_float_holds_have_a_distance() -> None:
+    large = Screen(name="s", rules=[Rule(reason="few", column="count", min=2**53)])
+    found = queue(table([{"odd": 0.5, "count": 2**53 + 2 * n + 1} for n in range(4)]), log([]), large)
+    assert (found[0].sample_id, found[0].cause, found[0].reason) == ("s00", "threshold", "few")
