@@ -134,6 +134,8 @@ def read_live(folder: Path, run_id: str) -> Live | None:
 class Publisher:
     """Writes `progress.json` while its block runs; what cannot be written is no fault of the run.
 
+    Machines that are slow to answer do not hold up the writing: the use that was last known is written.
+
     Args:
         folder: of the run.
         run_id: of it.
@@ -155,6 +157,7 @@ class Publisher:
         self._turn, self._telling, self._end = threading.Lock(), threading.Lock(), threading.Event()
         self._also: Callable[[Live], None] | None = None
         self._thread = threading.Thread(target=self._write_on, name="progress.json", daemon=True)
+        self._measuring: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -286,8 +289,10 @@ class Publisher:
                     self._also(self.live())
             if self._end.wait(WRITE_EVERY_S):
                 return
-            if time.monotonic() >= measure_at:
-                self._measure()
+            is_measuring = self._measuring is not None and self._measuring.is_alive()
+            if time.monotonic() >= measure_at and not is_measuring:
+                self._measuring = threading.Thread(target=self._measure, name="use of machines", daemon=True)
+                self._measuring.start()
                 measure_at = time.monotonic() + MEASURE_EVERY_S
 
     def _measure(self) -> None:
@@ -295,7 +300,8 @@ class Publisher:
         with suppress(Exception):  # Ray that ends in this moment
             use = self.measure()
         with self._turn:
-            self._live.use = use
+            if not self._end.is_set():
+                self._live.use = use
 
     def _write(self) -> None:
         data = self.live().model_dump_json(indent=2).encode("utf-8", "replace")

@@ -127,6 +127,7 @@ class Pass:
                 self.manifest,
                 screen,
                 lambda _, changes: history_files(self.folder, screen.name, changes),
+                self.check_lock,
                 decided=reviews.decided(log),
             )
         counts = counts_of(self.listing.ids, self.manifest)

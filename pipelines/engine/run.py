@@ -18,7 +18,7 @@ from backends.language.answer_batches import AnswerBatches
 from backends.language.answer_cache import read_usage
 from backends.language.vision_language_model import AnswerError
 from backends.store.model_store import ModelStore, ModelStoreError
-from manifests import journal, store
+from manifests import journal, reviews, store
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, save_screen
 from pipelines.engine.figures import both
@@ -69,6 +69,7 @@ class Run:
         Raises:
             RunError: weights are missing, another run uses the folder, or ids in and out differ.
             InputError: the folder holds another pipeline's run.
+            DamagedError: a file of the folder's reviews or of its manifest cannot be read.
             KeyboardInterrupt: after what was finished has been made safe.
         """
         self._check_weights(progress)
@@ -80,6 +81,7 @@ class Run:
                 raise InputError(
                     f"{self.folder} holds a run of {self.before['pipeline']}; choose another --output"
                 )
+            reviews.read(self.folder)  # they are applied at the end: a damaged file is told before any work
             record = self._record()
             spent = self._usage()
             write_run(self.folder, record)

@@ -197,9 +197,46 @@ def test_it_writes_by_itself_until_its_block_ends(tmp_path: Path, monkeypatch: p
         made.add(part(4, kept=4))
         for _ in range(4):
             assert written.acquire(timeout=60)
-        told = read_live(tmp_path, "r")
-        assert told is not None and told.done == 4 and told.use == USE
+        while (told := read_live(tmp_path, "r")) is None or told.use != USE:
+            assert written.acquire(timeout=60)
+        assert told.done == 4
     assert not made._thread.is_alive() and list(tmp_path.iterdir()) == []
+
+
+def test_machines_that_do_not_answer_hold_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was last known of them is written, and they are asked once at a time."""
+    monkeypatch.setattr(live, "WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr(live, "MEASURE_EVERY_S", 0.01)
+    asked, answer, written = threading.Semaphore(0), threading.Event(), threading.Semaphore(0)
+    times: list[bool] = []
+    original = storage.write_bytes
+
+    def measure() -> Use | None:
+        times.append(True)
+        if len(times) > 1:
+            asked.release()
+            answer.wait(60)
+            return None
+        return USE
+
+    def write(path: Path, data: bytes, **options: Any) -> None:
+        original(path, data, **options)
+        written.release()
+
+    monkeypatch.setattr(live.storage, "write_bytes", write)
+    try:
+        with publisher(tmp_path, measure=measure) as made:
+            assert asked.acquire(timeout=60)
+            made.add(part(4, kept=4))
+            while written.acquire(blocking=False):
+                pass
+            for _ in range(5):
+                assert written.acquire(timeout=60)
+            told = read_live(tmp_path, "r")
+            assert told is not None and (told.done, told.use) == (4, USE) and len(times) == 2
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        answer.set()
 
 
 def test_what_cannot_be_written_or_measured_is_no_fault_of_the_run(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from manifests import reviews, storage, store
+from manifests.journal import DamagedError
 from manifests.reviews import Review, ReviewLog
 from manifests.screen import Screen
 from pipelines.cli.app import app
 from pipelines.engine.lock import lock
 from pipelines.engine.passes import rescreen
+from pipelines.engine.pipeline import RunError
 from pipelines.engine.repair import Repair
 from pipelines.review.screening import screen_again
 from tests.support.helpers import SCREEN, execute, make_files, manifest, toy_stages
@@ -160,3 +164,39 @@ def test_in_an_object_store(tmp_path: Path) -> None:
         assert screen_again(run, SCREEN)[0]["changed"] == 1
         assert verdicts(run) == REVIEWED and len(storage.files(run / "reviews.parquet")) == 1
         assert len(pd.read_parquet(str(run / "reviews.parquet"))) == 5
+
+
+def test_a_damaged_review_is_told_before_anything_is_computed(run: Path) -> None:
+    review(run)
+    (run / "reviews.parquet" / "other.parquet").write_bytes(b"PAR1")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    log = run.parent / "log"
+    stages = toy_stages(log)
+    stages[1].version = 7
+    with pytest.raises(DamagedError, match=rf"other.parquet cannot be read as reviews .* repair {run}"):
+        execute(stages, make_files(run.parent / "in", 6), run)
+    assert not log.exists() and {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_has_lost_its_folder_does_not_judge_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = []
+
+    @contextmanager
+    def held(folder: Path) -> Iterator[Callable[[], None]]:
+        def check() -> None:
+            if lost:
+                raise RunError("the lock was lost")
+
+        yield check
+
+    def after_the_lock_is_lost(*given: Any, **more: Any) -> Any:
+        lost.append(True)
+        return rescreen(*given, **more)
+
+    review(run)
+    before = verdicts(run)
+    monkeypatch.setattr("pipelines.engine.run.lock", held)
+    monkeypatch.setattr("pipelines.engine.passes.rescreen", after_the_lock_is_lost)
+    with pytest.raises(RunError, match="the lock was lost"):
+        execute(STAGES, run.parent / "in", run)
+    assert verdicts(run) == before and not (run / "verdicts").exists()
