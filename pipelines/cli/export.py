@@ -100,6 +100,10 @@ def export(
         sigterm_interrupts()
         folder, place, below = _places(tool, output, clips)
         opened = open_run(run, everything)
+        if folder is not None and tool is Tool.HUGGINGFACE:
+            from pipelines.export.huggingface import check_folder
+
+            check_folder(folder, with_clips=place is not None)  # not after hours of clips
         made: Clips | None = None
         if place is not None:
             progress = ClipProgress(err())

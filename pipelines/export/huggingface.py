@@ -17,9 +17,11 @@ import yaml
 from manifests import storage
 from manifests.screen import BOUNDS
 from manifests.text import one_line
+from pipelines.engine.source import InputError
 from pipelines.export.rows import ExportedRun, published, refuse_manifest, with_files, write_parquet
 
-DATA, METADATA = PurePosixPath("data", "train.parquet"), "metadata.parquet"
+DATA, METADATA, CARD = PurePosixPath("data", "train.parquet"), "metadata.parquet", "README.md"
+TAG = "interavatar"  # of every card that an export writes
 FILE = "file_name"
 # Identifiers of licences that the Hub knows, as far as clips come under them.
 LICENCES = frozenset(
@@ -43,10 +45,11 @@ def write_huggingface(run: ExportedRun, output: Path, clips: Mapping[str, str] |
         clips: sample_id -> path of its clip, relative to the folder; None: rows alone.
 
     Raises:
-        InputError: the folder is the run's own.
+        InputError: the folder is the run's own, or `check_folder` refuses it.
         RunError: the manifest was changed meanwhile.
     """
     refuse_manifest(run, output)
+    other = check_folder(output, clips is not None)
     tally = Tally()
 
     def change(table: pa.Table) -> pa.Table:
@@ -55,11 +58,49 @@ def write_huggingface(run: ExportedRun, output: Path, clips: Mapping[str, str] |
 
     data = DATA if clips is None else PurePosixPath(METADATA)
     count = write_parquet(run, output / data, change)
-    storage.remove([output / (PurePosixPath(METADATA) if clips is None else DATA)])
+    storage.remove(other)
     media = sorted({f"{PurePosixPath(file).parent}/*.mp4" for file in (clips or {}).values()})
     text = card(run, count, tally, [str(data), *media])
-    storage.write_bytes(output / "README.md", text.encode("utf-8", "replace"))
+    storage.write_bytes(output / CARD, text.encode("utf-8", "replace"))
     return count
+
+
+def check_folder(output: Path, with_clips: bool) -> list[Path]:
+    """What an export of the other form has left in the folder, which the loader must not find.
+
+    Args:
+        output: the folder.
+        with_clips: whether this export has clips.
+
+    Raises:
+        InputError: the folder holds a card, or the file to delete, that no export has written.
+    """
+    other = output / (DATA if with_clips else PurePosixPath(METADATA))
+    found = [file for file in storage.files(other.parent) if file.name == other.name]
+    try:
+        text = storage.read_bytes(output / CARD).decode("utf-8", "replace")
+    except FileNotFoundError:
+        text = None
+    if text is not None and TAG not in _tags(text):
+        raise _foreign(output / CARD, "is no card of an export and would be replaced")
+    if text is None and found:
+        raise _foreign(other, f"is there without the {CARD} of an export, and would have to be deleted")
+    return found
+
+
+def _foreign(path: Path, why: str) -> InputError:
+    return InputError(f"{path} {why}: move it away, or give --output a folder of its own")
+
+
+def _tags(text: str) -> list[str]:
+    """The tags of a card; none where it has no header that can be read."""
+    parts = text.split("---\n", 2)
+    try:
+        head = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
+    except yaml.YAMLError:
+        return []
+    tags = head.get("tags") if isinstance(head, dict) else None
+    return tags if isinstance(tags, list) else []
 
 
 def _without_claims(table: pa.Table) -> pa.Table:
@@ -111,7 +152,7 @@ def card(run: ExportedRun, count: int, tally: Tally, files: Sequence[str]) -> st
         "pretty_name": one_line(run.name),
         "license": _licence(tally),
         "size_categories": [next((name for limit, name in SIZES if count < limit), LARGEST)],
-        "tags": ["video", "interavatar", record["pipeline"]],
+        "tags": ["video", TAG, record["pipeline"]],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": list(files)}]}],
     }
     which = "All rows" if run.everything else "The rows that the screen keeps"

@@ -12,6 +12,7 @@ import yaml
 
 from manifests import store
 from pipelines.engine.pipeline import RunError
+from pipelines.engine.source import InputError
 from pipelines.export.clips import write_clips
 from pipelines.export.huggingface import Tally, card, write_huggingface
 from pipelines.export.rows import LEFT_OUT, open_run
@@ -147,3 +148,27 @@ def test_a_manifest_that_changes_meanwhile_is_refused(run: Path, tmp_path: Path)
     with pytest.raises(RunError, match="was changed while it was exported"):
         write_huggingface(moved, tmp_path, None)
     assert not list(tmp_path.rglob("*.parquet")) and not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize("card", [None, "# Mine\n", "---\ntags: [video]\n---\n", "---\n: [\n---\n", "---\n"])
+def test_what_others_have_written_is_neither_deleted_nor_replaced(
+    run: Path, tmp_path: Path, card: str | None
+) -> None:
+    (tmp_path / "data").mkdir()
+    files = {"data/train.parquet": "mine", "metadata.parquet": "mine"}
+    files |= {} if card is None else {"README.md": card}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for clips, other in ((None, "metadata.parquet"), ({}, "data/train.parquet")):
+        named = other if card is None else "README.md"
+        with pytest.raises(InputError, match=rf"{tmp_path / named} .*: move it away, or give --output a"):
+            write_huggingface(open_run(str(run)), tmp_path, clips)
+    found = {p.relative_to(tmp_path).as_posix(): p.read_text() for p in tmp_path.rglob("*.*") if p.is_file()}
+    assert found == files
+
+
+def test_an_export_that_was_cut_short_is_written_again(run: Path, tmp_path: Path) -> None:
+    exported(run, tmp_path)
+    (tmp_path / "README.md").unlink()
+    exported(run, tmp_path)
+    assert (tmp_path / "README.md").exists()
