@@ -209,9 +209,8 @@ class Screen(BaseModel):
             for name in stage.unique().drop_null().to_pylist():
                 fallen.append((f"{outcome}:{name}", _true(pc.equal(stage, name))))
                 unfinished |= fallen[-1][1]
-        if STAND_IN_COLUMN in table.column_names:
-            fallen.append((STAND_IN, _matches(table[STAND_IN_COLUMN], [f"{STAND_IN}*"])))
-        refused, is_judged = _reviewed(table, reviews.DROP), ~_reviewed(table, reviews.KEEP)
+        fallen.append((STAND_IN, made_by_stand_in(table)))
+        refused, is_judged = reviewed(table, reviews.DROP), ~reviewed(table, reviews.KEEP)
         fallen.append((REVIEW, refused))
         broken_by = {REVIEW: refused}
         for rule in self.rules:
@@ -249,7 +248,14 @@ def _judged(table: pa.Table, keep: npt.NDArray[np.bool_], reasons: pa.ListArray)
     return store.with_values(store.with_values(table, "keep", keep), "drop_reasons", reasons)
 
 
-def _reviewed(table: pa.Table, verdict: str) -> npt.NDArray[np.bool_]:
+def made_by_stand_in(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Which samples a stand-in has made."""
+    if STAND_IN_COLUMN not in table.column_names:
+        return np.zeros(table.num_rows, bool)
+    return _matches(table[STAND_IN_COLUMN], [f"{STAND_IN}*"])
+
+
+def reviewed(table: pa.Table, verdict: str) -> npt.NDArray[np.bool_]:
     """Which samples reviewers decided to keep, or to drop."""
     if REVIEW not in table.column_names or not reviews.is_outcome(table.schema.field(REVIEW)):
         return np.zeros(table.num_rows, bool)
