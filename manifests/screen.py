@@ -217,10 +217,9 @@ class Screen(BaseModel):
                 ended = _true(pc.equal(stage, name))
                 fall(f"{outcome}:{name}", ended)
                 unfinished |= ended
-        if STAND_IN_COLUMN in table.column_names:
-            fall(STAND_IN, _matches(table[STAND_IN_COLUMN], [f"{STAND_IN}*"]))
-        fall(REVIEW, _reviewed(table, reviews.DROP))
-        is_judged = ~_reviewed(table, reviews.KEEP)
+        fall(STAND_IN, made_by_stand_in(table))
+        fall(REVIEW, reviewed(table, reviews.DROP))
+        is_judged = ~reviewed(table, reviews.KEEP)
         for rule in self.rules:
             if rule.column not in table.column_names:
                 raise ValueError(
@@ -253,7 +252,14 @@ def _judged(table: pa.Table, keep: npt.NDArray[np.bool_], reasons: pa.ListArray)
     return store.with_values(store.with_values(table, "keep", keep), "drop_reasons", reasons)
 
 
-def _reviewed(table: pa.Table, verdict: str) -> npt.NDArray[np.bool_]:
+def made_by_stand_in(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Which samples a stand-in has made."""
+    if STAND_IN_COLUMN not in table.column_names:
+        return np.zeros(table.num_rows, bool)
+    return _matches(table[STAND_IN_COLUMN], [f"{STAND_IN}*"])
+
+
+def reviewed(table: pa.Table, verdict: str) -> npt.NDArray[np.bool_]:
     """Which samples reviewers decided to keep, or to drop."""
     if REVIEW not in table.column_names or not reviews.is_outcome(table.schema.field(REVIEW)):
         return np.zeros(table.num_rows, bool)

@@ -19,6 +19,7 @@ from manifests.screen import Screen
 from media.browsers import JPEG, MP4, browser_type, is_picture, write_for_browsers
 from media.files import local_copy, local_path
 from pipelines.engine.pipeline import MEDIA
+from pipelines.engine.sample_media import media_of
 from pipelines.review.agreement import read_rows
 from pipelines.review.queue import CUES
 
@@ -28,7 +29,6 @@ CLIP = (
     *("keep", "drop_reasons"),
 )
 MOST_BYTES = 4 << 30  # of the copies that are kept
-AT_ONCE = 2  # copies that are made
 
 
 class Rows:
@@ -95,6 +95,21 @@ class Shown:
     type: str
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What a sample's media is made of: a file's address, a range of it in s, its path here, a key of all."""
+
+    uri: str
+    start: float | None
+    end: float | None
+    path: Path | None
+    key: str
+
+    @property
+    def is_whole(self) -> bool:
+        return self.start is None and self.end is None
+
+
 class Clips:
     """The media of samples as browsers show them; copies are made once. For several threads.
 
@@ -106,14 +121,24 @@ class Clips:
     def __init__(self, run: Path, folder: Path) -> None:
         self._run, self._folder = run, folder
         self._lock = threading.Lock()
-        self._making = threading.BoundedSemaphore(AT_ONCE)
         self._locks: dict[str, threading.Lock] = {}
         self._as_they_are: dict[str, Shown] = {}
         self._copies: OrderedDict[str, Shown] = OrderedDict()  # the one used last stands last
         self._bytes = 0
 
+    def as_it_is(self, row: Mapping[str, Any]) -> Shown | None:
+        """The media of a row where a browser shows its file, or a copy is there already; quickly told.
+
+        Args:
+            row: the columns `CLIP` of a sample.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self._as_it_is(self._source(row))
+
     def shown(self, row: Mapping[str, Any]) -> Shown:
-        """The media of a row: its own file where a browser shows it, else a copy.
+        """The media of a row: its own file where a browser shows it, else a copy, which takes its time.
 
         Args:
             row: the columns `CLIP` of a sample.
@@ -122,29 +147,30 @@ class Clips:
             MediaError: there are no pictures in it.
             OSError: it cannot be read, or not be copied.
         """
-        uri = str(row[MEDIA] or row["source_uri"] or "")
-        is_own = row[MEDIA] != row["source_uri"]  # made for this sample alone
-        if is_own and not storage.exists(uri):  # the run's folder was moved
-            *_, folder, name = ("", *uri.rsplit("/", 2))
-            uri = str(self._run / "media" / folder / name)
-        start, end = (None, None) if is_own else (row["start_s"], row["end_s"])
-        is_whole = start is None and end is None
+        source = self._source(row)
+        with self._lock:
+            lock = self._locks.setdefault(source.key, threading.Lock())
+        with lock:
+            if (found := self._as_it_is(source)) is not None:
+                return found
+            made = self._copy(source, row)
+            self._keep(source.key, made)
+        return made
+
+    def _source(self, row: Mapping[str, Any]) -> _Source:
+        uri, start, end = media_of(self._run, row)
         path = local_path(uri)
         state = None if path is None else path.stat()
         made_of = (uri, start, end, None if state is None else (state.st_mtime_ns, state.st_size))
         key = hashlib.sha256(repr(made_of).encode("utf-8", "surrogateescape")).hexdigest()
-        with self._lock:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            if (known := self._find(key)) is not None:
-                return known
-            if path is not None and is_whole and (kind := browser_type(path)) is not None:
-                self._as_they_are[key] = Shown(path, kind)
-                return self._as_they_are[key]
-            with self._making:
-                made = self._copy(uri, key, start, end, row)
-            self._keep(key, made)
-        return made
+        return _Source(uri, start, end, path, key)
+
+    def _as_it_is(self, source: _Source) -> Shown | None:
+        if (known := self._find(source.key)) is not None:
+            return known
+        if source.path is None or not source.is_whole or (kind := browser_type(source.path)) is None:
+            return None
+        return self._as_they_are.setdefault(source.key, Shown(source.path, kind))
 
     def _find(self, key: str) -> Shown | None:
         with self._lock:
@@ -152,22 +178,20 @@ class Clips:
                 self._copies.move_to_end(key)
             return self._copies.get(key) or self._as_they_are.get(key)
 
-    def _copy(
-        self, uri: str, key: str, start: float | None, end: float | None, row: Mapping[str, Any]
-    ) -> Shown:
+    def _copy(self, source: _Source, row: Mapping[str, Any]) -> Shown:
         """A file that is shown as it is, whole, or one that is."""
-        target = self._folder / key
+        target, uri = self._folder / source.key, source.uri
         suffix = PurePosixPath(uri.partition("?")[0]).suffix.lower()
         with local_copy(uri) as found:
             # A download has no name, by which kinds of files are told.
             path = found if local_path(uri) is not None else found.rename(found.with_name(f"media{suffix}"))
-            kind = browser_type(path) if start is None and end is None else None
+            kind = browser_type(path) if source.is_whole else None
             try:
                 if kind is not None:
                     shutil.copyfile(path, target)
                     return Shown(target, kind)
                 size = (row["width"], row["height"]) if row["width"] and row["height"] else None
-                write_for_browsers(path, target, start, end, row["fps"], size)
+                write_for_browsers(path, target, source.start, source.end, row["fps"], size)
                 return Shown(target, JPEG if is_picture(path) else MP4)
             except BaseException:
                 target.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The columns of a manifest as a report's page carries them: deflated bytes in base64, one column each.
 
 Numbers that are short decimals are whole numbers with a scale; others stay 64-bit floats where the page
-judges by them, and become one of 65,535 levels where it only draws them. Texts of few values are places in a
+judges by them, and keep four digits where it only draws them. Texts of few values are places in a
 dictionary.
 """
 
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from manifests.text import clean_text
 
-LEVELS = 65_534  # of a number that is only drawn; 65535 is null
+LOST_BITS = 9  # of the 23 of a 32-bit float's mantissa, where it is only drawn: 14 are four digits
 DECIMALS = (0, 1, 2, 3, 4, 6)
 MOST_VALUES = 1_000  # of a dictionary; a column of more is a text of each sample
 TEXT_CHUNK = 500  # rows whose texts are read together
@@ -32,8 +32,8 @@ LONGEST_TEXT = 4_000  # characters
 class Column:
     """A column for the page.
 
-    about: how to read it, for JavaScript: kind (number, bool or text), type (of the array), scale, least and
-    step, or dictionary; exact: whether verdicts may be taken by it.
+    about: how to read it, for JavaScript: kind (number, bool or text), type (of the array), scale or
+    dictionary; exact: whether verdicts may be taken by it.
     data: the bytes.
     """
 
@@ -79,12 +79,10 @@ def _number(values: npt.NDArray[np.float64], exact: bool) -> Column:
             return Column(about | {"type": f"Int{out.itemsize * 8}", "scale": scale}, deflated(out.tobytes()))
     if exact or is_odd:
         return Column(about | {"type": "Float64"}, deflated(values.tobytes()))
-    least, most = float(some.min()), float(some.max())
-    step = (most - least) / LEVELS or 1.0
-    levels = np.full(len(values), LEVELS + 1, np.uint16)
-    levels[known] = np.rint((some - least) / step)
-    about = {"kind": "number", "exact": False, "type": "Uint16", "least": least, "step": step}
-    return Column(about, deflated(levels.tobytes()))
+    rounded = values.astype(np.float32)
+    bits = rounded.view(np.uint32)
+    bits[known] = (bits[known] + (1 << LOST_BITS - 1)) & ~np.uint32((1 << LOST_BITS) - 1)
+    return Column(about | {"exact": False, "type": "Float32"}, deflated(rounded.tobytes()))
 
 
 def _dictionary(column: pa.ChunkedArray) -> Column | None:

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import reviews
+from manifests.reviews import DROP, KEEP
 from manifests.schema import SOURCE_COLUMNS
-from manifests.screen import STAND_IN, STAND_IN_COLUMN, Rule, Screen, rule_states
+from manifests.screen import Rule, Screen, made_by_stand_in, reviewed, rule_states
 from manifests.text import clean_text
 from pipelines.review import columns
 from pipelines.review.agreement import agreement, read_rows
 from pipelines.review.failures import failures
 from pipelines.review.figures import OPENING_STAGES, Figures, outcomes, seconds_of
 from pipelines.review.queue import CUES, queue
-from pipelines.review.strips import PICTURES
 
 # Up to so many numbers the page has all of them exactly, and not only those that rules read.
 EXACT = 5_000_000
@@ -33,6 +33,12 @@ HAS_STRIP, UNDECODABLE = 32, 64
 # Of every row, but no column of its own in the page.
 VERDICTS = ("keep", "drop_reasons", "review")
 INNER = (*VERDICTS, "schema_version", "program", "run_id", "arrays", "stages", "pipeline")
+
+# Texts of a sample that are read beside its pictures, however few values they have.
+SAID = (
+    *("sample_id", "source_uri", "media_uri", "caption", "interaction_prompt", "interaction_description"),
+    *("reaction_action", "reaction_emotion", "reaction_intensity"),
+)
 
 Blobs = list[tuple[str, str]]  # element's id, deflated data
 
@@ -75,13 +81,9 @@ def _outcome(rows: pa.Table, has_strip: npt.NDArray[np.bool_]) -> npt.NDArray[np
     bits[failed] = FAILED
     stage = pc.struct_field(rows["error"], "stage")
     bits[failed & np.asarray(pc.is_in(stage, pa.array(OPENING_STAGES)), bool)] |= UNDECODABLE
-    if STAND_IN_COLUMN in rows.column_names:
-        made_by = pc.fill_null(rows[STAND_IN_COLUMN], "")
-        bits[np.asarray(pc.starts_with(made_by, STAND_IN), bool)] |= MADE_BY_STAND_IN
-    if "review" in rows.column_names:
-        word = pc.fill_null(rows["review"], "")
-        bits[np.asarray(pc.equal(word, "keep"), bool)] |= REVIEWED_KEEP
-        bits[np.asarray(pc.equal(word, "drop"), bool)] |= REVIEWED_DROP
+    bits[made_by_stand_in(rows)] |= MADE_BY_STAND_IN
+    bits[reviewed(rows, KEEP)] |= REVIEWED_KEEP
+    bits[reviewed(rows, DROP)] |= REVIEWED_DROP
     bits[has_strip] |= HAS_STRIP
     return bits
 
@@ -95,14 +97,15 @@ def _columns(rows: pa.Table, screen: Screen, blobs: Blobs) -> tuple[dict[str, An
     for field in [*(f for f in rows.schema if f.name not in INNER), SECONDS]:
         column = _seconds(rows) if field is SECONDS else rows[field.name]
         made = columns.encoded(column, is_small or field.name in judged)
-        if made is None or column.null_count == len(column):
+        missing = pc.sum(pc.is_null(column, nan_is_null=True), min_count=0).as_py()
+        if made is None or missing == len(column):
             continue
         said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
         if "meaning" not in said and field.name not in SOURCE_COLUMNS:
             own.append(field.name)
         name = f"column-{len(about)}"
         described = {"meaning": said.get("meaning", ""), "unit": said.get("unit", "")}
-        about[field.name] = {**made.about, **described, "id": name, "missing": column.null_count}
+        about[field.name] = {**made.about, **described, "id": name, "missing": missing}
         blobs.append((name, made.data))
     return about, own
 
@@ -116,8 +119,7 @@ def _seconds(rows: pa.Table) -> pa.ChunkedArray:
 
 def _texts(rows: pa.Table, about: Mapping[str, Any], strips: Sequence[str | None]) -> list[dict[str, Any]]:
     """What is said of each sample: its texts, without what the columns hold already."""
-    always = ("sample_id", "source_uri", "media_uri", "caption")
-    names = [n for n in rows.column_names if n in always or (n not in about and n not in INNER)]
+    names = [n for n in rows.column_names if n in SAID or (n not in about and n not in INNER)]
     texts = rows.select(names).to_pylist()
     for text, strip in zip(texts, strips, strict=True):
         text["strip"] = strip
@@ -149,7 +151,7 @@ def _of_run(run: Path, record: Mapping[str, Any], screen: Screen, figures: Figur
             "stand_in": at("not made by a stand-in"),
             "review": at("not dropped in review"),
         },
-        "rules": [_rule(rule, at(f"not {rule.reason}")) for rule in screen.rules],
+        "rules": [_rule(*pair) for pair in zip(screen.rules, map(at, figures.rule_steps), strict=True)],
         "reasons": figures.reasons,
         "coverage": [asdict(one) for one in figures.coverage],
         "errors": [
@@ -162,7 +164,6 @@ def _of_run(run: Path, record: Mapping[str, Any], screen: Screen, figures: Figur
         ],
         "decode_seconds": record.get("decode_seconds") or 0.0,
         "cost": _cost(record.get("vlm") or {}),
-        "strip_pictures": PICTURES,
         "text_chunk": columns.TEXT_CHUNK,
     }
 

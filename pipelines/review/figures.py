@@ -55,7 +55,8 @@ class Figures:
 
     total: rows. counts: of each outcome. has_seconds: whether rows know how long their media is (pictures do
     not). funnel: samples left after each step; the last are those kept. reasons: and how many samples have
-    each, the most frequent first. coverage: regions by types of touch, in alphabetical order.
+    each, the most frequent first. coverage: regions by types of touch, in alphabetical order. rule_steps: of
+    each rule the step of the funnel at which samples fall by it.
     """
 
     total: int
@@ -64,6 +65,7 @@ class Figures:
     funnel: Sequence[Step]
     reasons: Sequence[tuple[str, int]]
     coverage: Sequence[Coverage]
+    rule_steps: Sequence[str]
 
 
 def figures_of(manifest: Path, screen: Screen) -> Figures:
@@ -101,7 +103,8 @@ def _figures(files: Sequence[storage.Listed], screen: Screen) -> Figures:
         for pair in pairs
     ]
     steps = funnel.steps(has_review="review" in reasons)
-    return Figures(steps[0].left, counts, has_seconds, steps, reasons.most_common(), coverage)
+    rule_steps = [funnel.names[funnel.of_reason[rule.reason]] for rule in screen.rules]
+    return Figures(steps[0].left, counts, has_seconds, steps, reasons.most_common(), coverage, rule_steps)
 
 
 def outcomes(table: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
@@ -126,7 +129,7 @@ class _Funnel:
     def __init__(self, screen: Screen, has_stand_ins: bool) -> None:
         self.names = ["listed", "decodable", "without error", "not stopped by a gate"]
         self.names += ["not made by a stand-in"] if has_stand_ins else []
-        self.of_reason = {STAND_IN: len(self.names) - 1}
+        self.of_reason = {STAND_IN: len(self.names) - 1} if has_stand_ins else {}
         for rule in screen.rules:
             if rule.reason not in self.of_reason:
                 self.of_reason[rule.reason] = len(self.names)
@@ -159,10 +162,12 @@ class _Funnel:
         return first
 
     def _step(self, reason: str) -> int:
-        kind, _, stage = reason.partition(":")
-        if kind == "error":
+        kind, colon, stage = reason.partition(":")
+        if colon and kind == "error":
             return 1 if stage in OPENING_STAGES else 2
-        return 3 if kind == "stopped" else self.of_reason.get(reason, len(self.names) - 1)
+        if colon and kind == "stopped":
+            return 3
+        return self.of_reason.get(reason, len(self.names) - 1)
 
     def steps(self, has_review: bool) -> list[Step]:
         """The steps with what is left after each."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,10 @@ def page(
 ) -> str:
     """The page as HTML; arguments as `facts_of`."""
     facts, blobs = facts_of(run, record, screen, figures, rows, strips)
-    folder = resources.files("pipelines.review") / "page"
-    scripts = "".join((folder / name).read_text() for name in SCRIPTS)
-    script = f'{(folder / CHARTS).read_text()}\n(() => {{\n"use strict";\n{scripts}}})();\n'
-    style = "\n".join((folder / name).read_text() for name in STYLES)
+    frame, script, style = _parts()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     counts = record.get("counts") or {}
-    return environment.from_string((folder / "report.html").read_text()).render(
+    return environment.from_string(frame).render(
         policy=Markup(policy(script, style)),
         title=f"{record['pipeline']}: {figures.counts['kept']:,} of {figures.total:,} kept",
         about=f"{record.get('input', '')}, screen {screen.name}, profile {record['profile']['name']}, run "
@@ -62,6 +60,21 @@ def page(
         style=Markup(style),
         script=Markup(script),
     )
+
+
+def made_by() -> str:
+    """16 hex digits that say which version of the page this is."""
+    return hashlib.sha256("".join(_parts()).encode()).hexdigest()[:16]
+
+
+@cache
+def _parts() -> tuple[str, str, str]:
+    """The page's frame, script and style."""
+    folder = resources.files("pipelines.review") / "page"
+    scripts = "".join((folder / name).read_text() for name in SCRIPTS)
+    script = f'{(folder / CHARTS).read_text()}\n(() => {{\n"use strict";\n{scripts}}})();\n'
+    style = "\n".join((folder / name).read_text() for name in STYLES)
+    return (folder / "report.html").read_text(), script, style
 
 
 def policy(script: str, style: str) -> str:

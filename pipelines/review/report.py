@@ -7,7 +7,7 @@ they would change. Pictures lie beside it, in `report/`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +22,29 @@ from manifests.screen import SCREEN, Screen
 from manifests.store import at_one_moment, read_columns, whole_schema
 from pipelines.review.facts import INNER
 from pipelines.review.figures import figures_of, outcomes
-from pipelines.review.page import page
-from pipelines.review.strips import READS, make_strips, strip_name, strips_there
+from pipelines.review.page import made_by, page
+from pipelines.review.strips import FOLDER, READS, make_strips, strip_name, strips_there
 
 REPORT = "report.html"
+MADE_BY = f"{FOLDER}/made_by"  # beside it: which version of the page it is
 # A page holds this many rows; of more it holds a fair sample, so that it opens on any machine.
 WHOLE, SAMPLE = 100_000, 20_000
 STRIPS = 100  # of samples that have none, made with a report
 
 
 def is_current(run: Path) -> bool:
-    """Whether a run's report is newer than all that it shows."""
+    """Whether a run's report is newer than all that it shows, and made by this version of the page."""
     written = {entry.path.name: entry.modified for entry in storage.listed(run)}
     of_manifest = [entry.modified for entry in storage.listed(run / "manifest", ".parquet")]
     said = [entry.modified for entry in storage.listed(run / REVIEWS, ".parquet")]
     shown = [*of_manifest, *said, written.get(SCREEN)]
     report = written.get(REPORT)
-    return report is not None and all(time is not None and time < report for time in shown)
+    if report is None or not all(time is not None and time < report for time in shown):
+        return False
+    try:
+        return storage.read_bytes(run / MADE_BY) == made_by().encode()
+    except FileNotFoundError:
+        return False
 
 
 def write_report(run: Path, strips: int = STRIPS, told: Callable[[int, int], None] | None = None) -> Path:
@@ -55,22 +61,26 @@ def write_report(run: Path, strips: int = STRIPS, told: Callable[[int, int], Non
     record = json.loads(journal.read(run, "run.json"))
     screen = Screen.model_validate(record["screen"])
     figures = figures_of(run / "manifest", screen)
-    rows = at_one_moment(run / "manifest", lambda files: _shown_rows(files, figures.total))
+    judged = [rule.column for rule in screen.rules]
+    rows = at_one_moment(run / "manifest", lambda files: _shown_rows(files, figures.total, judged))
     media = to_rows(rows.select([name for name in READS if name in rows.column_names]))
     wanted = [media[at] for at in _for_strips(rows, strips)]
     make_strips(run, wanted, (lambda done: told(done, len(wanted))) if told else lambda done: None)
     there = strips_there(run)
+    if rows.num_rows == figures.total:  # those of media that has changed since
+        storage.remove(run / FOLDER / name for name in there.difference(map(strip_name, media)))
     names = [name if (name := strip_name(row)) in there else None for row in media]
     path = run / REPORT
     html = page(run, record, screen, figures, rows, names)
     storage.write_bytes(path, html.encode("utf-8", "replace"))
+    storage.write_bytes(run / MADE_BY, made_by().encode())
     return path
 
 
-def _shown_rows(files: Sequence[storage.Listed], total: int) -> pa.Table:
+def _shown_rows(files: Sequence[storage.Listed], total: int, judged: Collection[str]) -> pa.Table:
     """The rows that the page holds: all, or a sample in which each has the same chance."""
-    schema = whole_schema(files)
-    schema = pa.schema([field for field in schema if field.name in INNER or _is_shown(field.type)])
+    whole, always = whole_schema(files), {*INNER, *judged}
+    schema = pa.schema([field for field in whole if field.name in always or _is_shown(field.type)])
     chosen = np.arange(total)
     if total > WHOLE:
         chosen = np.sort(np.random.default_rng(0).choice(total, SAMPLE, replace=False))

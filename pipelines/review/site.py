@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -33,17 +35,9 @@ from pipelines.review.queue import queue
 from pipelines.review.report import REPORT
 from pipelines.review.strips import FOLDER
 
+AT_ONCE = 2  # copies of clips that are made
 MOST_BODY = 1 << 18  # bytes of a request
 MOST_RULES, MOST_QUEUED, QUEUED = 500, 500, 50
-# The kinds of files that lie beside the page.
-TYPES = {
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".json": "application/json",
-    ".js": "text/javascript",
-    ".css": "text/css",
-}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -54,7 +48,7 @@ class ShownVerdict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     screen: str = Field(max_length=LONGEST_NAME)
-    screen_hash: str = Field(pattern="^[0-9a-f]{16}$")
+    screen_hash: str | None = Field(pattern="^[0-9a-f]{16}$", description="None: thresholds were moved.")
     keep: bool | None
     drop_reasons: list[Annotated[str, Field(max_length=LONGEST_NAME)]] = Field(max_length=MOST_RULES)
 
@@ -99,6 +93,7 @@ class Site:
         self._run, self._reviewer = run, reviewer
         self._rows, self._clips, self._log = Rows(run / "manifest"), Clips(run, copies), ReviewLog(run)
         self._files: frozenset[str] = frozenset()
+        self._copying = asyncio.Semaphore(AT_ONCE)
 
     def app(self) -> Starlette:
         """The routes."""
@@ -135,7 +130,12 @@ class Site:
     async def _clip(self, request: Request) -> Response:
         row = await self._row(request.path_params["sample_id"])
         try:
-            shown = await run_in_threadpool(self._clips.shown, row)
+            shown = await run_in_threadpool(self._clips.as_it_is, row)
+            if shown is None:
+                async with self._copying:  # who waits here holds no thread that a review needs
+                    if await request.is_disconnected():  # went on to the next clip
+                        return Response(status_code=204)
+                    shown = await run_in_threadpool(self._clips.shown, row)
         except (UserError, OSError) as error:
             raise HTTPException(404, f"its media cannot be shown: {public_message(str(error))}") from error
         return FileResponse(
@@ -154,14 +154,13 @@ class Site:
         if name not in self._files:
             files = await run_in_threadpool(storage.files, folder)
             self._files = frozenset(path.name for path in files)
-        kind = TYPES.get(PurePosixPath(name).suffix)
-        if name not in self._files or kind is None:
+        if name not in self._files or not name.endswith(".webp"):
             raise HTTPException(404, "no such file")
         try:
             data = await run_in_threadpool(storage.read_bytes, folder / name)
         except FileNotFoundError:
             raise HTTPException(404, "no such file") from None
-        return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+        return Response(data, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
 
     async def _said(self, request: Request) -> Response:
         """The last word of each reviewer on each sample, and what they decided."""
@@ -188,7 +187,9 @@ class Site:
             **shown.model_dump(),
         )
         at = await run_in_threadpool(self._log.append, [review])
-        return _json({"at": at.isoformat(), **review.model_dump(mode="json")}, 201)
+        log = await run_in_threadpool(reviews.read, self._run)
+        words = _words(log.filter(pc.equal(log["sample_id"], said.sample_id)))["words"]
+        return _json({"at": at.isoformat(), **review.model_dump(mode="json"), "words": words}, 201)
 
     def _name(self, request: Request) -> str:
         return clean_name(request.query_params.get("reviewer", "")) or self._reviewer

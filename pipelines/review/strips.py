@@ -22,9 +22,10 @@ from PIL import Image
 
 from manifests import storage
 from media.decode import decode
-from media.files import PICTURE_SUFFIXES, local_copy, local_path
+from media.files import PICTURE_SUFFIXES, local_path
 from media.picture import read_picture, smaller
 from media.requests import Frames
+from pipelines.engine.sample_media import media_of
 
 FOLDER = "report"
 PICTURES = 12
@@ -41,9 +42,11 @@ READS = (
 
 
 def strip_name(row: Mapping[str, Any]) -> str:
-    """The file's name: another one when the sample's media is another."""
-    made_from = [row.get(name) for name in READS]
-    return f"{hashlib.sha256(repr(made_from).encode('utf-8', 'replace')).hexdigest()[:20]}.webp"
+    """The file's name, another one when the sample's media is another; its end says how many pictures."""
+    made_from = repr([row.get(name) for name in READS]).encode("utf-8", "replace")
+    media = str(row["media_uri"] or row["source_uri"] or "")
+    pictures = 1 if PurePosixPath(media).suffix.lower() in PICTURE_SUFFIXES else PICTURES
+    return f"{hashlib.sha256(made_from).hexdigest()[:20]}-{pictures}.webp"
 
 
 def strips_there(run: Path) -> set[str]:
@@ -68,7 +71,7 @@ def make_strips(
     lacking = [(name, row) for row in rows if (name := strip_name(row)) not in there]
     made = 0
     with ThreadPoolExecutor(WORKERS) as pool:
-        works = [pool.submit(_make, run / FOLDER / name, row) for name, row in lacking]
+        works = [pool.submit(_make, run, name, row) for name, row in lacking]
         try:
             for done, work in enumerate(as_completed(works), 1):
                 made += work.result()
@@ -79,33 +82,33 @@ def make_strips(
     return made
 
 
-def _make(path: Path, row: Mapping[str, Any]) -> bool:
-    data = strip(row)
+def _make(run: Path, name: str, row: Mapping[str, Any]) -> bool:
+    data = strip(run, row)
     if data is not None:
-        storage.write_bytes(path, data, durable=False)
+        storage.write_bytes(run / FOLDER / name, data, durable=False)
     return data is not None
 
 
-def strip(row: Mapping[str, Any]) -> bytes | None:
+def strip(run: Path, row: Mapping[str, Any]) -> bytes | None:
     """The strip of a sample as WebP; None where there is nothing to show."""
-    near = [uri for uri in (row["media_uri"], row["source_uri"]) if uri and local_path(uri)]
-    if not near:
+    uri, begin, end = media_of(run, row)
+    path = local_path(uri) if uri else None
+    if path is None:
         return None
     with suppress(Exception):  # a picture that cannot be made must not end a finished run
-        with local_copy(near[0]) as path:
-            pictures = _pictures(path, row, whole_file=near[0] != row["source_uri"])
+        pictures = _pictures(path, row, begin, end)
         sink = io.BytesIO()
         Image.fromarray(np.concatenate(pictures, axis=1)).save(sink, "WEBP", quality=QUALITY, method=2)
         return sink.getvalue()
     return None
 
 
-def _pictures(path: Path, row: Mapping[str, Any], whole_file: bool) -> list[npt.NDArray[np.uint8]]:
+def _pictures(
+    path: Path, row: Mapping[str, Any], begin: float | None, end: float | None
+) -> list[npt.NDArray[np.uint8]]:
     """`PICTURES` of a clip, or one of a picture; sides are those of the clip as shown."""
     if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES:
         return [smaller(read_picture(path), SHORT_SIDE)]
-    # A file of the clip's own has no range; training's start counts from the clip's in both.
-    begin, end = (None, None) if whole_file else (row["start_s"], row["end_s"])
     start = (begin or 0.0) + (row.get("clip_start_s") or 0.0)
     last = start + LONGEST_S if end is None else min(end, start + LONGEST_S)
     known = row.get("duration_s")

@@ -28,6 +28,7 @@ from manifests.store import at_one_moment, read_columns, whole_schema
 from pipelines.catalogue import STEPS
 from pipelines.engine.pipeline import RunError
 from pipelines.engine.record import read_run
+from pipelines.engine.sample_media import is_own_media
 from pipelines.engine.source import InputError
 from pipelines.shards import media as shard_media
 from pipelines.shards.sizes import COUNTED, estimated_bytes, is_text
@@ -355,11 +356,6 @@ def make_keys(samples: Sequence[tuple[str, str]]) -> list[str]:
         (run, name), _ = Counter(samples).most_common(1)[0]
         raise RunError(f"run {run} has the sample {name} twice; run its pipeline again")
     return keys
-
-
-def is_own_media(row: Mapping[str, Any]) -> bool:
-    """Whether the sample's media is a file made for it alone, so that its time range is done with."""
-    return row["media_uri"] != row["source_uri"]
 
 
 def resampling_rate(row: Mapping[str, Any], rates: Sequence[float]) -> float | None:

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests import features, storage
+from manifests import features
 from manifests import shards as format
 from manifests.buckets import BucketConfig
 from manifests.schema import stage_dict
 from manifests.text import clean_text, public_text
 from media.files import local_copy
 from pipelines.engine.faults import MACHINE_ERRORS
+from pipelines.engine.sample_media import is_own_media, media_of
 from pipelines.shards.media import RATE, Packed, Wanted, pack
-from pipelines.shards.plan import Sample, is_own_media, resampling_rate
+from pipelines.shards.plan import Sample, resampling_rate
 from stages.constant_rate import STANDARD_RATES
 
 
@@ -96,17 +97,9 @@ def pack_media(row: Mapping[str, Any], run: Path, wanted: Wanted) -> Packed:
         MediaError: the file is no clip, or no longer the one that was measured.
         OSError: it cannot be had.
     """
-    uri = row["media_uri"] or ""
-    if is_own_media(row) and not storage.exists(uri):
-        uri = str(_moved(run, uri))
+    uri, _, _ = media_of(run, row)
     with local_copy(uri) as path:
         return pack(path, wanted)
-
-
-def _moved(run: Path, uri: str) -> Path:
-    """Where media that a run made lies now that the run's folder has another place."""
-    *_, folder, name = ("", *uri.rsplit("/", 2))
-    return run / "media" / folder / name
 
 
 def _json(sample: Sample) -> bytes:

@@ -1,6 +1,7 @@
 // One sample: its pictures, why it is kept or not, and everything that is known of it.
 
 let openRow = -1, openPlace = -1;
+let drawn = null; // the sample that the dialog shows, once it does: {row, place, text}
 
 async function openClip(row, place = shown.indexOf(row)) {
   const dialog = byId("clip");
@@ -8,9 +9,10 @@ async function openClip(row, place = shown.indexOf(row)) {
   openPlace = place;
   byId("clip-previous").disabled = place <= 0;
   byId("clip-next").disabled = place < 0 || place >= shown.length - 1;
+  drawn = null;
+  byId("clip-review").replaceChildren();
   if (!dialog.open) {
     byId("clip-title").textContent = "";
-    byId("clip-review").replaceChildren();
     dialog.showModal();
   }
   // Not on a button: the keys are for the clip.
@@ -24,6 +26,7 @@ async function openClip(row, place = shown.indexOf(row)) {
   byId("clip-said").replaceChildren(...saidOf(text));
   byId("clip-rules").replaceChildren(said);
   byId("clip-scores").replaceChildren(scores);
+  drawn = { row, place, text };
   onClip?.(row, text);
 }
 
@@ -65,7 +68,7 @@ function saidOf(text) {
 async function rulesOf(row) {
   const rows = [];
   for (const [r, rule] of rules.entries()) {
-    const value = facts.columns[rule.column] ? await valueOf(rule.column, row, {}) : "";
+    const value = await valueOf(rule.column, row, await texts(row));
     const shownValue = typeof value === "number" ? short(value) : value === "" ? "–" : String(value);
     const said = !rule.on ? "switched off" : verdicts.failing[r][row] ? "dropped by it" : value === "" ? "not judged" : "passes";
     rows.push({ bad: verdicts.failing[r][row], cells: [words(rule.reason), [el("code", {}, rule.column)], [shownValue], [boundText(rule)], [said]] });

@@ -1,6 +1,5 @@
 // The contact sheet: which samples are shown, in which order, and the cards of those near the screen.
 
-const PICTURES = facts.strip_pictures;
 const HIGHEST = 15e6; // px; browsers cannot make a page much higher
 
 const filter = { verdict: "", reason: "", column: "", least: null, most: null, words: "", sort: "", down: true, values: {} };
@@ -50,7 +49,7 @@ function setFilter(wanted) {
 function hasReason(i) {
   const [kind, number] = filter.reason.split(":");
   if (kind === "alone") return verdicts.isAlone(Number(number), i);
-  if (kind === "alone-of") return rules.some((rule, r) => rule.reason === number && verdicts.isAlone(r, i));
+  if (kind === "alone-of") return verdicts.onlyReason(i) === number;
   if (kind === "stopped") return (verdicts.outcome[i] & 3) === STOPPED;
   return verdicts.reasons(i).includes(filter.reason);
 }
@@ -227,7 +226,7 @@ function stripOf(row, height) {
   const frame = el("span", { className: "strip" });
   frame.style.height = `${height}px`;
   if (!(verdicts.outcome[row] & HAS_STRIP)) {
-    frame.append(el("span", { className: "none" }, "no preview"));
+    frame.append(el("span", { className: "none" }, "no pictures"));
     return frame;
   }
   const image = el("img", { alt: "", decoding: "async" });
@@ -236,7 +235,6 @@ function stripOf(row, height) {
   let pictures = 1, width = 0;
   const step = (number) => { image.style.transform = `translateX(${-width * Math.min(pictures - 1, Math.max(0, number))}px)`; frame.dataset.picture = number; };
   image.addEventListener("load", () => {
-    pictures = image.naturalWidth > 3 * image.naturalHeight && facts.strip_pictures ? PICTURES : 1;
     const scale = Math.min(height / image.naturalHeight, (frame.parentElement?.clientWidth || 600) / (image.naturalWidth / pictures));
     width = image.naturalWidth / pictures * scale;
     image.style.width = `${width * pictures}px`;
@@ -244,7 +242,7 @@ function stripOf(row, height) {
     frame.style.width = `${width}px`;
     frame.style.height = `${image.naturalHeight * scale}px`;
   });
-  image.addEventListener("error", () => frame.replaceChildren(el("span", { className: "none" }, "the preview is not beside this page")));
+  image.addEventListener("error", () => frame.replaceChildren(el("span", { className: "none" }, "the pictures are not beside this page")));
   frame.addEventListener("pointermove", (event) => step(Math.floor(pictures * (event.clientX - frame.getBoundingClientRect().left) / Math.max(1, width))));
   frame.addEventListener("pointerleave", () => step(0));
   frame.play = () => {
@@ -260,6 +258,7 @@ function stripOf(row, height) {
     button.addEventListener("blur", () => frame.stop?.());
   });
   texts(row).then(async (text) => {
+    pictures = Number(/-(\d+)\.webp$/.exec(text.strip)[1]);
     image.src = `report/${text.strip}`;
     const [x, y] = [await valueOf("interaction_x", row, text), await valueOf("interaction_y", row, text)];
     if (x === "" || y === "") return;

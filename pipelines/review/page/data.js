@@ -3,7 +3,7 @@
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const N = facts.shown;
-const ARRAYS = { Uint8: Uint8Array, Uint16: Uint16Array, Int16: Int16Array, Int32: Int32Array, Float64: Float64Array };
+const ARRAYS = { Uint8: Uint8Array, Uint16: Uint16Array, Int16: Int16Array, Int32: Int32Array, Float32: Float32Array, Float64: Float64Array };
 const NONE = { Uint8: 255, Uint16: 65535, Int16: -32768, Int32: -2147483648 };
 // A page of many rows stands for more of them: what is counted here is multiplied by this.
 const SHARE = N ? facts.total / N : 1;
@@ -27,11 +27,11 @@ function column(name) {
 
 async function readColumn(about) {
   const raw = new ARRAYS[about.type](await inflated(about.id));
-  if (about.kind !== "number" || about.type === "Float64") return raw;
+  if (about.kind !== "number" || about.type.startsWith("Float")) return raw;
   const values = new Float64Array(N), none = NONE[about.type];
   for (let i = 0; i < N; i++) {
     const value = raw[i];
-    values[i] = value === none ? NaN : about.exact ? value / about.scale : about.least + value * about.step;
+    values[i] = value === none ? NaN : value / about.scale;
   }
   return values;
 }

@@ -49,12 +49,9 @@ function showReasons() {
     for (const reason of verdicts.reasons(i)) {
       const found = tally.get(reason) ?? { all: 0, alone: 0 };
       found.all++;
+      if (verdicts.onlyReason(i) === reason) found.alone++;
       tally.set(reason, found);
     }
-  }
-  for (const [r, rule] of rules.entries()) {
-    const found = tally.get(rule.reason);
-    if (found) found.alone += counted.alone[r];
   }
   const exact = new Map(facts.reasons);
   const seen = [...tally.entries()].sort((a, b) => b[1].all - a[1].all);
@@ -66,8 +63,11 @@ function showReasons() {
       [bar(found.all / N)], number, found.alone ? [filterButton(ofRun(found.alone), { reason: `alone-of:${reason}` })] : "0", [filterButton("show", { reason })]];
   });
   for (const [reason, number] of facts.reasons) {
+    // So rare that this page's sample has none of them.
+    const isRare = !isMoved() && !tally.has(reason) && rules.some((rule) => rule.reason === reason);
+    if (isRare) rows.push([words(reason), "", [bar(number / facts.total)], count(number), "–", ""]);
     const [kind, stage] = reason.split(":");
-    if (kind === "error" || kind === "stopped") {
+    if (stage !== undefined && (kind === "error" || kind === "stopped")) {
       rows.push([kind === "error" ? `error in ${stage}` : `stopped at ${stage}`, kind === "error" ? "see Errors" : "a gate ended the work early",
         [bar(number / facts.total)], count(number), "–", [filterButton("show", kind === "error" ? { verdict: "error" } : { reason: "stopped" })]]);
     }

@@ -17,7 +17,7 @@ async function startReview() {
 }
 
 async function startLive(said) {
-  review.reviewer = localStorage.getItem("reviewer") || said.reviewer;
+  review.reviewer = sessionStorage.getItem("reviewer") || said.reviewer;
   takeWords(said);
   clipView = liveView;
   onClip = showWords;
@@ -25,7 +25,7 @@ async function startLive(said) {
   const name = el("input", { id: "reviewer", value: review.reviewer, maxLength: 200 });
   name.addEventListener("change", () => {
     review.reviewer = name.value.trim() || said.reviewer;
-    localStorage.setItem("reviewer", review.reviewer);
+    sessionStorage.setItem("reviewer", review.reviewer); // of this tab, until it is closed
     askFigures();
   });
   const begin = el("button", { type: "button" }, "Review what tells most");
@@ -149,30 +149,37 @@ async function showWords(row, text) {
     el("p", { className: "muted" }, "Space plays and stops, comma and point step by a frame, l loops."));
 }
 
+// Save a word on the sample that is shown, with what is shown of it; then go to the next.
 async function say(verdict) {
-  const row = openRow, place = openPlace, text = await texts(row);
-  const body = { sample_id: text.sample_id, verdict, note: byId("note").value, reviewer: review.reviewer };
-  if (isMoved()) {
-    body.shown = { screen: `${facts.screen.name} (moved)`, screen_hash: facts.screen.hash, keep: verdicts.isKept(row), drop_reasons: verdicts.reasons(row) };
-  }
+  if (!drawn) return;
+  const { row, place, text } = drawn, moved = isMoved();
+  const shownVerdict = { screen: moved ? `${facts.screen.name} (moved)` : facts.screen.name, screen_hash: moved ? null : facts.screen.hash, keep: verdicts.isKept(row), drop_reasons: verdicts.dropReasons(row, text) };
+  const body = { sample_id: text.sample_id, verdict, note: byId("note").value, reviewer: review.reviewer, shown: shownVerdict };
+  drawn = null; // until the next one is shown, no key counts
   const answer = await fetch("reviews", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }).catch(() => null);
   if (!answer?.ok) {
-    const why = answer ? (await answer.json()).detail : "the server does not answer";
-    byId("said").textContent = `not saved: ${why}`;
+    const why = answer ? (await answer.json().catch(() => ({}))).detail : "the server does not answer";
+    if (openRow === row) {
+      drawn = { row, place, text };
+      byId("said").textContent = `not saved: ${why ?? answer.status}`;
+    }
     return;
   }
-  takeWords(await (await fetch("reviews")).json());
+  review.words.set(text.sample_id, (await answer.json()).words);
   askFigures();
   if (openRow !== row) return;
   if (place >= 0 && place < shown.length - 1) stepClip(1);
-  else showWords(row, text);
+  else {
+    drawn = { row, place, text };
+    showWords(row, text);
+  }
 }
 
 function reviewKey(event) {
   const keys = { k: "keep", d: "drop", f: "flag", c: "clear" };
   const video = byId("clip-view").querySelector("video");
   if (event.key in keys) say(keys[event.key]);
-  else if (event.key === "t") byId("note").focus();
+  else if (event.key === "t") byId("note")?.focus();
   else if (video && event.key === " " && !event.target.matches("button, video")) video.paused ? video.play() : video.pause();
   else if (video && (event.key === "," || event.key === ".")) stepFrame(video, event.key === "." ? 1 : -1);
   else if (video && event.key === "l") video.loop = !video.loop;

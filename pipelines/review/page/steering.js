@@ -26,7 +26,8 @@ async function buildThresholds() {
       el("h3", {}, toggle, el("label", { htmlFor: `on-${r}` }, words(rule.reason))),
       el("p", { className: "muted" }, el("code", {}, rule.column), ` ${boundText({ ...rule, ...rule.was })}`, about?.unit ? ` (${about.unit})` : "",
         rule.missing === "pass" ? "; passes without a value" : ""));
-    const isNumber = about?.kind === "number" && (rule.was.min !== null || rule.was.max !== null);
+    // What bounds texts, too, can be switched off and not be moved.
+    const isNumber = about?.kind === "number" && !Object.keys(rule.other).length && (rule.was.min !== null || rule.was.max !== null);
     if (isNumber) card.append(new Histogram(rule.column, () => linesOf(rule.column)).host);
     const inputs = [];
     for (const bound of ["min", "max"]) if (isNumber && rule.was[bound] !== null) inputs.push(...(await boundInputs(r, bound, card)));

@@ -9,6 +9,7 @@ const rules = facts.rules.map((rule) => ({ ...rule, on: true, was: { min: rule.m
 const verdicts = {
   outcome: null, // of each row
   states: [], // of each rule, by the thresholds that the run was judged by
+  now: [], // the same by the thresholds as they are now
   failing: [], // of each rule: 1 where it drops the row
   values: [], // of each rule whose thresholds were moved: its column
   fails: new Uint16Array(N), // how many rules drop the row
@@ -27,10 +28,11 @@ const verdicts = {
   },
 
   fill(r, states) {
+    this.now[r] = states;
     const { failing, fails, outcome } = this, dropsMissing = rules[r].missing === "drop";
     for (let i = 0; i < N; i++) {
       const state = states[i];
-      const is = rules[r].on && (state === BREAKS || (state === MISSING && dropsMissing && (outcome[i] & 3) === JUDGED));
+      const is = rules[r].on && !(outcome[i] & REVIEWED_KEEP) && (state === BREAKS || (state === MISSING && dropsMissing && (outcome[i] & 3) === JUDGED));
       fails[i] += (is ? 1 : 0) - failing[r][i];
       failing[r][i] = is ? 1 : 0;
     }
@@ -65,13 +67,31 @@ const verdicts = {
     return (this.isKept(i) ? 1 : 0) - this.before[i];
   },
 
-  // Why a row is dropped, as drop_reasons has it but for errors and stops.
+  // Why a row is dropped, each reason once; a missing value counts as its rule's reason. Errors and stops are texts.
   reasons(i) {
-    if (this.outcome[i] & REVIEWED_KEEP && this.isKept(i)) return [];
     const found = [];
     if (this.outcome[i] & STAND_IN) found.push("stand_in");
-    for (let r = 0; r < rules.length; r++) if (this.failing[r][i]) found.push(rules[r].reason);
     if (this.outcome[i] & REVIEWED_DROP) found.push("review");
+    for (let r = 0; r < rules.length; r++) if (this.failing[r][i]) found.push(rules[r].reason);
+    return [...new Set(found)];
+  },
+
+  // The reason that alone keeps a row from being kept, "" where there is none.
+  onlyReason(i) {
+    const found = (this.outcome[i] & 3) === JUDGED ? this.reasons(i) : [];
+    return found.length === 1 ? found[0] : "";
+  },
+
+  // As the manifest's drop_reasons has them.
+  dropReasons(i, text) {
+    const found = [];
+    if (text.error) found.push(`error:${text.error.stage}`);
+    if (text.stopped) found.push(`stopped:${text.stopped.stage}`);
+    if (this.outcome[i] & STAND_IN) found.push("stand_in");
+    if (this.outcome[i] & REVIEWED_DROP) found.push("review");
+    for (let r = 0; r < rules.length; r++) {
+      if (this.failing[r][i]) found.push(this.now[r][i] === MISSING ? `missing:${rules[r].column}` : rules[r].reason);
+    }
     return [...new Set(found)];
   },
 

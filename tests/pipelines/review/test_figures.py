@@ -12,7 +12,7 @@ import pytest
 
 from manifests import store
 from manifests.schema import to_rows
-from manifests.screen import Screen
+from manifests.screen import Rule, Screen
 from pipelines.review.figures import OUTCOMES, Coverage, figures_of
 from tests.support.random_runs import SCREEN, random_rows, random_run
 
@@ -99,3 +99,28 @@ def test_coverage_counts_touches_of_clips_and_reactions_of_portraits(tmp_path: P
         Coverage("left_hand", "hug", 1, 1),
         Coverage("left_hand", "poke", 2, 1),
     ]
+
+
+def test_rules_are_told_from_outcomes_of_the_same_name(tmp_path: Path) -> None:
+    """Screens of the gpu profile have rules whose reason is stand_in; rows here have no synthesis_by."""
+    rows = [row | {"error": None, "stopped": None} for row in random_rows(3, seed=7)]
+    for row, codec in zip(rows, ("stand_in_x", "h264", "h264"), strict=True):
+        row |= {"video_codec": codec, "width": 5}
+    run = random_run(tmp_path, rows)
+    (path,) = store.manifest_files(run / "manifest")
+    screen = Screen(
+        name="s",
+        rules=[
+            Rule(reason="stopped", column="width", min=6),
+            Rule(reason="stand_in", column="video_codec", none_of=["stand_in*"]),
+        ],
+    )
+    store.write_table(path, screen.apply(store.read_file(path).drop_columns(["synthesis_by"])))
+    found = figures_of(run / "manifest", screen)
+    assert [(step.name, step.left) for step in found.funnel][3:] == [
+        ("not stopped by a gate", 3),
+        ("not stopped", 0),
+        ("not stand_in", 0),
+        ("kept", 0),
+    ]
+    assert found.rule_steps == ["not stopped", "not stand_in"]

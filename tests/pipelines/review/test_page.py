@@ -6,17 +6,19 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from manifests import store
-from manifests.screen import Screen, load_screen
+from manifests.screen import Rule, Screen, load_screen
 from pipelines.review import report
 from pipelines.review.report import write_report
 from pipelines.review.strips import FOLDER, READS, strip_name
@@ -264,7 +266,8 @@ def test_a_clip_shows_its_pictures_and_the_point_touched(browser: Browser, tmp_p
     (run / FOLDER).mkdir()
     row = store.read(run / "manifest").slice(0, 1).to_pylist()[0]
     picture = Image.fromarray(np.zeros((120, 160 * 12, 3), np.uint8))
-    picture.save(run / FOLDER / strip_name({name: row.get(name) for name in READS if name in row}))
+    row |= {"duration_s": None, "clip_start_s": None}
+    picture.save(run / FOLDER / strip_name({name: row[name] for name in READS}))
     write_report(run, strips=0)
     with opened(browser, address(run)) as page:
         card = first_card(page)
@@ -315,3 +318,59 @@ def test_a_run_of_next_to_nothing_has_a_page(count: int, browser: Browser, tmp_p
         assert page.inner_text("#found") == f"{count} of {count} samples"
         assert "no rules" in page.inner_text("#thresholds")
         assert "has not finished a pass yet" in page.inner_text("#time")
+
+
+DATES = pa.array([date(2024, 1, 2), date(2023, 1, 2), None] * 4)
+
+
+def test_a_rule_on_any_column_counts_as_the_screen_does(browser: Browser, tmp_path: Path) -> None:
+    """Dates, numbers with a list of texts beside, reasons shared by rules, an input list's own `review`."""
+    run = random_run(tmp_path, [row | {"error": None, "stopped": None} for row in random_rows(12, 4)])
+    (path,) = store.manifest_files(run / "manifest")
+    table = store.read_file(path)
+    table = table.set_column(table.schema.get_field_index("width"), "width", pa.array([1, 7, 9] * 4))
+    own = pa.field("review", pa.string(), metadata={"from": "input list"})
+    table = table.set_column(table.schema.get_field_index("review"), own, pa.array(["keep", "drop"] * 6))
+    table = table.append_column("day", DATES)
+    screen = Screen(
+        name="s",
+        rules=[
+            Rule(reason="old", column="day", one_of=["2024*"]),
+            Rule(reason="narrow", column="width", min=2, none_of=["7"]),
+            Rule(reason="narrow", column="odd", max=0.5, missing="pass"),
+        ],
+    )
+    store.write_table(path, screen.apply(table))
+    record = json.loads((run / "run.json").read_text())
+    record["screen"] = screen.model_dump(mode="json", exclude_none=True)
+    (run / "run.json").write_text(json.dumps(record))
+    write_report(run)
+    rows = rows_of(run)
+    with opened(browser, address(run)) as page:
+        assert page.locator("#card-1 input[type=range]").count() == 0  # bounds texts, too
+        assert kept_ids(page) == rows.loc[rows["keep"], "sample_id"].tolist()
+        page.click("#clear-filters")
+        page.locator("#on-0").click()
+        judged = screen.without("old").judge(rows.drop(columns="review"))
+        assert kept_ids(page) == judged.loc[judged["keep"], "sample_id"].tolist()
+        alone = judged["drop_reasons"].map(lambda reasons: reasons == ["narrow"]).sum()
+        cells = page.locator("#reasons tr", has_text="narrow").locator("td").all_inner_texts()
+        assert cells[-2] == str(alone) and cells[-3] == str((~judged["keep"] & ~made_up(judged)).sum())
+
+
+def made_up(rows: pd.DataFrame) -> pd.Series:
+    """Rows that are dropped as made by a stand-in and for nothing else."""
+    return rows["drop_reasons"].map(lambda reasons: list(reasons) == ["stand_in"])
+
+
+def test_what_is_said_of_a_clip_is_shown_and_found(browser: Browser, tmp_path: Path) -> None:
+    rows = random_rows(3, 8)
+    for row in rows:
+        row["interaction_prompt"] = "Someone strokes a hand."
+    run = judged_run(tmp_path / "run", rows)
+    write_report(run)
+    with opened(browser, address(run)) as page:
+        page.fill("#filter-words", "strokes")
+        expect(page.locator("#found")).to_have_text("3 of 3 samples")
+        first_card(page).locator(".open").click()
+        expect(page.locator("#clip-said")).to_contain_text("Prompt: Someone strokes a hand.")

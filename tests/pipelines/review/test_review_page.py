@@ -111,6 +111,8 @@ def test_the_keyboard_reviews_and_the_reviews_decide(run: Path, browser: Browser
     assert said["note"].tolist() == ["", "not 1: k d f", "not 2: k d f", "", ""]
     assert set(said["reviewer"]) == {"Ada"}
     assert said["keep"].tolist() == before.loc[order[:5], "keep"].tolist()
+    assert [list(r) for r in said["drop_reasons"]] == [list(r) for r in before.loc[order[:5], "drop_reasons"]]
+    assert said["screen"].tolist() == ["toy"] * 5 and said["screen_hash"].nunique() == 1
     screen_again(run, Screen(name="none", rules=[Rule(reason="all", column="start_s", max=-1.0)]))
     after = pd.read_parquet(run / "manifest").set_index("sample_id")
     assert after.loc[[order[0], order[4]], "keep"].all()  # people's word goes before the rule

@@ -189,13 +189,23 @@ def test_media_that_cannot_be_shown_say_why(site: str, run: Path) -> None:
 
 def test_pictures_beside_the_page_are_served_by_their_exact_names(site: str, run: Path) -> None:
     (run / "report" / "below").mkdir(parents=True)
-    for name in ("a.jpg", "below/b.jpg", "notes.txt"):
+    for name in ("a.webp", "below/b.webp", "notes.txt"):
         (run / "report" / name).write_bytes(name.encode())
-    answer = get(f"{site}report/a.jpg")
-    assert (answer.content, answer.headers["content-type"]) == (b"a.jpg", "image/jpeg")
-    (run / "report" / "new.png").write_bytes(b"new")
-    assert get(f"{site}report/new.png").content == b"new"
-    for name in ("notes.txt", "below/b.jpg", "below", "nothing.jpg", "A.JPG", ".", "..", "*.jpg"):
+    answer = get(f"{site}report/a.webp")
+    assert (answer.content, answer.headers["content-type"]) == (b"a.webp", "image/webp")
+    (run / "report" / "new.webp").write_bytes(b"new")
+    assert get(f"{site}report/new.webp").content == b"new"
+    for name in (
+        "notes.txt",
+        "below/b.webp",
+        "below",
+        "nothing.webp",
+        "A.WEBP",
+        ".",
+        "..",
+        "*.webp",
+        "made_by",
+    ):
         assert raw(site, f"/{TOKEN}/report/{name}")[0] == 404, name
 
 
@@ -216,7 +226,7 @@ def test_nothing_is_answered_without_the_token(site: str, run: Path) -> None:
         "%00/",
         f"//{TOKEN}/",
     ):
-        for path in ("", "reviews", f"clip/{clip}", "figures", "queue", "report/a.jpg", "docs"):
+        for path in ("", "reviews", f"clip/{clip}", "figures", "queue", "report/a.webp", "docs"):
             answer = get(f"{root}{wrong}{path}", allow_redirects=False)
             assert (answer.status_code, answer.text) == (404, "not found"), wrong + path
     body = {"sample_id": clip, "verdict": "keep"}
@@ -488,14 +498,14 @@ def test_a_run_and_media_in_an_object_store(media: Path, tmp_path: Path) -> None
             storage.write_bytes(run.parent / "in" / name, (media.parent / name).read_bytes())
         execute(toy_stages(), str(run.parent / "in"), run)
         ids = ids_of(run)
-        storage.write_bytes(run / "report" / "a.jpg", b"a picture")
+        storage.write_bytes(run / "report" / "a.webp", b"a picture")
         with served(run, tmp_path / "copies") as site:
             whole = (media.parent / "clip.mp4").read_bytes()
             part = get(f"{site}clip/{ids['clip.mp4']}", headers={"Range": "bytes=10-19"})
             assert (part.status_code, part.content) == (206, whole[10:20])
             assert part.headers["content-type"] == "video/mp4"
             assert get(f"{site}clip/{ids['other.mkv']}").headers["content-type"] == "video/mp4"
-            assert get(f"{site}report/a.jpg").content == b"a picture"
+            assert get(f"{site}report/a.webp").content == b"a picture"
             assert (
                 post(f"{site}reviews", {"sample_id": ids["clip.mp4"], "verdict": "drop"}).status_code == 201
             )

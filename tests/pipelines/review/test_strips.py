@@ -26,7 +26,7 @@ def film(path: Path, *more: str) -> Path:
 
 
 def pictures(row: dict[str, Any]) -> list[np.ndarray]:
-    data = strip(row)
+    data = strip(Path(), row)
     assert data is not None
     whole = np.asarray(Image.open(io.BytesIO(data)).convert("L")).astype(int)
     return np.split(whole, PICTURES, axis=1)
@@ -72,7 +72,7 @@ def test_there_are_always_as_many_pictures(tmp_path: Path, duration: float | Non
 
 def test_a_picture_is_one(tmp_path: Path) -> None:
     Image.new("RGB", (500, 250), (200, 10, 10)).save(tmp_path / "a.png")
-    data = strip(ROW | {"source_uri": str(tmp_path / "a.png"), "media_uri": None})
+    data = strip(tmp_path, ROW | {"source_uri": str(tmp_path / "a.png"), "media_uri": None})
     assert data is not None
     image = Image.open(io.BytesIO(data))
     assert image.size == (240, 120) and image.getpixel((100, 60))[0] > 190
@@ -82,10 +82,27 @@ def test_what_cannot_be_shown_has_none_and_stops_nothing(tmp_path: Path) -> None
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     good = film(tmp_path / "good.mp4")
     uris = [str(tmp_path / "broken.mp4"), str(tmp_path / "absent.mp4"), "s3://bucket/a.mp4", None, str(good)]
-    rows = [ROW | {"sample_id": str(n), "source_uri": uri, "duration_s": 6.0} for n, uri in enumerate(uris)]
+    rows = [
+        ROW | {"sample_id": str(n), "source_uri": uri, "media_uri": uri, "duration_s": 6.0}
+        for n, uri in enumerate(uris)
+    ]
     seen: list[int] = []
     assert make_strips(tmp_path / "run", rows, seen.append) == 1
     assert seen == [1, 2, 3, 4, 5]
     assert [path.name for path in (tmp_path / "run" / FOLDER).iterdir()] == [strip_name(rows[-1])]
     assert make_strips(tmp_path / "run", rows[-1:]) == 0  # it is there
     assert strip_name(rows[-1] | {"source_size": 7}) != strip_name(rows[-1])
+
+
+def test_what_a_run_made_is_found_where_the_run_was_moved_to(tmp_path: Path) -> None:
+    made = tmp_path / "moved" / "media" / "copies"
+    made.mkdir(parents=True)
+    film(made / "a.mp4")
+    row = ROW | {"source_uri": "/gone/a.mp4", "media_uri": "/gone/run/media/copies/a.mp4", "duration_s": 6.0}
+    assert strip(tmp_path / "moved", row | {"start_s": 100.0, "end_s": 106.0}) is not None
+    assert strip(tmp_path / "elsewhere", row) is None
+
+
+def test_a_name_says_how_many_pictures_there_are() -> None:
+    assert strip_name(ROW | {"source_uri": "/a.PNG"}).endswith("-1.webp")
+    assert strip_name(ROW | {"source_uri": "/a.png", "media_uri": "/b.mp4"}).endswith("-12.webp")
