@@ -286,7 +286,7 @@ class _Taken:
 
 
 def still(path: Path, at_s: float, short_side: int) -> Image:
-    """One upright RGB frame near `at_s` of the file's pictures, found by seeking; for pictures of a validation only.
+    """One upright RGB frame near `at_s` of the file, found by seeking; for pictures of a validation only.
 
     Raises:
         MediaError: no frame can be decoded there.
