@@ -40,6 +40,7 @@ MERGE_PARTS, MERGE_SECONDS, MERGE_SHARE = 500, 300.0, 20
 # A part holds as many rows as are computed in about so many seconds, since these are lost with a worker; at
 # most so many, and so many where no run has measured.
 COMMIT_SECONDS, MOST_ROWS, FIRST_ROWS = 60.0, 256, 8
+FIRST_PARTS = 16  # at least, where there are as many rows
 
 
 @dataclass(frozen=True)
@@ -203,17 +204,19 @@ class Pass:
                     merge_at, waiting = time.monotonic() + max(MERGE_SECONDS, MERGE_SHARE * took), 0
         return total
 
-    def _rows_per_part(self) -> int:
+    def _rows_per_part(self, rows: int) -> int:
         """How many rows are committed together."""
         before = self.before or {}
         computed = (before.get("counts") or {}).get("computed", 0)
-        if self.settings.rows_per_part is not None or not computed:
-            return self.settings.rows_per_part or FIRST_ROWS
+        if self.settings.rows_per_part is not None:
+            return self.settings.rows_per_part
+        if not computed:  # of few rows one sees soon how it goes, and a kill loses little
+            return min(FIRST_ROWS, max(1, rows // FIRST_PARTS))
         seconds = before["decode_seconds"] + sum(s["seconds"] for s in before["stages"].values())
         return int(min(max(COMMIT_SECONDS * computed / max(seconds, 1e-3), 1), MOST_ROWS))
 
     def _parts(self, rows: int, schema: pa.Schema) -> Iterator[Summary]:
-        program, rows_per_part = replace(self.program, schema=schema), self._rows_per_part()
+        program, rows_per_part = replace(self.program, schema=schema), self._rows_per_part(rows)
         deadlines = Deadlines(self.settings.deadline_s, self.before)
         if self.engine == "inline":
             self.publisher.placed({step.name: 1 for step in program.steps})

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -27,6 +28,7 @@ SCRIPTS = (
 )
 CHARTS = "vendor/uPlot.iife.min.js"
 STYLES = ("vendor/uPlot.min.css", "report.css")
+MARKER = " The red dot is the point touched."
 OF_REACTIONS = " Of portraits: reactions that were described."
 
 
@@ -47,9 +49,10 @@ def page(
         policy=Markup(policy(script, style)),
         title=f"{record['pipeline']}: {figures.counts['kept']:,} of {figures.total:,} kept",
         about=f"{record.get('input', '')}, screen {screen.name}, profile {record['profile']['name']}, run "
-        f"{record['run_id']} ({record['status']}, {record['started']})",
+        f"{record['run_id']} ({record['status']} {record.get('finished') or record['started']})",
         screen=screen.name,
-        folder=str(run),
+        folder=shlex.quote(str(run)),
+        marker=MARKER if "interaction_x" in facts["columns"] else "",
         sample=_sample_note(facts),
         no_strips=_strips_note(run, strips),
         of_reactions=OF_REACTIONS if "reactions" in rows.column_names else "",
@@ -109,4 +112,6 @@ def _strips_note(run: Path, strips: Sequence[str | None]) -> str:
     there = sum(name is not None for name in strips)
     if there == len(strips):
         return ""
-    return f" {there:,} samples have pictures; more: interavatar report {run} --strips 10000."
+    return (
+        f" {there:,} samples have pictures; more: interavatar report {shlex.quote(str(run))} --strips 10000."
+    )

@@ -46,6 +46,7 @@ async function verdictText(row, text) {
   if (text.error) return `${text.error.stage}: ${text.error.kind}: ${text.error.message}`;
   if (text.stopped) return `stopped at ${text.stopped.stage}: ${text.stopped.reason}`;
   const reasons = verdicts.reasons(row).map(words);
+  if (verdicts.outcome[row] & REVIEWED_KEEP && verdicts.isKept(row)) return "by its reviewers, whatever the rules say";
   return reasons.length ? `because of ${reasons.join(", ")}` : "";
 }
 
@@ -104,6 +105,8 @@ function buildDialog() {
   dialog.addEventListener("close", () => { byId("clip-view").replaceChildren(); if (openPlace >= 0) grid.focus(openPlace); });
   document.addEventListener("keydown", (event) => {
     if (!dialog.open) return;
+    // A button that still has the focus from a click must not take the key that plays.
+    if (event.key === " " && onKey && event.target.closest("#clip") && !event.target.matches("input, video")) event.preventDefault();
     if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "n" || event.key === "ArrowRight" && !event.target.matches("video")) stepClip(1);
     else if (event.key === "p" || event.key === "ArrowLeft" && !event.target.matches("video")) stepClip(-1);

@@ -29,16 +29,16 @@ function showFunnel() {
   let before = facts.total;
   for (const [s, step] of facts.steps.entries()) {
     const left = exact ? step.left : counted.steps[s].left * SHARE, seconds = exact ? step.seconds : counted.steps[s].seconds * SHARE;
-    const row = [words(step.name), [bar(facts.total ? left / facts.total : 0)], exact ? count(left) : ofRun(counted.steps[s].left), percent(left, facts.total)];
+    const isRule = step.name.startsWith("not ") && s < facts.steps.length - 1 && s > 3;
+    const row = [isRule ? `after “${words(step.name.slice(4))}”` : words(step.name), [bar(facts.total ? left / facts.total : 0)], exact ? count(left) : ofRun(counted.steps[s].left), percent(left, facts.total)];
     if (facts.has_seconds) row.push(hours(seconds));
-    const isRule = step.name.startsWith("not ") && s < facts.steps.length - 1;
     if (isRule && left === before) idle.push(words(step.name.slice(4)));
     else rows.push(row);
     before = left;
   }
   const head = ["step", "", "samples left", "of all"];
   if (facts.has_seconds) head.push("length");
-  const nobody = idle.length ? el("p", { className: "muted" }, `Nobody fell at that point for: ${idle.join(", ")}.`) : "";
+  const nobody = idle.length ? el("p", { className: "muted" }, `No sample fell at these steps: ${idle.join(", ")}.`) : "";
   byId("funnel").replaceChildren(table(head, rows, "Samples left after each step"), nobody);
 }
 
@@ -73,14 +73,16 @@ function showReasons() {
     }
   }
   byId("reasons").replaceChildren(rows.length ? table(["reason", "rule", "", "samples", "by it alone", ""], rows, "Why samples are dropped") : el("p", {}, "Nothing is dropped."));
-  showOverlaps(seen.slice(0, 12).map(([reason]) => reason));
+  showOverlaps(seen.slice(0, MOST_OVERLAPS).map(([reason]) => reason), seen.length);
 }
 
 function hasMissing(reason) {
   return rules.some((rule) => rule.reason === reason && facts.reasons.some(([name]) => name === `missing:${rule.column}`));
 }
 
-function showOverlaps(names) {
+const MOST_OVERLAPS = 12;
+
+function showOverlaps(names, all) {
   const host = byId("overlaps");
   if (names.length < 2) return host.replaceChildren(el("p", { className: "muted" }, "No sample has two reasons."));
   const both = names.map(() => new Array(names.length).fill(0));
@@ -93,7 +95,8 @@ function showOverlaps(names) {
     cell.style.setProperty("--heat", String(both[a][a] ? both[a][b] / both[a][a] : 0));
     return [cell];
   })]);
-  return host.replaceChildren(table(["and", ...names.map(words)], rows, "Samples that have both reasons"));
+  const note = all > names.length ? el("p", { className: "muted" }, `The ${names.length} most frequent of ${all} reasons.`) : "";
+  return host.replaceChildren(note, table(["and", ...names.map(words)], rows, "Samples that have both reasons"));
 }
 
 let groupColumn = "";
@@ -118,7 +121,9 @@ async function showGroups() {
 
 function buildGroups() {
   const choice = byId("group-by");
-  const names = Object.keys(facts.columns).filter((name) => facts.columns[name].kind !== "number");
+  // Not what is another thing of every sample.
+  const singular = ["sample_id", "parent_id", "source_uri", "media_uri", "content_hash", "caption"];
+  const names = Object.keys(facts.columns).filter((name) => facts.columns[name].kind !== "number" && !singular.includes(name));
   const first = ["source", ...facts.own_columns, "interaction_type", "licence"].filter((name) => names.includes(name));
   const order = [...new Set([...first, ...names])];
   for (const name of order) choice.append(el("option", { value: name }, words(name)));

@@ -2,7 +2,7 @@
 // stands against what people say. A page from a file shows what was said when it was written.
 
 const PICTURE = /\.(jpe?g|png|webp|bmp|tiff?|avif)$/i;
-const review = { isLive: false, reviewer: "", words: new Map(), figures: facts.review?.figures ?? null, queue: facts.review?.queue ?? [] };
+const review = { isLive: false, reviewer: "", words: new Map(), drafts: new Map(), figures: facts.review?.figures ?? null, queue: facts.review?.queue ?? [] };
 
 async function startReview() {
   if (location.protocol.startsWith("http")) {
@@ -140,17 +140,32 @@ async function showWords(row, text) {
     made.addEventListener("click", () => say(word));
     return made;
   };
-  const note = el("input", { id: "note", maxLength: 2000, value: mine[0]?.note ?? "", placeholder: "why (t)", "aria-label": "Note" });
-  note.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); byId("clip-close").focus(); } });
-  const others = (review.words.get(text.sample_id) ?? []).map((word) => `${word.reviewer}: ${word.verdict}${word.note ? ` (${word.note})` : ""}`).join("; ");
+  const note = el("input", { id: "note", maxLength: 2000, value: review.drafts.get(text.sample_id) ?? mine[0]?.note ?? "", placeholder: "why (t)", "aria-label": "Note" });
+  note.addEventListener("input", () => review.drafts.set(text.sample_id, note.value));
+  // A note alone is kept for the word that follows; of a clip that has one it is saved with it.
+  note.addEventListener("change", () => { if (mine.length && drawn?.row === row) save(mine[0].verdict, false); });
+  note.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== "Escape") return;
+    event.preventDefault();
+    event.stopPropagation();
+    byId("clip").focus();
+  });
+  // Who has not spoken yet does not see what others said.
+  const said = mine.length ? review.words.get(text.sample_id) : [];
+  const others = said.map((word) => `${word.reviewer}: ${word.verdict}${word.note ? ` (${word.note})` : ""}`).join("; ");
   host.replaceChildren(
     el("div", { className: "buttons" }, button("keep", "k"), button("drop", "d"), button("flag", "f"), button("clear", "c"), note),
     el("p", { id: "said", role: "status" }, others),
-    el("p", { className: "muted" }, "Space plays and stops, comma and point step by a frame, l loops."));
+    el("p", { className: "muted" }, "Keep and drop go on to the next clip. Space plays and stops, comma and point step by a frame, l loops."));
 }
 
-// Save a word on the sample that is shown, with what is shown of it; then go to the next.
-async function say(verdict) {
+// A word on the sample that is shown; after keep and drop comes the next one.
+function say(verdict) {
+  return save(verdict, verdict === "keep" || verdict === "drop");
+}
+
+// Save a word with what is shown of the sample.
+async function save(verdict, goesOn) {
   if (!drawn) return;
   const { row, place, text } = drawn, moved = isMoved();
   const shownVerdict = { screen: moved ? `${facts.screen.name} (moved)` : facts.screen.name, screen_hash: moved ? null : facts.screen.hash, keep: verdicts.isKept(row), drop_reasons: verdicts.dropReasons(row, text) };
@@ -166,9 +181,11 @@ async function say(verdict) {
     return;
   }
   review.words.set(text.sample_id, (await answer.json()).words);
+  review.drafts.delete(text.sample_id);
+  byId("clip-saved").textContent = `saved: ${verdict} ${text.sample_id}`;
   askFigures();
   if (openRow !== row) return;
-  if (place >= 0 && place < shown.length - 1) stepClip(1);
+  if (goesOn && place >= 0 && place < shown.length - 1) stepClip(1);
   else {
     drawn = { row, place, text };
     showWords(row, text);
@@ -180,7 +197,7 @@ function reviewKey(event) {
   const video = byId("clip-view").querySelector("video");
   if (event.key in keys) say(keys[event.key]);
   else if (event.key === "t") byId("note")?.focus();
-  else if (video && event.key === " " && !event.target.matches("button, video")) video.paused ? video.play() : video.pause();
+  else if (video && event.key === " " && !event.target.matches("video")) video.paused ? video.play() : video.pause();
   else if (video && (event.key === "," || event.key === ".")) stepFrame(video, event.key === "." ? 1 : -1);
   else if (video && event.key === "l") video.loop = !video.loop;
   else return;

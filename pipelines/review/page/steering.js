@@ -19,12 +19,12 @@ async function buildThresholds() {
   const host = byId("rules");
   for (const [r, rule] of rules.entries()) {
     const about = facts.columns[rule.column];
-    const figures = el("p", { className: "figures" });
+    const figures = el("p", { className: "figures" }), bounds = el("span", {}, ` ${boundText(rule)}`);
     const toggle = el("input", { type: "checkbox", checked: true, id: `on-${r}` });
     toggle.addEventListener("change", () => { rule.on = toggle.checked; moved(r); });
     const card = el("article", { className: "rule", id: `card-${r}` },
       el("h3", {}, toggle, el("label", { htmlFor: `on-${r}` }, words(rule.reason))),
-      el("p", { className: "muted" }, el("code", {}, rule.column), ` ${boundText({ ...rule, ...rule.was })}`, about?.unit ? ` (${about.unit})` : "",
+      el("p", { className: "muted" }, el("code", {}, rule.column), bounds, about?.unit ? ` (${about.unit})` : "",
         rule.missing === "pass" ? "; passes without a value" : ""));
     // What bounds texts, too, can be switched off and not be moved.
     const isNumber = about?.kind === "number" && !Object.keys(rule.other).length && (rule.was.min !== null || rule.was.max !== null);
@@ -33,7 +33,7 @@ async function buildThresholds() {
     for (const bound of ["min", "max"]) if (isNumber && rule.was[bound] !== null) inputs.push(...(await boundInputs(r, bound, card)));
     card.append(figures);
     if (rule.source) card.append(el("p", { className: "muted source" }, rule.source));
-    cards.push({ card, figures, toggle, inputs });
+    cards.push({ card, figures, bounds, toggle, inputs });
     host.append(card);
   }
   if (!rules.length) host.append(el("p", {}, "The screen has no rules: every sample that ends without an error is kept."));
@@ -87,7 +87,8 @@ function moved(r) {
 
 function refresh() {
   counted = verdicts.count();
-  for (const [r, { card, figures }] of cards.entries()) {
+  for (const [r, { card, figures, bounds }] of cards.entries()) {
+    bounds.textContent = ` ${boundText(rules[r])}`;
     const broken = counted.broken[r], alone = counted.alone[r];
     figures.replaceChildren(
       el("strong", {}, ofRun(broken)), ` dropped by it (${percent(broken, N)}), `,
@@ -101,6 +102,7 @@ function refresh() {
   showGroups();
   redraw();
   select();
+  showFigures();
   askFigures();
 }
 

@@ -55,6 +55,12 @@ def test_rows_are_loaded_as_they_are(run: Path, tmp_path: Path, streaming: bool,
         assert error == (before and {k: v for k, v in before.items() if k != "traceback"})
 
 
+def test_another_export_into_the_folder_is_loaded_and_not_the_cache(run: Path, tmp_path: Path) -> None:
+    for everything, rows in ((True, 4), (False, 2), (True, 4)):
+        exported(run, tmp_path / "data", everything)
+        assert datasets.load_dataset(str(tmp_path / "data"), split="train").num_rows == rows
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_clips_are_loaded_as_videos(run: Path, tmp_path: Path, everything: bool) -> None:
     files = exported(run, tmp_path / "data", everything, clips=True)

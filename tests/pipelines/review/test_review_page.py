@@ -57,7 +57,11 @@ def test_a_clip_plays_and_seeks(
         video = page.locator("video")
         expect(video).to_have_js_property("readyState", 4)
         assert page.evaluate("document.querySelector('video').duration") == pytest.approx(length, abs=0.15)
-        page.keyboard.press("Tab")  # off the button that opened it
+        page.locator("#clip-close").focus()  # Space is for the clip, whatever has the focus
+        was_paused = page.evaluate("document.querySelector('video').paused")
+        page.keyboard.press(" ")
+        expect(video).to_have_js_property("paused", not was_paused)
+        expect(page.locator("#clip-title")).to_have_text(ids_of(run)[kind])
         page.evaluate("document.querySelector('video').pause()")
         page.evaluate("document.querySelector('video').currentTime = 0.4")
         video_at(page, 0.4)
@@ -98,6 +102,10 @@ def test_the_keyboard_reviews_and_the_reviews_decide(run: Path, browser: Browser
                 page.keyboard.type(f"not {number}: k d f")
                 page.keyboard.press("Enter")
             page.keyboard.press(key)
+            if key == "f":  # for others to look at: one may go on to say more
+                expect(page.locator("#clip-saved")).to_have_text(f"saved: flag {order[number]}")
+                expect(page.locator("#clip-title")).to_have_text(order[number])
+                page.keyboard.press("n")
         expect(page.locator("#clip-title")).to_have_text(order[5])
         page.keyboard.press("Escape")
         expect(page.locator("#review-figures")).to_contain_text("4 samples are decided by reviews")
@@ -133,3 +141,38 @@ def test_what_a_moved_threshold_says_of_the_reviews(run: Path, browser: Browser,
         rows = pd.read_parquet(run / "manifest").set_index("sample_id")
         kept = int(rows.loc[[names["clip.mp4"], names["range"]], "keep"].sum())
         expect(figures).to_contain_text(f"of {kept})")
+
+
+def test_notes_are_kept_and_others_are_seen_by_those_who_have_spoken(
+    run: Path, browser: Browser, tmp_path: Path
+) -> None:
+    name = ids_of(run)["clip.mp4"]
+    with served(run, tmp_path / "copies") as site, opened(browser, f"{site}?reviewer=Bob") as page:
+        page.fill("#reviewer", "Grace")
+        page.keyboard.press("Tab")
+        open_clip(page, name)
+        page.keyboard.press("k")
+        expect(page.locator("#said")).to_contain_text("Grace: keep")
+        page.keyboard.press("t")
+        page.keyboard.type("well lit")
+        page.keyboard.press("Enter")
+        expect(page.locator("#said")).to_contain_text("Grace: keep (well lit)")
+        page.keyboard.press("Escape")
+        page.fill("#reviewer", "Edith")
+        page.keyboard.press("Tab")
+        page.locator(".card .open").click()
+        expect(page.locator("#clip-title")).to_have_text(name)
+        expect(page.locator("#clip-review button").first).to_be_visible()
+        assert page.inner_text("#said") == ""  # not before one has a word of one's own
+        page.keyboard.press("t")
+        page.keyboard.type("too dark")
+        page.keyboard.press("Escape")  # leaves the note, not the clip
+        page.keyboard.press("d")
+        expect(page.locator("#said")).to_contain_text("Edith: drop (too dark)")
+        expect(page.locator("#said")).to_contain_text("Grace: keep (well lit)")
+    said = pd.read_parquet(run / "reviews.parquet").sort_values("at")
+    assert said[["reviewer", "verdict", "note"]].values.tolist() == [
+        ["Grace", "keep", ""],
+        ["Grace", "keep", "well lit"],
+        ["Edith", "drop", "too dark"],
+    ]
