@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -188,19 +189,21 @@ def test_the_plan_holds_as_many_rows_a_part_as_a_minute_computes(
     execute(toy_stages(), files, out, rows_per_part=None)
     monkeypatch.setattr(passes, "run_inline", none)
     run = make_run(toy_stages(), files, out, rows_per_part=None)
-    for before, rows in (
-        (None, 8),
-        ({"counts": {"computed": 0}}, 8),
-        ({"counts": {"computed": 10}, "decode_seconds": 20.0, "stages": {"a": {"seconds": 40.0}}}, 10),
-        ({"counts": {"computed": 10}, "decode_seconds": 0.0, "stages": {"a": {"seconds": 0.001}}}, 256),
-        ({"counts": {"computed": 10}, "decode_seconds": 0.0, "stages": {"a": {"seconds": 9000.0}}}, 1),
+    nobody: Any = SimpleNamespace(placed=lambda places: None)  # asks how far it is
+    for before, due, rows in (
+        (None, 3, 1),
+        (None, 64, 4),
+        ({"counts": {"computed": 0}}, 1000, 8),
+        ({"counts": {"computed": 10}, "decode_seconds": 20.0, "stages": {"a": {"seconds": 40.0}}}, 3, 10),
+        ({"counts": {"computed": 10}, "decode_seconds": 0.0, "stages": {"a": {"seconds": 0.001}}}, 3, 256),
+        ({"counts": {"computed": 10}, "decode_seconds": 0.0, "stages": {"a": {"seconds": 9000.0}}}, 3, 1),
     ):
-        one = run._pass(run.program(), run.listing, out, lambda: None)
+        one = run._pass(run.program(), run.listing, out, lambda: None, nobody)
         object.__setattr__(one, "before", before)
-        list(one._parts(3, store.read(out / "manifest").schema))
+        list(one._parts(due, store.read(out / "manifest").schema))
         assert asked.pop() == rows
     fixed = make_run(toy_stages(), files, out, rows_per_part=5)
-    list(fixed._pass(fixed.program(), fixed.listing, out, lambda: None)._parts(3, pa.schema([])))
+    list(fixed._pass(fixed.program(), fixed.listing, out, lambda: None, nobody)._parts(3, pa.schema([])))
     assert asked == [5]
 
 
