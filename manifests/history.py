@@ -46,14 +46,7 @@ def history_files(folder: Path, screen: str, changed: pa.Table) -> dict[Path, by
     when, names = (pa.repeat(pa.scalar(v), changed.num_rows) for v in (datetime.now(UTC), screen))
     columns = {name: changed[name] for name in CHANGED.names} | {"at": when, "screen": names}
     table = pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
-    last = max((_number(file.name) for file in storage.files(folder / HISTORY, ".parquet")), default=0)
-    return {folder / HISTORY / f"{last + 1:04d}.parquet": store.to_bytes(table)}
-
-
-def _number(name: str) -> int:
-    """The number of a file of the history; 0 where its name is none."""
-    stem = PurePosixPath(name).stem
-    return int(stem) if stem.isdecimal() else 0
+    return {storage.next_numbered(folder / HISTORY, ".parquet"): store.to_bytes(table)}
 
 
 def read_history(folder: Path) -> pa.Table:
@@ -67,7 +60,7 @@ def read_history(folder: Path) -> pa.Table:
     waiting = (PurePosixPath(name) for name in journal.pending(folder / "manifest"))
     names |= {path.name for path in waiting if path.parent.name == HISTORY}
     names -= {name for name in names if name.startswith("_")}
-    for name in sorted(names, key=lambda name: (_number(name), name)):
+    for name in sorted(names, key=lambda name: (storage.number_of(name), name)):
         with suppress(FileNotFoundError):  # of a change that another writer has made void meanwhile
             data = journal.read(folder, f"{HISTORY}/{name}")
             try:

@@ -555,9 +555,7 @@ def screen_files(screen: Screen, folder: Path) -> dict[Path, bytes]:
         return {folder / SCREEN: data}
     if replaced == data:
         return {}
-    names = [file.stem for file in storage.files(folder / KEPT, ".yaml")]
-    numbers = [int(name) for name in names if name.isdigit()]
-    return {folder / KEPT / f"{max(numbers, default=0) + 1:04d}.yaml": replaced, folder / SCREEN: data}
+    return {storage.next_numbered(folder / KEPT, ".yaml"): replaced, folder / SCREEN: data}
 
 
 def replaced_screen(files: Collection[Path]) -> Path | None:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -285,6 +285,18 @@ def files(folder: Path, suffix: str = "") -> list[Path]:
     if not is_remote(folder):
         return sorted(folder.glob(f"*{suffix}"))
     return [entry.path for entry in listed(folder, suffix)]
+
+
+def next_numbered(folder: Path, suffix: str) -> Path:
+    """The file that comes after those named `0001`, `0002`, ... and a suffix; other names count as 0."""
+    last = max((number_of(file.name) for file in files(folder, suffix)), default=0)
+    return folder / f"{last + 1:04d}{suffix}"
+
+
+def number_of(name: str) -> int:
+    """The number that a file is named by; 0 where its name is none."""
+    stem = PurePosixPath(name).stem
+    return int(stem) if stem.isdecimal() else 0
 
 
 def listed(folder: Path, suffix: str = "") -> list[Listed]:

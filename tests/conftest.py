@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from xdist.scheduler import LoadScopeScheduling
 from media.decode import decode
 from stages.clip import Clip
 from stages.contract import Stage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytest_plugins = ["tests.support.vllm_server"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,3 +70,12 @@ def decode_clip() -> Callable[..., Clip]:
         return Clip(row=dict(row or {}), decoded=decode(path, requests), arrays=dict(arrays or {}), seed=0)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium; skips without one."""
+    from tests.support.browser import chromium
+
+    with chromium() as found:
+        yield found

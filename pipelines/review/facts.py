@@ -96,9 +96,11 @@ def _columns(rows: pa.Table, screen: Screen, blobs: Blobs) -> tuple[dict[str, An
     own = []
     for field in [*(f for f in rows.schema if f.name not in INNER), SECONDS]:
         column = _seconds(rows) if field is SECONDS else rows[field.name]
-        made = columns.encoded(column, is_small or field.name in judged)
         missing = pc.sum(pc.is_null(column, nan_is_null=True), min_count=0).as_py()
-        if made is None or missing == len(column):
+        if missing == len(column):
+            continue
+        made = columns.encoded(column, is_small or field.name in judged)
+        if made is None:
             continue
         said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
         if "meaning" not in said and field.name not in SOURCE_COLUMNS:
@@ -142,7 +144,6 @@ def _of_run(run: Path, record: Mapping[str, Any], screen: Screen, figures: Figur
         "total": figures.total,
         "counts": figures.counts,
         "has_seconds": figures.has_seconds,
-        "kept_seconds": figures.funnel[-1].seconds,
         "steps": [asdict(step) for step in figures.funnel],
         "step_of": {
             "decodable": at("decodable"),

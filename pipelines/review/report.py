@@ -66,12 +66,11 @@ def write_report(run: Path, strips: int = STRIPS, told: Callable[[int, int], Non
     media = to_rows(rows.select([name for name in READS if name in rows.column_names]))
     wanted = [media[at] for at in _for_strips(rows, strips)]
     make_strips(run, wanted, (lambda done: told(done, len(wanted))) if told else lambda done: None)
-    there = strips_there(run)
+    there, names = strips_there(run), [strip_name(row) for row in media]
     if rows.num_rows == figures.total:  # those of media that has changed since
-        storage.remove(run / FOLDER / name for name in there.difference(map(strip_name, media)))
-    names = [name if (name := strip_name(row)) in there else None for row in media]
+        storage.remove(run / FOLDER / name for name in there.difference(names))
     path = run / REPORT
-    html = page(run, record, screen, figures, rows, names)
+    html = page(run, record, screen, figures, rows, [name if name in there else None for name in names])
     storage.write_bytes(path, html.encode("utf-8", "replace"))
     storage.write_bytes(run / MADE_BY, made_by().encode())
     return path

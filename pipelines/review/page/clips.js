@@ -257,13 +257,18 @@ function stripOf(row, height) {
     button.addEventListener("focus", () => { if (!wantsCalm.matches) frame.play(); });
     button.addEventListener("blur", () => frame.stop?.());
   });
-  texts(row).then(async (text) => {
+  texts(row).then((text) => {
     pictures = Number(/-(\d+)\.webp$/.exec(text.strip)[1]);
     image.src = `report/${text.strip}`;
-    const [x, y] = [await valueOf("interaction_x", row, text), await valueOf("interaction_y", row, text)];
-    if (x === "" || y === "") return;
-    Object.assign(marker.style, { left: `${100 * x}%`, top: `${100 * y}%` });
-    marker.hidden = false;
+    placeMarker(marker, row, text);
   });
   return frame;
+}
+
+// Show the marker at the point touched, where there is one.
+async function placeMarker(marker, row, text) {
+  const [x, y] = [await valueOf("interaction_x", row, text), await valueOf("interaction_y", row, text)];
+  if (x === "" || y === "") return;
+  Object.assign(marker.style, { left: `${100 * x}%`, top: `${100 * y}%` });
+  marker.hidden = false;
 }

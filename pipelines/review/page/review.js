@@ -125,11 +125,7 @@ function liveView(row, text) {
     if (!wantsCalm.matches) video.autoplay = true;
     frame.append(video, marker);
   }
-  Promise.all([valueOf("interaction_x", row, text), valueOf("interaction_y", row, text)]).then(([x, y]) => {
-    if (x === "" || y === "") return;
-    Object.assign(marker.style, { left: `${100 * x}%`, top: `${100 * y}%` });
-    marker.hidden = false;
-  });
+  placeMarker(marker, row, text);
   return el("div", { className: "view" }, frame);
 }
 

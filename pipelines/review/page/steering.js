@@ -114,7 +114,7 @@ function filterButton(text, wanted) {
 
 function showSummary() {
   const kept = isMoved() ? ofRun(counted.kept) : count(facts.counts.kept);
-  const length = facts.has_seconds ? `, ${hours(isMoved() ? counted.seconds * SHARE : facts.kept_seconds)}` : "";
+  const length = facts.has_seconds ? `, ${hours(isMoved() ? counted.seconds * SHARE : facts.steps.at(-1).seconds)}` : "";
   const change = isMoved() ? ` (${ofRun(counted.entered)} would enter, ${ofRun(counted.left)} would leave)` : "";
   byId("now").textContent = `${kept} of ${count(facts.total)} kept${length}${change}`;
   for (const button of document.querySelectorAll(".when-moved")) button.hidden = !isMoved();

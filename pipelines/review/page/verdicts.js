@@ -104,7 +104,7 @@ const verdicts = {
   // All that the page counts.
   count() {
     const steps = new Float64Array(facts.steps.length + 1), seconds = new Float64Array(facts.steps.length + 1);
-    const found = { kept: 0, entered: 0, left: 0, seconds: 0, broken: [], alone: [], missing: [], steps: [] };
+    const found = { kept: 0, entered: 0, left: 0, seconds: 0, broken: [], alone: [], steps: [] };
     for (let r = 0; r < rules.length; r++) {
       let broken = 0, alone = 0;
       for (let i = 0; i < N; i++) {

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from typer.testing import CliRunner
 
 from manifests.screen import Rule, Screen
@@ -147,15 +146,6 @@ def test_texts_from_outside_cannot_steer_a_terminal(tmp_path: Path) -> None:
     done = invoke("compare", make_run(tmp_path / "a", rows, SCREEN), make_run(tmp_path / "b", after, SCREEN))
     assert "\x1b" not in done.stdout and "\nerrors: 9 new" not in done.stdout and "\nred" not in done.stdout
     assert "\\x1b[31m\\nred" in done.stdout
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as started:
-        own = shutil.which("chromium") or shutil.which("chromium-browser")
-        browser = started.chromium.launch(executable_path=own, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

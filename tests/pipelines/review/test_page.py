@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -22,14 +21,8 @@ from manifests.screen import Rule, Screen, load_screen
 from pipelines.review import report
 from pipelines.review.report import write_report
 from pipelines.review.strips import FOLDER, READS, strip_name
-from tests.support.browser import chromium, opened
+from tests.support.browser import opened
 from tests.support.random_runs import SCREEN, random_rows, random_run
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 def judged_run(folder: Path, rows: list[dict[str, object]], per_file: int = 10**6) -> Path:

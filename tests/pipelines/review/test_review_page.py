@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -13,24 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from manifests.screen import Rule, Screen
 from pipelines.review.screening import screen_again
-from tests.support.browser import chromium, opened
-from tests.support.review_runs import ids_of, make_media, make_reviewed_run, served
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_media(tmp_path_factory.mktemp("media") / "in")
-
-
-@pytest.fixture
-def run(media: Path, tmp_path: Path) -> Path:
-    return make_reviewed_run(media, tmp_path / "out")
+from tests.support.browser import opened
+from tests.support.review_runs import ids_of, served
 
 
 def open_clip(page: Page, name: str) -> None:

@@ -26,22 +26,12 @@ from pipelines.review.screening import screen_again
 from pipelines.review.site import Site, clean_name
 from tests.support.helpers import SCREEN, execute, make_files, toy_stages
 from tests.support.object_store import new_folder, s3_server
-from tests.support.review_runs import TOKEN, ids_of, make_media, make_reviewed_run, served
+from tests.support.review_runs import TOKEN, ids_of, served
 
 original = Clips._copy
 POLICY = "default-src 'none'; script-src 'sha256-abc='"
 PAGE = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
 PAGE += "<!doctype html><title>Run</title><script>let a = '<b>';</script><p>Hello"
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_media(tmp_path_factory.mktemp("media") / "in")
-
-
-@pytest.fixture
-def run(media: Path, tmp_path: Path) -> Path:
-    return make_reviewed_run(media, tmp_path / "out")
 
 
 @pytest.fixture
