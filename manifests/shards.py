@@ -32,6 +32,7 @@ INDEX_SCHEMA = pa.schema(
         ("key", pa.string()),
         ("run", pa.string()),
         ("pipeline", pa.string()),
+        ("person", pa.string()),
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("size", pa.int64()),
@@ -62,6 +63,14 @@ INDEX_SCHEMA = pa.schema(
 )
 _SHARD = re.compile(r"shard-[0-9]{6,}\.tar")
 _KEY = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # names of files are made of it
+
+
+def with_person(index: pa.Table) -> pa.Table:
+    """The same with the column `person`, null where an earlier release wrote it without."""
+    if "person" in index.column_names:
+        return index
+    place = INDEX_SCHEMA.get_field_index("person")
+    return index.add_column(place, INDEX_SCHEMA.field("person"), pa.nulls(len(index), pa.string()))
 
 
 class ShardError(UserError, ValueError):
@@ -119,7 +128,7 @@ class ShardsFolder:
         self.path = storage.folder_of(path)
         self.summary = self._read_summary()
         try:
-            self._index = store.read_file(self.path / INDEX)
+            self._index = with_person(store.read_file(self.path / INDEX))
         except (FileNotFoundError, pa.ArrowInvalid) as error:
             raise ShardError(
                 f"{self.path / INDEX} cannot be read ({error}); write the shards again"

@@ -1,8 +1,9 @@
 """Checkpoints: OUTPUT/checkpoints/step-00000020/, whole or not there.
 
 A folder is written under a name that begins with `_` and renamed; `trainer.json`, written last, lists its
-files with their sizes. It holds what accelerate saves (weights, optimiser, random generators; in shards under
-FSDP), `ema.safetensors` (the whole model with averaged weights), `config.yaml` and `trainer.json`.
+files with their sizes. It holds what torch.distributed.checkpoint writes, each process its share (weights,
+optimiser and, of what is sampled, the averaged weights), which any number of processes reads; `config.yaml`
+and `trainer.json`. Random generators are not in it: what a step draws is a function of its number.
 """
 
 from __future__ import annotations
@@ -10,36 +11,71 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 import yaml
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, extract_model_from_parallel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from configs.errors import UsageError, UserError
 from manifests import storage
 from trainer.config import TrainConfig
 from trainer.ema import Ema
+from trainer.processes import Processes
 
-VERSION: Final = 1
+VERSION: Final = 2
 INFO: Final = "trainer.json"
 CONFIG: Final = "config.yaml"
-EMA: Final = "ema.safetensors"
+AVERAGE: Final = "average"  # of the first network's weights
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be used; the message names it and the way out."""
+    """A checkpoint cannot be used or written; the message names it and the way out."""
 
 
 class MissingCheckpoint(CheckpointError, UsageError):
     """There is no complete checkpoint."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run trains: what a checkpoint holds, and is put back into.
+
+    networks: by name, each with its optimiser; the first one is what clips are sampled with and the next
+        stage begins with. After they were sharded.
+    ema: of the first one; None: there is none.
+    """
+
+    networks: Mapping[str, tuple[nn.Module, torch.optim.Optimizer]]
+    ema: Ema | None
+
+    def tensors(self) -> dict[str, Any]:
+        """References to all of it, as torch.distributed.checkpoint takes it."""
+        found: dict[str, Any] = {}
+        for name, (network, optimiser) in self.networks.items():
+            found[f"{name}.weights"] = get_model_state_dict(network)
+            # torch would make moments for one that has not stepped yet, and count that as a step.
+            if optimiser.state:
+                found[f"{name}.optimiser"] = get_optimizer_state_dict(network, optimiser)
+        if self.ema is not None:
+            found[AVERAGE] = dict(self.ema.average)
+        return found
 
 
 def path_of(output: Path, step: int) -> Path:
@@ -47,53 +83,86 @@ def path_of(output: Path, step: int) -> Path:
     return output / "checkpoints" / f"step-{step:08d}"
 
 
-def save(
-    output: Path,
-    step: int,
-    accelerator: Accelerator,
-    config: TrainConfig,
-    ema: Ema | None = None,
-    facts: Mapping[str, Any] | None = None,
-) -> Path:
-    """Save what `accelerator` prepared, and remove the oldest beyond `config.keep_checkpoints`.
-
-    All processes call it, with a folder that all of them see. A complete checkpoint of this step is left
-    as it is.
+class Saver:
+    """Writes checkpoints while training goes on, one at a time; all processes call the same methods.
 
     Args:
-        step: optimiser steps done.
-        ema: of the model that is sampled; None: there is none.
-        facts: JSON, added to `trainer.json`: `embedders`, ...
+        output: folder of the run, which all processes see.
+        config: of the run.
+        processes: the group.
+        state: what is saved.
     """
-    target = path_of(output, step)
-    # The main process decides for all: others might see a shared folder as it was a moment ago.
-    if broadcast_object_list([_is_complete(target)])[0]:
+
+    def __init__(self, output: Path, config: TrainConfig, processes: Processes, state: State) -> None:
+        self.output, self.config, self.processes, self.state = output, config, processes, state
+        # A group of its own: what is agreed on here passes what training says at the same time.
+        self._group = dist.new_group(backend="gloo") if processes.count > 1 else None
+        self._writing: tuple[Future[Any], Path, dict[str, Any]] | None = None
+
+    def begin(self, step: int, facts: Mapping[str, Any]) -> None:
+        """Copy the state as it is after `step` steps to memory, and begin to write it.
+
+        One that is being written is waited for; a complete one of this step is left as it is.
+
+        Args:
+            step: optimiser steps done.
+            facts: JSON, added to `trainer.json`: `embedders`, ...
+
+        Raises:
+            CheckpointError: the one before could not be written.
+        """
+        self.finish(wait=True)
+        target = path_of(self.output, step)
+        # The main process decides for all: others might see a shared folder as it was a moment ago.
+        if self.processes.from_main(_is_complete(target)):
+            return
+        partial, fault = _partial(target), None
+        if self.processes.is_main:
+            try:
+                for folder in (partial, target):  # what a killed save left behind
+                    shutil.rmtree(folder, ignore_errors=True)
+                partial.mkdir(parents=True)
+            except OSError as error:
+                fault = str(error)
+        _raise_for(target, self.processes.from_main(fault))
+        writer = FileSystemWriter(partial, single_file_per_rank=True)
+        future = dcp.async_save(self.state.tensors(), storage_writer=writer, process_group=self._group)
+        info = describe(self.config, step, self.processes.count, list(self.state.networks)) | dict(facts)
+        self._writing = cast(Future[Any], future), target, info
+
+    def finish(self, wait: bool = False) -> Path | None:
+        """Complete what every process has written, and remove the oldest beyond `keep_checkpoints`.
+
+        wait: until it is written; else it is looked at only.
+
+        Returns:
+            The checkpoint that is complete with this call, if any.
+
+        Raises:
+            CheckpointError: it could not be written; what was before is still there.
+        """
+        if self._writing is None:
+            return None
+        future, target, info = self._writing
+        if not wait and self.processes.in_any([not future.done()])[0]:
+            return None
+        self._writing, fault = None, None
+        try:
+            future.result()
+            self.processes.wait()
+            if self.processes.is_main:
+                _finish(target, info, self.config)
+                for old in complete(self.output)[: -self.config.keep_checkpoints]:
+                    _remove(old)
+        except (OSError, CheckpointException) as error:
+            fault = str(_cause(error))
+            if self.processes.is_main:
+                shutil.rmtree(_partial(target), ignore_errors=True)
+        _raise_for(target, self.processes.from_main(fault))
         return target
-    partial = target.with_name(f"_{target.name}.tmp")
-    if accelerator.is_main_process:
-        for folder in (partial, target):  # what a killed save left behind
-            shutil.rmtree(folder, ignore_errors=True)
-        partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    hook = accelerator.register_save_state_pre_hook(_without_wrapper)
-    try:
-        accelerator.save_state(str(partial))
-    finally:
-        hook.remove()
-    averages = ema.state() if ema is not None else None
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if averages is not None:
-            save_file(averages, partial / EMA)
-        (partial / CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        _finish(partial, target, describe(config, step, accelerator.num_processes) | dict(facts or {}))
-        for old in complete(output)[: -config.keep_checkpoints]:
-            _remove(old)
-    accelerator.wait_for_everyone()
-    return target
 
 
-def describe(config: TrainConfig, step: int, processes: int) -> dict[str, Any]:
+def describe(config: TrainConfig, step: int, processes: int, networks: Sequence[str]) -> dict[str, Any]:
     """What `trainer.json` says of every run."""
     return {
         "version": VERSION,
@@ -104,6 +173,7 @@ def describe(config: TrainConfig, step: int, processes: int) -> dict[str, Any]:
         "model": None if config.model.folder is None else str(Path(config.model.folder).absolute()),
         "stand_in": "random weights" if config.model.random else None,
         "processes": processes,
+        "networks": list(networks),
     }
 
 
@@ -152,7 +222,9 @@ def read_info(checkpoint: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}; give the folder of a complete checkpoint") from None
     if not isinstance(info, dict) or info.get("version") != VERSION:
-        raise CheckpointError(f"{path}: not a checkpoint of version {VERSION}; train again")
+        raise CheckpointError(
+            f"{path}: not a checkpoint of version {VERSION}; use the release that wrote it, or train again"
+        )
     for name, size in dict(info.get("files") or {}).items():
         try:
             actual = (checkpoint / name).stat().st_size
@@ -165,42 +237,79 @@ def read_info(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_weights(checkpoint: Path, model: nn.Module, ema: bool = True) -> None:
-    """Put a checkpoint's weights into a model that is not wrapped or sharded yet.
+    """Put a checkpoint's weights into a model that is not sharded yet; each process reads for itself.
 
-    ema: the averaged ones, where the run kept an average.
-
-    Raises:
-        CheckpointError: it is not complete, or of another network.
-    """
-    read_info(checkpoint)
-    path = checkpoint / EMA
-    if not ema or not path.is_file():
-        path = checkpoint / "model.safetensors"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{checkpoint} holds sharded weights and no average; join them with "
-            f"`accelerate merge-weights {checkpoint}/pytorch_model_fsdp_0 {checkpoint}`"
-        )
-    _load_strictly(path, model)
-
-
-def restore(checkpoint: Path, accelerator: Accelerator, ema: Ema | None = None) -> int:
-    """Put back what `save` saved, into what `accelerator` prepared; returns the steps done.
+    Args:
+        checkpoint: its folder.
+        model: the network that the run trained first.
+        ema: the averaged weights, where the run kept an average.
 
     Raises:
         CheckpointError: it is not complete, or of another network.
     """
     info = read_info(checkpoint)
-    hook = accelerator.register_load_state_pre_hook(_load_inner)
+    known = _reader(checkpoint).read_metadata().state_dict_metadata
+    prefix = f"{info['networks'][0]}.weights."
+    state = model.state_dict()
+    _check_names(
+        checkpoint, {n.removeprefix(prefix): m for n, m in known.items() if n.startswith(prefix)}, state
+    )
+    averaged = {n for n in state if ema and f"{AVERAGE}.{n}" in known}
+    wanted = {f"{AVERAGE}.{n}" if n in averaged else prefix + n: value for n, value in state.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # each process for itself: meant
+        dcp.load(wanted, storage_reader=_reader(checkpoint), no_dist=True)
+    names = list(state)
+    model.load_state_dict(dict(zip(names, wanted.values(), strict=True)))
+
+
+def restore(checkpoint: Path, state: State) -> int:
+    """Put back what a checkpoint holds, each process its share; returns the steps done.
+
+    Raises:
+        CheckpointError: it is not complete, or of another network.
+    """
+    info = read_info(checkpoint)
+    known = _reader(checkpoint).read_metadata().state_dict_metadata
+    wanted: dict[str, Any] = {}
+    for name, (network, optimiser) in state.networks.items():
+        prefix = f"{name}.weights."
+        there = {n.removeprefix(prefix): m for n, m in known.items() if n.startswith(prefix)}
+        wanted[f"{name}.weights"] = get_model_state_dict(network)
+        _check_names(checkpoint, there, network.state_dict())
+        if any(n.startswith(f"{name}.optimiser.") for n in known):
+            wanted[f"{name}.optimiser"] = get_optimizer_state_dict(network, optimiser)
+    if state.ema is not None and any(n.startswith(f"{AVERAGE}.") for n in known):
+        wanted[AVERAGE] = dict(state.ema.average)
     try:
-        accelerator.load_state(str(checkpoint))
-    finally:
-        hook.remove()
-    if ema is not None:
-        ema.restart()
-        if (checkpoint / EMA).is_file():  # else the run had no average until now
-            ema.load(load_file(checkpoint / EMA))
+        dcp.load(wanted, storage_reader=_reader(checkpoint))
+    except (OSError, CheckpointException) as error:
+        raise CheckpointError(f"{checkpoint}: {_cause(error)}; use an older checkpoint") from None
+    for name, (network, optimiser) in state.networks.items():
+        set_model_state_dict(network, wanted[f"{name}.weights"])
+        optimiser.state.clear()
+        if f"{name}.optimiser" in wanted:
+            set_optimizer_state_dict(network, optimiser, wanted[f"{name}.optimiser"])
+    if state.ema is not None and AVERAGE not in wanted:  # the run had no average until now
+        state.ema.restart()
     return int(info["step"])
+
+
+def _reader(checkpoint: Path) -> FileSystemReader:
+    return FileSystemReader(checkpoint)
+
+
+def _check_names(checkpoint: Path, there: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless the weights there have the names and shapes of a network's."""
+    sizes = {name: tuple(about.size) for name, about in there.items()}
+    wanted = {name: tuple(value.shape) for name, value in state.items()}
+    wrong = sorted(name for name in sizes.keys() | wanted.keys() if sizes.get(name) != wanted.get(name))
+    if wrong:
+        first = wrong[0]
+        raise CheckpointError(
+            f"{checkpoint} is of another network than the configuration's: {len(wrong)} weights differ, "
+            f"first {first}, {sizes.get(first, 'absent')} there, {wanted.get(first, 'absent')} here"
+        )
 
 
 def sweep(output: Path) -> None:
@@ -233,8 +342,14 @@ def _is_complete(path: Path) -> bool:
     return True
 
 
-def _finish(partial: Path, target: Path, info: dict[str, Any]) -> None:
+def _partial(target: Path) -> Path:
+    return target.with_name(f"_{target.name}.tmp")
+
+
+def _finish(target: Path, info: dict[str, Any], config: TrainConfig) -> None:
     """List the files, write all of it to the disk, and give the folder its name."""
+    partial = _partial(target)
+    (partial / CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     files = sorted(path for path in partial.rglob("*") if path.is_file())
     info["files"] = {str(path.relative_to(partial)): path.stat().st_size for path in files}
     (partial / INFO).write_text(json.dumps(info, indent=2, allow_nan=False) + "\n")
@@ -242,6 +357,18 @@ def _finish(partial: Path, target: Path, info: dict[str, Any]) -> None:
         _sync(path)
     partial.rename(target)
     _sync(target.parent)
+
+
+def _raise_for(target: Path, fault: str | None) -> None:
+    if fault is not None:
+        raise CheckpointError(f"{target} could not be written: {fault}")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What happened in the first process that failed."""
+    if isinstance(error, CheckpointException) and error.failures:
+        return next(iter(error.failures.values()))[0]
+    return error
 
 
 def _sync(path: Path) -> None:
@@ -257,27 +384,3 @@ def _remove(checkpoint: Path) -> None:
     doomed = checkpoint.with_name(f"_{checkpoint.name}.old")
     checkpoint.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _without_wrapper(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
-    """Name weights as the model does, without DDP's `module.`, so that any number of processes reads them."""
-    for i, state in enumerate(weights):
-        if isinstance(models[i], DistributedDataParallel):
-            weights[i] = {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _load_inner(models: list[nn.Module], folder: str) -> None:
-    """Load the files that `_without_wrapper` named; models taken off the list are not loaded again."""
-    for i, model in enumerate(models):
-        name = "model.safetensors" if i == 0 else f"model_{i}.safetensors"
-        _load_strictly(Path(folder) / name, extract_model_from_parallel(model))
-    models.clear()
-
-
-def _load_strictly(path: Path, model: nn.Module) -> None:
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: {error}; use an older checkpoint") from None
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} is of another network than the configuration's: {error}") from None

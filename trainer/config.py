@@ -30,6 +30,9 @@ class DataConfig(Part):
     )
     exclude: list[str] = Field(default_factory=list, description="Sample ids that are left out.")
     allow_preview: bool = Field(False, description="Train on clips that a stand-in made, too.")
+    max_bad_clips: int = Field(
+        100, ge=0, description="Clips that cannot be read are left out and named; more than this end the run."
+    )
     latents: str | None = Field(None, description="Folder of the latent cache; null: encode while training.")
     buckets: BucketConfig = BucketConfig()
     workers: int = Field(2, ge=0, description="Processes that decode; 0: in the training process.")
@@ -96,7 +99,58 @@ class OptimiserConfig(Part):
     weight_decay: float = Field(0.01, ge=0, description="Of matrices; biases and norms do not decay.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Of AdamW.")
     max_gradient_norm: float = Field(1.0, gt=0, description="Longer gradients are cut to this length.")
-    trainable: Literal["all", "adapters"] = Field("all", description="All weights, or the new layers alone.")
+    trainable: Literal["all", "adapters", "lora"] = Field(
+        "all",
+        description="All weights; the new layers alone; or these and low-rank additions to the transformer's "
+        "attentions (`lora`).",
+    )
+
+
+class LoraConfig(Part):
+    """Low-rank additions to the pretrained transformer (Hu et al. 2021), by peft."""
+
+    rank: int = Field(32, ge=1, description="Of each addition.")
+    alpha: int = Field(32, ge=1, description="An addition counts alpha / rank times.")
+    layers: list[str] = Field(
+        default=["to_q", "to_k", "to_v", "to_out.0"],
+        min_length=1,
+        description="Linear layers of the transformer that get one, by the ends of their names.",
+    )
+
+
+class NonFiniteConfig(Part):
+    """What happens when a loss or gradient is not finite. The weights are not touched by such a step."""
+
+    skip: int = Field(3, ge=0, description="Steps in a row that are left out.")
+    back: int = Field(
+        2,
+        ge=0,
+        description="How often the run then goes on with the newest checkpoint's weights, its clips "
+        "being later ones; after that it ends.",
+    )
+
+
+class ValidationConfig(Part):
+    """Loss on clips of persons that are not trained on."""
+
+    share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the persons (or source files) held out; 0: none, no validation.",
+    )
+    every: int = Field(1000, ge=1, description="Steps between validations.")
+    clips: int = Field(64, ge=1, description="Clips that are looked at, the same each time.")
+
+
+class SamplesConfig(Part):
+    """Clips made with the averaged weights as training goes on, from the same conditions each time."""
+
+    every: int | None = Field(None, ge=1, description="Steps between them; null: none.")
+    clips: int = Field(1, ge=1, description="How many; of held-out persons where there are some.")
+    prompts: list[str] = Field(
+        default_factory=list, description="Texts that take the place of the first clips' own captions."
+    )
 
 
 class DistillConfig(Part):
@@ -118,21 +172,40 @@ class TrainConfig(Part):
 
     name: str = Field(description="Name of the run; names its TensorBoard folder.")
     output: str = Field(description="Folder of checkpoints, logs and sample clips.")
-    stage: Literal["flow", "self_forcing"] = Field(
-        "flow", description="Flow matching (stages 1 and 2), or distillation by Self-Forcing (stage 3)."
+    stage: Literal["flow", "ode", "self_forcing"] = Field(
+        "flow",
+        description="Flow matching (stages 1 and 2); regression of the causal student on the teacher's ODE; "
+        "or distillation by Self-Forcing (stage 3).",
     )
     init: str | None = Field(None, description="Checkpoint whose weights (its EMA) this run begins with.")
     steps: int = Field(ge=1, description="Optimiser steps.")
     batch: int = Field(64, ge=1, description="Samples in a step, over all processes.")
-    accumulation: int = Field(1, ge=1, description="Forward passes that a process splits its share into.")
+    micro_batch: int = Field(
+        1, ge=1, description="Samples of one forward pass on one GPU; its share of the batch takes several."
+    )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward pass; weights are fp32.")
     seed: int = Field(0, description="Of order, starts, dropout and noise.")
     shift: float = Field(5.0, gt=0, description="Shift of the noise levels towards noise; 1: uniform.")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0: none.")
     checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(3, ge=1, description="The newest that stay.")
-    log_every: int = Field(10, ge=1, description="Steps between lines and TensorBoard scalars.")
-    sample_every: int | None = Field(None, ge=1, description="Steps between sample clips; null: none.")
+    log_every: int = Field(10, ge=1, description="Steps between lines and tracked scalars.")
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        default=["tensorboard"], description="Where scalars and clips go; wandb as its environment says."
+    )
+    compile: bool = Field(False, description="Compile the network's blocks (torch.compile).")
+    peak_tflops: float | None = Field(
+        None,
+        gt=0,
+        description="Of one GPU in bfloat16, for MFU; null: as published, where its name is known.",
+    )
+    watchdog_s: float = Field(
+        1800, gt=0, description="Without progress for so long, s, the late process is named and the run ends."
+    )
+    validation: ValidationConfig = ValidationConfig()
+    samples: SamplesConfig = SamplesConfig()
+    non_finite: NonFiniteConfig = NonFiniteConfig()
+    lora: LoraConfig = LoraConfig()
     data: DataConfig
     model: ModelConfig
     dropout: DropoutConfig = DropoutConfig()
@@ -147,11 +220,11 @@ class TrainConfig(Part):
             raise ValueError(
                 f"{self.model.backbone} takes {step} n + 1 frames: set data.buckets.step to {step}"
             )
-        if self.stage == "self_forcing" and not backbone.causal:
+        if self.stage != "flow" and not backbone.causal:
             causal = " or ".join(name for name, facts in BACKBONES.items() if facts.causal)
-            raise ValueError(f"{self.model.backbone} has no causal form: self_forcing distils {causal}")
-        if self.stage == "self_forcing" and self.init is None:
-            raise ValueError("self_forcing distils a trained network: give its checkpoint as init")
+            raise ValueError(f"{self.model.backbone} has no causal form: {self.stage} distils {causal}")
+        if self.stage != "flow" and self.init is None:
+            raise ValueError(f"{self.stage} distils a trained network: give its checkpoint as init")
         return self
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class Ema:
@@ -17,7 +16,7 @@ class Ema:
     fresh average forgets where it began within tens of steps. The paper does not mention an average.
 
     Args:
-        model: as trained: after FSDP has sharded it, without DDP's wrapper.
+        model: as trained: after it was sharded.
         decay: 0 to 1, of one step; 0.999 averages over about a thousand.
     """
 
@@ -40,31 +39,6 @@ class Ema:
         now = [p.detach().float() for p in self.trained.values()]
         torch._foreach_lerp_(list(self.average.values()), now, share)
 
-    @torch.no_grad()
-    def state(self) -> dict[str, Tensor]:
-        """The whole model's state with the averages in it, on the CPU; all processes must call it.
-
-        Raises:
-            KeyError: the model's state names its weights otherwise than its parameters.
-        """
-        hidden = set(self.average) - set(self.model.state_dict())
-        if hidden:
-            raise KeyError(f"{len(hidden)} averages are of no weight in the state, first {min(hidden)}")
-        return {n: _whole(self.average.get(n, value)) for n, value in self.model.state_dict().items()}
-
-    @torch.no_grad()
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take the averages out of what `state` gave.
-
-        Raises:
-            KeyError: a trained parameter is not in it.
-        """
-        for name, average in self.average.items():
-            value = state[name].to(average.device, average.dtype)
-            if isinstance(average, DTensor):
-                value = distribute_tensor(value, average.device_mesh, average.placements)
-            average.copy_(value)
-
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within the block the model has the averaged weights."""
@@ -78,10 +52,3 @@ class Ema:
             with torch.no_grad():
                 for name, parameter in self.trained.items():
                     parameter.copy_(kept[name])
-
-
-def _whole(value: Tensor) -> Tensor:
-    """A tensor of its own on the CPU, of all processes' shards."""
-    if isinstance(value, DTensor):
-        value = value.full_tensor()
-    return value.detach().to("cpu", copy=True).contiguous()

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from media.write import write_video
-from trainer.checkpoint import CONFIG, find, load_weights, read_info
+from trainer.checkpoint import CONFIG, find, read_info
 from trainer.config import TrainConfig, load_config
 from trainer.data.batch import Conditions
 from trainer.data.decode import to_bytes
 from trainer.flow import noise_like, sampling_sigmas
+from trainer.initial import load_merged
 from trainer.networks.causal import generate, load_causal
 from trainer.networks.encoders import Encoders
 from trainer.networks.load import load_backbone
@@ -86,7 +87,7 @@ def load_for_sampling(
         model = load_causal(config, folder)
     else:
         model = load_backbone(config.model, folder, config.data.buckets.fps)
-    load_weights(checkpoint, model)
+    load_merged(checkpoint, model)
     half = torch.bfloat16 if device.type == "cuda" else torch.float32
     encoders = Encoders.load(config.model, folder, device, half)
     return Trained(model.to(device).eval().requires_grad_(False), encoders, config, info)

@@ -1,42 +1,42 @@
-"""What every training loop stands on: output, processes, optimiser, and what happens around each step."""
+"""What every stage's training stands on: its output, its clips, and what happens around each step.
+
+A step either counts whole or leaves nothing behind: clips that cannot be read are replaced, a loss that is
+not finite touches no weight, and whatever ends a run, what it has learned is saved first.
+"""
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from copy import copy
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from configs.errors import UserError
 from configs.reading import SettingsError
+from manifests.buckets import Bucket
 from trainer import checkpoint as checkpoints
-from trainer.config import DropoutConfig, TrainConfig, load_config
-from trainer.data.batch import Batch
+from trainer.config import TrainConfig
 from trainer.data.loader import loader
-from trainer.data.source import ClipSource, Pick
+from trainer.data.source import ClipSource
 from trainer.ema import Ema
-from trainer.generate import write_clip
+from trainer.left_out import LeftOut, Share
 from trainer.networks.encoders import Encoders
-from trainer.networks.protocol import Network
 from trainer.networks.tiny import model_folder
+from trainer.optimiser import NonFiniteLoss, check_finite, clip_gradients
+from trainer.processes import Processes, together
+from trainer.resume import continued
 from trainer.scalars import Scalars
-
-
-class NonFiniteLoss(UserError):
-    """A loss or the gradient is not finite; the message names the samples. The weights were not touched."""
+from trainer.step import Report, Step
+from trainer.trackers import open_trackers
+from trainer.watchdog import FOLDER, Watchdog
 
 
 @dataclass
@@ -44,144 +44,249 @@ class Run:
     """What a run has before its networks."""
 
     config: TrainConfig
-    accelerator: Accelerator
+    processes: Processes
     output: Path
     folder: Path  # of the diffusers checkpoint
-    newest: Path | None  # checkpoint to go on from; while `steps` runs, the last one it saved
+    newest: Path | None  # checkpoint to go on from; while `train_steps` runs, the last one it saved
     before: Path | None  # checkpoint to go on from, or the one named by `init`
     encoders: Encoders
     source: ClipSource
     facts: dict[str, Any]  # for trainer.json
 
+    @property
+    def init(self) -> Path | None:
+        """The checkpoint whose weights the networks begin with; None where a checkpoint is restored."""
+        return self.before if self.newest is None else None
+
+    @property
+    def schedule(self) -> list[list[int]]:
+        """See `learning_rate`."""
+        schedule: list[list[int]] = self.facts["schedule"]
+        return schedule
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Around forward passes."""
+        return self.processes.autocast(self.config.precision)
+
 
 @contextmanager
-def begin(config: TrainConfig) -> Iterator[Run]:
+def begin(config: TrainConfig, allow: Sequence[str] = ()) -> Iterator[Run]:
     """Check the configuration, hold the output's folder, load the frozen encoders and the list of clips.
 
     The random generators are seeded last: new layers begin the same in every process.
 
+    Args:
+        config: of the run.
+        allow: settings that may differ from those that the run had until now.
+
     Raises:
         SettingsError, CheckpointError: as `train` says.
     """
-    accelerator = accelerator_for(config)
-    check_shares(config, accelerator.num_processes)
-    output, main = output_folder(config), accelerator.is_main_process
-    source = ClipSource(config, config.seed)  # first, as it writes nothing and may have much to say
-    with checkpoints.held(output) if main else nullcontext():
-        newest = checkpoints.newest(output)
-        if newest is not None:
-            check_unchanged(config, newest)
-        accelerator.wait_for_everyone()
-        if main:
-            checkpoints.sweep(output)
-        with accelerator.main_process_first():
-            folder = model_folder(config.model, output)
-        half = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        encoders = Encoders.load(config.model, folder, accelerator.device, half)
-        source.vae = encoders.id
-        before = newest or (checkpoints.find(Path(config.init)) if config.init is not None else None)
-        facts = {"embedders": known_embedders(source, before)}
-        set_seed(config.seed)
-        yield Run(config, accelerator, output, folder, newest, before, encoders, source, facts)
+    with together() as processes:
+        parts_of_share(config, processes.count)
+        output, main = output_folder(config), processes.is_main
+        source = ClipSource(config, config.seed)  # first, as it writes nothing and may have much to say
+        with checkpoints.held(output) if main else nullcontext():
+            found = processes.from_main(checkpoints.newest(output))
+            before = found or (checkpoints.find(Path(config.init)) if config.init is not None else None)
+            facts = {"embedders": known_embedders(source, before)} | continued(config, found, allow)
+            if main:
+                checkpoints.sweep(output)
+            with processes.main_first():
+                folder = model_folder(config.model, output)
+            half = torch.bfloat16 if config.precision == "bf16" else torch.float32
+            encoders = Encoders.load(config.model, folder, processes.device, half)
+            source.vae = encoders.id
+            torch.manual_seed(config.seed)
+            yield Run(config, processes, output, folder, found, before, encoders, source, facts)
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of a run, as its loop sees it."""
+class Around:
+    """What a stage gives to be done around its steps; all processes call these together.
 
-    number: int  # from 0
-    share: list[Batch]  # of this process, in `accumulation` parts
-    picks: Sequence[Pick]  # the clips of all processes, by place in the global batch
-    waited: float  # for the share, s
-    scalars: Scalars
+    write_samples: writes clips to a folder, made with the weights as they are then, and gives their paths.
+    validate: scalars by name; None: no clips are held out.
+    flops: what a sample of a bucket costs in a step, for MFU; None: not known.
+    """
 
-    @property
-    def parts(self) -> Iterator[tuple[Batch, bool]]:
-        """The parts of the share, and whether it is the last: its backward pass gathers all gradients."""
-        return ((batch, number == len(self.share)) for number, batch in enumerate(self.share, 1))
-
-    def report(
-        self, sigmas: Sequence[float], losses: Sequence[float], norm: float, rate: float, **others: float
-    ) -> None:
-        """What came of the step, for TensorBoard and the log.
-
-        Args:
-            sigmas: noise level of each sample of the global batch.
-            losses: of each.
-            norm: of the gradient, before clipping.
-            rate: the learning rate.
-            others: further scalars, by name.
-        """
-        runs = [pick.run for pick in self.picks]
-        self.scalars.add(self.number + 1, runs, sigmas, losses, norm, rate, self.waited)
-        self.scalars.note(self.number + 1, others)
+    write_samples: Callable[[Path], list[Path]]
+    validate: Callable[[], Mapping[str, float]] | None = None
+    flops: Callable[[Bucket], float] | None = None
 
 
-def steps(run: Run, ema: Ema | None, sample_clip: Callable[[], Tensor]) -> Generator[Step]:
-    """The steps that are left after the newest checkpoint, which is restored; close it to stop the workers.
-
-    Before each step it waits for its clips. After it, it writes a sample clip and saves where they are due,
-    and ends early if a process was told to stop. All processes go through the same steps.
+def train_steps(
+    run: Run, state: checkpoints.State, around: Around, one_step: Callable[[Step], Report]
+) -> Path:
+    """Go through the steps that are left after the newest checkpoint, which is restored.
 
     Args:
-        run: `run.newest` becomes each checkpoint that is saved.
-        ema: the average that clips are sampled with.
-        sample_clip: gives uint8 [3, F, H, W]; called in every process, as under FSDP each has a part of the
-            network.
+        run: what `begin` gave; `run.newest` becomes each checkpoint that is complete.
+        state: what is trained.
+        around: what is done between steps.
+        one_step: trains one step, in every process; raises `NonFiniteLoss` before it touches a weight.
+
+    Returns:
+        The newest checkpoint.
 
     Raises:
-        CheckpointError: the newest checkpoint cannot be used.
-        ClipError, StorageError, LatentError: a clip cannot be read.
+        CheckpointError: the newest checkpoint cannot be used, or the last one cannot be written.
+        BadClips, StorageError, LatentError: clips cannot be read.
+        NonFiniteLoss: more often than `non_finite` allows.
     """
-    config, accelerator, output = run.config, run.accelerator, run.output
-    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    first = checkpoints.restore(run.newest, accelerator, ema) if run.newest is not None else 0
-    scalars = Scalars(output / "tensorboard" / config.name, first, config.steps, config.log_every, main)
-    batches: Any = loader(config, run.source, first, rank, world, config.accumulation)
-    with scalars, closing(batches), stop_signals() as stop:
+    config, processes, output = run.config, run.processes, run.output
+    first = checkpoints.restore(run.newest, state) if run.newest is not None else 0
+    if first >= config.steps:
+        assert run.newest is not None
+        return run.newest
+    main = processes.is_main
+    settings = config.model_dump(mode="json")
+    trackers = open_trackers(list(config.trackers), output, config.name, settings, first) if main else []
+    scalars = Scalars(trackers, first, config, processes)
+    with ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog(output / FOLDER, processes.rank, config.watchdog_s))
+        stack.enter_context(scalars)
+        stop = stack.enter_context(stop_signals())
+        saver = _Saving(run, state, scalars)
         scalars.say(about(run.source))
         if first:
             scalars.say(f"going on after step {first}")
-        for number in range(first, config.steps):
-            waiting_since = time.monotonic()
-            share = next(batches)
-            waited = time.monotonic() - waiting_since
-            yield Step(number, share, run.source.plan(number), waited, scalars)
+        left_out = LeftOut(config, output, processes, state, scalars)
+        batches = stack.enter_context(closing(_batches(run, first)))
+        done = first
+        try:
+            for number in range(first, config.steps):
+                watchdog.note(number, "clips")
+                share = left_out.check(number, next(batches))
+                phase = _phase(watchdog, number)
+                phase("passes")
+                step = Step(number, share.batches, run.source.plan(number), phase)
+                try:
+                    report = one_step(step)
+                except NonFiniteLoss as error:
+                    left_out.forgive(number, error, run.newest)
+                else:
+                    left_out.steps_in_a_row = 0
+                    scalars.add(step, report, share.waited, around.flops)
+                phase("after")
+                done = number + 1
+                stopping = processes.in_any([stop.is_set()])[0]
+                if around.validate is not None and _due(done, config.validation.every, config):
+                    with state.ema.applied() if state.ema is not None else nullcontext():
+                        scalars.note(done, around.validate())
+                if config.samples.every and done % config.samples.every == 0:
+                    _sample(run, state, around, scalars, done)
+                if stopping or done == config.steps:
+                    break
+                if done % config.checkpoint_every == 0:
+                    saver.begin(done)
+                else:
+                    saver.look()
+        except Exception as error:
+            # What went wrong in one process alone is not known to the others, who cannot save without it.
+            if processes.count == 1 or isinstance(error, UserError):
+                saver.before_the_end(done)
+            raise
+        saver.save(done)
+        if done < config.steps:
+            scalars.say(f"stopped and saved after step {done}; the same command goes on")
+    assert run.newest is not None
+    return run.newest
 
-            done = number + 1
-            stopping = in_any_process(accelerator, stop.is_set())
-            if config.sample_every and done % config.sample_every == 0:
-                with ema.applied() if ema is not None else nullcontext():
-                    clip = sample_clip()
-                if main:
-                    write_clip(output / "samples" / f"step-{done:08d}.mp4", clip, config.data.buckets.fps)
-            if done % config.checkpoint_every == 0 or done == config.steps or stopping:
-                run.newest = checkpoints.save(output, done, accelerator, config, ema, run.facts)
-            if stopping:
-                scalars.say(f"stopped and saved after step {done}; the same command goes on")
-                break
+
+def _phase(watchdog: Watchdog, number: int) -> Callable[[str], None]:
+    return lambda name: watchdog.note(number, name)
 
 
-def accelerator_for(config: TrainConfig) -> Accelerator:
-    """accelerate as its environment says: which processes, and whether FSDP shards the network.
+def _due(done: int, every: int, config: TrainConfig) -> bool:
+    return done % every == 0 or done == config.steps
+
+
+def _sample(run: Run, state: checkpoints.State, around: Around, scalars: Scalars, done: int) -> None:
+    with state.ema.applied() if state.ema is not None else nullcontext():
+        paths = around.write_samples(run.output / "samples" / f"step-{done:08d}")
+    if run.processes.is_main:
+        scalars.clips(done, paths)
+
+
+def average_of(run: Run, network: nn.Module) -> Ema | None:
+    """The average of a sharded network's weights; None if the configuration wants none."""
+    return Ema(network, run.config.ema) if run.config.ema else None
+
+
+def clip_and_check(
+    run: Run, step: Step, network: nn.Module, losses: list[Tensor]
+) -> tuple[list[float], float]:
+    """Clip the gradients; the losses by place in the global batch, and the gradients' norm before.
+
+    losses: [B] of each part of the share.
 
     Raises:
-        SettingsError: a kind of FSDP that would not train what is meant.
+        NonFiniteLoss: a loss or the gradient is not finite.
     """
-    precision = "bf16" if config.precision == "bf16" else "no"
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
-    if accelerator.distributed_type == DistributedType.FSDP:
-        if not accelerator.is_fsdp2:
-            raise SettingsError("FSDP of version 1 hides the weights from the average: set fsdp_version: 2")
-        if config.stage == "self_forcing":
-            raise SettingsError(
-                "self_forcing trains two networks, FSDP of accelerate one: run it without FSDP"
-            )
-        # Autocast makes bf16 of what may be; noise levels, points and rotations must stay float32.
-        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            reduce_dtype=torch.float32, cast_forward_inputs=False
-        )
-    return accelerator
+    step.phase("gradients")
+    norm = clip_gradients(network, run.config.optimiser.max_gradient_norm)
+    every_loss = run.processes.gathered(torch.cat(losses))
+    check_finite(step.number, [pick.sample_id for pick in step.picks], every_loss, norm)
+    step.phase("update")
+    return every_loss, norm
+
+
+def _batches(run: Run, first: int) -> Generator[Share]:
+    """The clips of each step from `first` on; an error of the loader is given, not raised, once."""
+    config, processes = run.config, run.processes
+    micro: Any = loader(config, run.source, first, processes.rank, processes.count)
+    with closing(micro):
+        while True:
+            begun, error, batches, skipped = time.monotonic(), None, [], []
+            try:
+                batches, skipped = next(micro)
+            except UserError as wrong:
+                error = wrong
+            yield Share(batches, skipped, error, time.monotonic() - begun)
+
+
+class _Saving:
+    """Checkpoints of a run as it goes on. One that cannot be written is said; only the last one must be."""
+
+    def __init__(self, run: Run, state: checkpoints.State, scalars: Scalars) -> None:
+        self.run, self.scalars = run, scalars
+        self.saver = checkpoints.Saver(run.output, run.config, run.processes, state)
+
+    def look(self, wait: bool = False) -> None:
+        """Complete the one that is being written, if it is."""
+        try:
+            self.run.newest = self.saver.finish(wait) or self.run.newest
+        except checkpoints.CheckpointError as error:
+            self.scalars.say(f"{error}; training goes on, the next one is written when it is due")
+
+    def begin(self, done: int) -> None:
+        """Begin to write one."""
+        self.look(wait=True)
+        try:
+            self.saver.begin(done, self.run.facts)
+        except checkpoints.CheckpointError as error:
+            self.scalars.say(f"{error}; training goes on, the next one is written when it is due")
+
+    def save(self, done: int) -> None:
+        """Write one now.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self.look(wait=True)
+        self.saver.begin(done, self.run.facts)
+        self.run.newest = self.saver.finish(wait=True) or checkpoints.path_of(self.run.output, done)
+
+    def before_the_end(self, done: int) -> None:
+        """Save what was learned before an error ends the run."""
+        if not done:
+            return
+        try:
+            self.save(done)
+            self.scalars.say(f"saved after step {done}")
+        except checkpoints.CheckpointError as error:
+            self.scalars.say(str(error))
 
 
 def known_embedders(source: ClipSource, before: Path | None) -> dict[str, str]:
@@ -210,14 +315,19 @@ def about(source: ClipSource) -> str:
     return "; ".join(parts)
 
 
-def check_shares(config: TrainConfig, processes: int) -> None:
-    """Raise SettingsError if the batch cannot be shared evenly: an average over samples would be none."""
-    shares = processes * config.accumulation
-    if config.batch % shares:
+def parts_of_share(config: TrainConfig, processes: int) -> int:
+    """How many forward passes a process splits its share of the batch into.
+
+    Raises:
+        SettingsError: the batch cannot be shared evenly: an average over samples would be none.
+    """
+    unit = processes * config.micro_batch
+    if config.batch % unit:
         raise SettingsError(
-            f"batch {config.batch} cannot be shared by {processes} processes in accumulation "
-            f"{config.accumulation}: set batch to a multiple of {shares}"
+            f"batch {config.batch} cannot be shared by {processes} processes in parts of "
+            f"micro_batch {config.micro_batch}: set batch to a multiple of {unit}"
         )
+    return config.batch // unit
 
 
 def output_folder(config: TrainConfig) -> Path:
@@ -231,106 +341,6 @@ def output_folder(config: TrainConfig) -> Path:
     if config.name in ("", ".", "..") or Path(config.name).name != config.name:
         raise SettingsError(f"name: {config.name!r} names a folder: letters, digits, - and _")
     return Path(config.output)
-
-
-def check_unchanged(config: TrainConfig, checkpoint: Path) -> None:
-    """Raise SettingsError if a run here trained something else; what may change is paths, data and rates."""
-    before = load_config(checkpoint / checkpoints.CONFIG)
-    now_fixed, before_fixed = _fixed(config), _fixed(before)
-    changed = [
-        f"{name} was {before_fixed[name]}, is {now_fixed[name]}"
-        for name in now_fixed
-        if now_fixed[name] != before_fixed[name]
-    ]
-    if changed:
-        raise SettingsError(f"{checkpoint} was trained otherwise: {'; '.join(changed)}; set another output")
-
-
-def _fixed(config: TrainConfig) -> dict[str, object]:
-    free = {"folder", "image_encoder", "gradient_checkpointing"}
-    model = {f"model.{name}": value for name, value in config.model.model_dump(exclude=free).items()}
-    return model | {"stage": config.stage, "optimiser.trainable": config.optimiser.trainable}
-
-
-def adamw(network: Network, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW on what is trained; the rest of the network is frozen here. Biases and norms do not decay."""
-    settings = config.optimiser
-    if settings.trainable == "adapters":
-        new = {id(p) for p in network.new_parameters().values()}
-        for parameter in network.parameters():
-            parameter.requires_grad_(id(parameter) in new)
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of step `step` (from 0): linear to the full rate over the warm-up, then half a cosine to 0 (C.1)."""
-    settings = config.optimiser
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(config.steps - settings.warmup_steps, 1)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
-    """Set it for all parameters; gives it back."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-def average_of(run: Run, model: nn.Module) -> Ema | None:
-    """The average of a prepared model's weights; None if the configuration wants none."""
-    return Ema(run.accelerator.unwrap_model(model), run.config.ema) if run.config.ema else None
-
-
-def gathering(run: Run, model: nn.Module, last_part: bool) -> AbstractContextManager[Any]:
-    """Around the passes of a part: the backward pass of the last one gathers all processes' gradients."""
-    return nullcontext() if last_part else cast(Any, run.accelerator.no_sync(model))
-
-
-def clip_and_check(run: Run, step: Step, model: nn.Module, losses: list[Tensor]) -> tuple[list[float], float]:
-    """Clip the gradients; the losses by place in the global batch, and the gradients' norm before.
-
-    losses: [B] of each part of the share.
-
-    Raises:
-        NonFiniteLoss: a loss or the gradient is not finite.
-    """
-    norm = float(run.accelerator.clip_grad_norm_(model.parameters(), run.config.optimiser.max_gradient_norm))
-    every_loss = run.accelerator.gather(torch.cat(losses)).tolist()
-    check_finite(step.number, [pick.sample_id for pick in step.picks], every_loss, norm)
-    return every_loss, norm
-
-
-def check_finite(step: int, sample_ids: Sequence[str], losses: Sequence[float], norm: float) -> None:
-    """Raise NonFiniteLoss, naming the samples whose loss is not finite; all, if only the gradient is not."""
-    wrong = [name for name, loss in zip(sample_ids, losses, strict=True) if not math.isfinite(loss)]
-    if wrong or not math.isfinite(norm):
-        what = "the loss" if wrong else "the gradient, though no single loss,"
-        raise NonFiniteLoss(
-            f"step {step}: {what} is not finite; samples: {', '.join(wrong or sample_ids)}. Look at them, or "
-            "lower optimiser.learning_rate; the same command goes on from the newest checkpoint"
-        )
-
-
-def first_clip(source: ClipSource) -> Batch:
-    """The first clip of step 0 with nothing dropped."""
-    whole = copy(source)
-    whole.config = source.config.model_copy(
-        update={"dropout": DropoutConfig(each=0, all=0, interaction_captions=0)}
-    )
-    return whole.load(whole.plan(0)[0])
-
-
-def in_any_process(accelerator: Accelerator, value: bool) -> bool:
-    """Whether it is true in any process: they must all do the same."""
-    votes = accelerator.reduce(torch.tensor(float(value), device=accelerator.device), "sum")
-    return bool(votes > 0)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ ODE. All three networks begin as the stage-2 network.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -29,84 +28,103 @@ from trainer.config import TrainConfig
 from trainer.data.batch import Batch, Conditions
 from trainer.flow import add_noise, flow_loss, generator_for, shift_sigma, velocity, velocity_to_clean
 from trainer.generate import unconditional
+from trainer.initial import load_merged
 from trainer.networks.causal import generate, load_causal, rollout_noise, rollout_sigmas
 from trainer.networks.encoders import Encoders, encode
 from trainer.networks.load import load_backbone
 from trainer.networks.protocol import Network
+from trainer.optimiser import adamw, freeze, set_learning_rate
+from trainer.sharding import compile_parts, shard
+from trainer.step import Report, Step
+from trainer.validation import shown, write_samples
 
 # Noise levels at which critic and teacher are asked: nearer the ends a prediction says little (DMD, §3.2).
 LEVELS: Final = (0.02, 0.98)
 
 
-def distill(config: TrainConfig) -> Path:
+def distill(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
     """Distil to `config.steps`, going on from the newest complete checkpoint in `config.output`.
 
     A step is one update of the critic; every `distill.critic_steps`-th updates the student, too. Learning
     rates are constant after the warm-up. Processes, signals and checkpoints are as in `trainer.train.train`.
+
+    Args:
+        config: of the run.
+        allow: as in `trainer.train.train`.
 
     Returns:
         The newest checkpoint; its average is the student's.
 
     Raises:
         SettingsError: the run is too short, the rollout's steps are wrong, or as `train` says.
-        CheckpointError, NonFiniteLoss: as `train` says.
+        CheckpointError, NonFiniteLoss, BadClips: as `train` says.
     """
     settings = config.distill
     sigmas = check_settings(config)
-    with loop.begin(config) as run:
-        accelerator, encoders = run.accelerator, run.encoders
+    with loop.begin(config, allow) as run:
+        encoders, processes = run.encoders, run.processes
         networks = load_networks(config, run.folder)
-        optimisers = [loop.adamw(network, config) for network in networks[:2]]
-        student, critic, optimiser, critic_optimiser = accelerator.prepare(*networks[:2], *optimisers)
-        teacher = networks[2].to(accelerator.device)
-        ema = loop.average_of(run, student)
+        for network in networks[:2]:
+            freeze(network, config)
+        student, critic, teacher = (shard(network, processes) for network in networks)
+        if config.compile:
+            for network in (critic, teacher):
+                compile_parts(network)
+        optimiser, critic_optimiser = adamw(student, config), adamw(critic, config)
+        state = checkpoints.State(
+            {"student": (student, optimiser), "critic": (critic, critic_optimiser)},
+            loop.average_of(run, student),
+        )
 
-        def clip() -> Tensor:
-            conditions = conditions_of(loop.first_clip(run.source), encoders)
-            return generate(student, encoders, conditions, settings, config.seed)[0]
+        def generate_for(batch: Batch) -> Tensor:
+            return generate(student, encoders, conditions_of(batch, encoders), settings, config.seed)[0]
 
-        with closing(loop.steps(run, ema, clip)) as steps:
-            for step in steps:
-                warmth = min(1, (step.number + 1) / max(config.optimiser.warmup_steps, 1))
-                rate = loop.set_learning_rate(critic_optimiser, settings.critic_learning_rate * warmth)
-                loop.set_learning_rate(optimiser, settings.learning_rate * warmth)
-                students_turn = (step.number + 1) % settings.critic_steps == 0
-                last = exit_step(len(sigmas), config.seed, step.number)
-                losses, student_losses = [], []
-                for batch, last_part in step.parts:
-                    conditions = conditions_of(batch, encoders)
-                    noise = rollout_noise(conditions, len(sigmas), config.seed, step.number, batch.slots)
-                    with loop.gathering(run, student, last_part), torch.set_grad_enabled(students_turn):
+        def samples(folder: Path) -> list[Path]:
+            clips = shown(config, None, run.source)
+            return write_samples(folder, clips, config, processes.is_main, generate_for)
+
+        def one_step(step: Step) -> Report:
+            warmth = min(1, (step.number + 1) / max(config.optimiser.warmup_steps, 1))
+            rate = set_learning_rate(critic_optimiser, settings.critic_learning_rate * warmth)
+            set_learning_rate(optimiser, settings.learning_rate * warmth)
+            students_turn = (step.number + 1) % settings.critic_steps == 0
+            last = exit_step(len(sigmas), config.seed, step.number)
+            losses, student_losses = [], []
+            for batch in step.share:
+                conditions = conditions_of(batch, encoders)
+                noise = rollout_noise(conditions, len(sigmas), config.seed, step.number, batch.slots)
+                with torch.set_grad_enabled(students_turn):
+                    with run.autocast():
                         clean = student(noise, sigmas, conditions, last)
-                        if students_turn:
-                            noisy, _, sigma = disturb("dmd", clean, config, step.number, batch.slots)
-                            real, fake = scores(run, teacher, critic, noisy, sigma, conditions)
-                            loss = dmd_loss(clean, dmd_gradient(clean, real, fake))
-                            accelerator.backward(loss.mean() / config.accumulation)
-                            student_losses.append(loss.detach())
-                    with loop.gathering(run, critic, last_part):
-                        noisy, noise, sigma = disturb("critic", clean, config, step.number, batch.slots)
-                        predicted = critic(noisy, sigma, conditions)
-                        loss = flow_loss(predicted, velocity(clean.detach(), noise))
-                        accelerator.backward(loss.mean() / config.accumulation)
-                    losses.append(loss.detach())
+                    if students_turn:
+                        noisy, _, sigma = disturb("dmd", clean, config, step.number, batch.slots)
+                        real, fake = scores(run, teacher, critic, noisy, sigma, conditions)
+                        loss = dmd_loss(clean, dmd_gradient(clean, real, fake))
+                        (loss.mean() / step.parts).backward()
+                        student_losses.append(loss.detach())
+                noisy, noise, sigma = disturb("critic", clean, config, step.number, batch.slots)
+                with run.autocast():
+                    predicted = critic(noisy, sigma, conditions)
+                loss = flow_loss(predicted, velocity(clean.detach(), noise))
+                (loss.mean() / step.parts).backward()
+                losses.append(loss.detach())
 
-                # Both are looked at before either is stepped: a wrong number must not reach the weights.
-                every_loss, norm = loop.clip_and_check(run, step, critic, losses)
-                of_student = {}
-                if students_turn:
-                    every, student_norm = loop.clip_and_check(run, step, student, student_losses)
-                    of_student = {"student_loss": fmean(every), "student_gradient_norm": student_norm}
-                    optimiser.step()
-                    optimiser.zero_grad()
-                    if ema is not None:
-                        ema.update(step.number // settings.critic_steps)
-                critic_optimiser.step()
-                critic_optimiser.zero_grad()
-                levels = draw_sigmas("critic", config, step.number, range(config.batch)).tolist()
-                step.report(levels, every_loss, norm, rate, **of_student)
-    assert run.newest is not None
-    return run.newest
+            # Both are looked at before either is stepped: a wrong number must not reach the weights.
+            every_loss, norm = loop.clip_and_check(run, step, critic, losses)
+            of_student = {}
+            if students_turn:
+                every, student_norm = loop.clip_and_check(run, step, student, student_losses)
+                of_student = {"student_loss": fmean(every), "student_gradient_norm": student_norm}
+                optimiser.step()
+                optimiser.zero_grad()
+                if state.ema is not None:
+                    state.ema.update(step.number // settings.critic_steps)
+            critic_optimiser.step()
+            critic_optimiser.zero_grad()
+            levels = draw_sigmas("critic", config, step.number, range(config.batch)).tolist()
+            return Report(levels, every_loss, norm, rate, of_student)
+
+        return loop.train_steps(run, state, loop.Around(samples), one_step)
 
 
 def check_settings(config: TrainConfig) -> list[float]:
@@ -138,8 +156,10 @@ def load_networks(config: TrainConfig, folder: Path) -> tuple[Network, Network, 
         *(load_backbone(config.model, folder) for _ in "ct"),
     )
     for network in (student, critic, teacher):
-        checkpoints.load_weights(begin, network)
-    return student, critic, teacher.requires_grad_(False)
+        load_merged(begin, network)
+    # Where passes are in bfloat16, so are the weights of what is never updated.
+    half = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    return student, critic, teacher.requires_grad_(False).to(half)
 
 
 def conditions_of(batch: Batch, encoders: Encoders) -> Conditions:
@@ -200,7 +220,7 @@ def scores(
     """The clean clips that the teacher, with guidance, and the critic see: float32 [B, C, T, h, w] each."""
     guidance = run.config.distill.guidance
     free = unconditional(conditions, run.encoders) if guidance != 1 else None
-    with run.accelerator.autocast():
+    with run.autocast():
         fake = predict_clean(critic, noisy, sigma, conditions)
         real = predict_clean(teacher, noisy, sigma, conditions, free, guidance)
     return real, fake

@@ -9,28 +9,36 @@ processes, of accumulation, of the loader's workers, or of how often the run was
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from configs.reading import SettingsError
 from trainer import checkpoint as checkpoints
 from trainer import run as loop
 from trainer.config import TrainConfig
-from trainer.data.source import ClipSource
+from trainer.cost import flops_by_bucket
+from trainer.data.batch import Batch
 from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
 from trainer.generate import sample
-from trainer.networks.encoders import Encoders, encode
-from trainer.networks.load import load_backbone
+from trainer.initial import initial_network
+from trainer.networks.encoders import encode
+from trainer.optimiser import adamw, freeze, learning_rate, set_learning_rate
+from trainer.sharding import compile_parts, shard
+from trainer.step import Report, Step
+from trainer.validation import held_out, shown, validation_loss, write_samples
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
     """Train to `config.steps`, going on from the newest complete checkpoint in `config.output`.
 
-    Every process of a group calls it (torchrun, accelerate launch, the loop of Ray Train's TorchTrainer).
-    SIGTERM or Ctrl-C saves and ends after the step at hand.
+    Every process of a group calls it (torchrun, the loop of Ray Train's TorchTrainer). SIGTERM or Ctrl-C
+    saves and ends after the step at hand.
+
+    Args:
+        config: of the run.
+        allow: settings that may differ from those that the run had until now; see `trainer.resume`.
 
     Returns:
         The newest checkpoint.
@@ -38,53 +46,53 @@ def train(config: TrainConfig) -> Path:
     Raises:
         SettingsError: the configuration fits neither the processes nor what was trained here before.
         CheckpointError: a checkpoint cannot be used, or another process trains here.
-        NonFiniteLoss: see there.
+        NonFiniteLoss, BadClips: see there.
     """
     if config.stage != "flow":
         raise SettingsError(f"stage {config.stage} is not trained by flow matching")
-    with loop.begin(config) as run:
-        network = load_backbone(config.model, run.folder, config.data.buckets.fps)
-        if run.before is not None and run.newest is None:
-            checkpoints.load_weights(run.before, network)
-        model, optimiser = run.accelerator.prepare(network, loop.adamw(network, config))
-        ema = loop.average_of(run, model)
+    with loop.begin(config, allow) as run:
+        network = initial_network(config, run.folder, run.init)
+        freeze(network, config)
+        model = shard(network, run.processes)
+        if config.compile:
+            compile_parts(model)
+        optimiser = adamw(model, config)
+        state = checkpoints.State({"network": (model, optimiser)}, loop.average_of(run, model))
+        held = held_out(config, run.encoders.id)
 
-        def clip() -> Tensor:
-            return sample_clip(model, run.encoders, run.source, config)
+        def generate(batch: Batch) -> Tensor:
+            frames = batch.audio.shape[1]  # with cached latents, `video` is the first frame alone
+            _, conditions = encode(batch, run.encoders)
+            return sample(model, run.encoders, conditions, frames, seed=config.seed, shift=config.shift)[0]
 
-        with closing(loop.steps(run, ema, clip)) as steps:
-            for step in steps:
-                rate = loop.set_learning_rate(optimiser, loop.learning_rate(config, step.number))
-                losses = []
-                for batch, last_part in step.parts:
-                    latents, conditions = encode(batch, run.encoders)
-                    sigma = draw_sigmas(config.seed, step.number, batch.slots, config.shift)
-                    sigma = sigma.to(latents.device)
-                    noise = draw_noise(latents, config.seed, step.number, batch.slots)
-                    with loop.gathering(run, model, last_part):
-                        predicted = model(add_noise(latents, noise, sigma), sigma, conditions)
-                        loss = flow_loss(predicted, velocity(latents, noise))
-                        run.accelerator.backward(loss.mean() / config.accumulation)
-                    losses.append(loss.detach())
+        def samples(folder: Path) -> list[Path]:
+            clips = shown(config, held, run.source)
+            return write_samples(folder, clips, config, run.processes.is_main, generate)
 
-                every_loss, norm = loop.clip_and_check(run, step, model, losses)
-                optimiser.step()
-                optimiser.zero_grad()
-                if ema is not None:
-                    ema.update(step.number)
-                sigmas = draw_sigmas(config.seed, step.number, range(config.batch), config.shift)
-                step.report(sigmas.tolist(), every_loss, norm, rate)
-    assert run.newest is not None
-    return run.newest
+        def validate() -> Mapping[str, float]:
+            assert held is not None
+            with run.autocast():
+                return validation_loss(model, run.encoders, held, run.processes)
 
+        def one_step(step: Step) -> Report:
+            rate = set_learning_rate(optimiser, learning_rate(config, step.number, run.schedule))
+            losses = []
+            for batch in step.share:
+                latents, conditions = encode(batch, run.encoders)
+                sigma = draw_sigmas(config.seed, step.number, batch.slots, config.shift).to(latents.device)
+                noise = draw_noise(latents, config.seed, step.number, batch.slots)
+                with run.autocast():
+                    predicted = model(add_noise(latents, noise, sigma), sigma, conditions)
+                loss = flow_loss(predicted, velocity(latents, noise))
+                (loss.mean() / step.parts).backward()
+                losses.append(loss.detach())
+            every_loss, norm = loop.clip_and_check(run, step, model, losses)
+            optimiser.step()
+            optimiser.zero_grad()
+            if state.ema is not None:
+                state.ema.update(step.number)
+            sigmas = draw_sigmas(config.seed, step.number, range(config.batch), config.shift)
+            return Report(sigmas.tolist(), every_loss, norm, rate)
 
-@torch.no_grad()
-def sample_clip(model: nn.Module, encoders: Encoders, source: ClipSource, config: TrainConfig) -> Tensor:
-    """The first clip of step 0 made anew from all of its conditions: uint8 [3, F, H, W].
-
-    Every process makes it: under FSDP each one has only a part of the network.
-    """
-    batch = loop.first_clip(source)
-    _, conditions = encode(batch, encoders)
-    frames = batch.audio.shape[1]  # with cached latents, `video` is the first frame alone
-    return sample(model, encoders, conditions, frames, seed=config.seed, shift=config.shift)[0]
+        around = loop.Around(samples, None if held is None else validate, flops_by_bucket(config, run.folder))
+        return loop.train_steps(run, state, around, one_step)

@@ -28,7 +28,18 @@ INTERRUPTED = "interrupted; the same command goes on where this one stopped"
 INSTALL = "the trainer needs: pip install 'interavatar[train]'"
 
 
-def train(config: Config, overrides: Overrides = None) -> None:
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="SETTING",
+            help="A setting that may differ from what the run had until now, such as data.shards.",
+        ),
+    ] = None,
+) -> None:
     """Train on shards. The same command again goes on from the newest checkpoint.
 
     On several GPUs: torchrun --nproc-per-node 8 -m pipelines train --config FILE. SIGTERM or Ctrl-C saves
@@ -49,7 +60,7 @@ def train(config: Config, overrides: Overrides = None) -> None:
         from trainer.train import train as flow_matching
 
         loop = {"flow": flow_matching, "self_forcing": distill}[settings.stage]
-        checkpoint = loop(settings)
+        checkpoint = loop(settings, allow or ())
         done = int(read_info(checkpoint)["step"])
         _say_once(f"checkpoint  {checkpoint}")
         if done < settings.steps:
@@ -80,32 +91,34 @@ def latents(
 def _write_latents(settings: TrainConfig, output: str) -> None:
     from pathlib import Path
 
-    import torch
-    from accelerate import PartialState
-
     from pipelines.cli.console import out
+    from trainer.config import ValidationConfig
     from trainer.data.source import ClipSource
     from trainer.data.write_latents import write_latents
     from trainer.networks.encoders import Encoders
     from trainer.networks.tiny import model_folder
+    from trainer.processes import together
 
-    state = PartialState(cpu=not torch.cuda.is_available())
-    folder = model_folder(settings.model, Path(settings.output))
-    encoders = Encoders.load(settings.model, folder, state.device)
-    source = ClipSource(
-        settings.model_copy(update={"data": settings.data.model_copy(update={"latents": None})})
-    )
-    for reason, count in source.left_out.items():
-        _say_once(f"left out: {count} {reason}")
-    written = write_latents(source, encoders, output, state.process_index, state.num_processes)
-    out().print(f"latents  {output}: {written.new} new, {written.found} there already")
+    with together() as processes:
+        folder = model_folder(settings.model, Path(settings.output))
+        encoders = Encoders.load(settings.model, folder, processes.device)
+        # All clips, those of held-out persons included.
+        whole = {
+            "data": settings.data.model_copy(update={"latents": None}),
+            "validation": ValidationConfig(),
+        }
+        source = ClipSource(settings.model_copy(update=whole))
+        for reason, count in source.left_out.items():
+            _say_once(f"left out: {count} {reason}")
+        written = write_latents(source, encoders, output, processes.rank, processes.count)
+        out().print(f"latents  {output}: {written.new} new, {written.found} there already")
 
 
 def _say_once(text: str) -> None:
-    """Print in the first process alone."""
-    from accelerate import PartialState
+    """Print in the first of the processes that torchrun started."""
+    import os
 
     from pipelines.cli.console import out
 
-    if PartialState().is_main_process:
+    if os.environ.get("RANK", "0") == "0":
         out().print(text)

@@ -40,6 +40,7 @@ def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
         "key": sample.key,
         "run": sample.run,
         "pipeline": row["pipeline"],
+        "person": person_of(row),
         "is_interaction": row.get("interaction_prompt") is not None,
         "preview": sample.preview,
     }
@@ -70,6 +71,11 @@ def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
         "has_audio": packed.has_audio,
     }
     return entry, members
+
+
+def person_of(row: Mapping[str, Any]) -> str:
+    """What clips of one person share, as far as is known: their source's identity, the portrait or file."""
+    return str(row.get("identity") or row.get("portrait_id") or row.get("source_uri") or row["sample_id"])
 
 
 def wanted_media(row: Mapping[str, Any], sound_rate: int = RATE) -> Wanted:

@@ -239,7 +239,8 @@ def _finish(plan: ShardPlan, folder: Path) -> dict[str, Any]:
     """Audit the parts, and write the index and, last, the summary."""
     paths = [_part(folder, plan.digest, number) for number in range(len(plan.shards))]
     parts = storage.each(store.read_file, paths, storage.is_remote(folder))
-    index = pa.concat_tables([p.replace_schema_metadata() for p in parts]).cast(format.INDEX_SCHEMA)
+    parts = [format.with_person(part.replace_schema_metadata()) for part in parts]
+    index = pa.concat_tables(parts).cast(format.INDEX_SCHEMA)
     planned = Counter((run.name, sample_id) for run in plan.runs for sample_id in run.ids.to_pylist())
     written = Counter(zip(index["run"].to_pylist(), index["sample_id"].to_pylist(), strict=True))
     if planned != written:

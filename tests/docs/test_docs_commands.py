@@ -41,7 +41,7 @@ OWN = {
     "limit 20": f"limit {LIMIT}",
     "clips=40": "clips=2",
     "clips=8": "clips=4",
-    "configs/train/tiny.yaml": "configs/train/tiny.yaml --set steps=4 --set sample_every=null",
+    "configs/train/tiny.yaml": "configs/train/tiny.yaml --set steps=4 --set samples.every=null",
     "interavatar sample": "interavatar sample --steps 4",
 }
 

@@ -36,7 +36,7 @@ def test_portrait_to_network_to_clip(samples: Path, tmp_path: Path, monkeypatch:
     assert index["is_interaction"].all() and (index["identity_dim"] == 128).all()
 
     config = ROOT / "configs" / "train" / "tiny.yaml"
-    settings = ("--set", "steps=4", "--set", "checkpoint_every=2", "--set", "sample_every=4")
+    settings = ("--set", "steps=4", "--set", "checkpoint_every=2", "--set", "samples.every=4")
     interavatar("train", "--config", config, *settings)
     info = json.loads(Path("tiny/checkpoints/step-00000004/trainer.json").read_text())
     assert info["stand_in"] == "random weights"

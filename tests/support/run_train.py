@@ -1,4 +1,7 @@
-"""Train in a process of its own, as torchrun starts it: python -m tests.support.run_train CONFIG [a=b]."""
+"""Train in a process of its own, as torchrun starts it.
+
+python -m tests.support.run_train CONFIG [a=b | allow:a ...]
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from trainer.train import train
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    path, *overrides = sys.argv[1:]
-    config = load_config(Path(path), overrides)
-    {"flow": train, "self_forcing": distill}[config.stage](config)
+    path, *changes = sys.argv[1:]
+    config = load_config(Path(path), [change for change in changes if "=" in change])
+    allow = [change.removeprefix("allow:") for change in changes if change.startswith("allow:")]
+    {"flow": train, "self_forcing": distill}[config.stage](config, allow)

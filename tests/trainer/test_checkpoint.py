@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
+from tests.support.checkpoints import average_of, save, tensors_of
 from trainer import checkpoint as checkpoints
-from trainer.checkpoint import CheckpointError, load_weights, newest, read_info, restore, save
+from trainer.checkpoint import CheckpointError, State, load_weights, newest, read_info, restore
 from trainer.config import TrainConfig, load_config
 from trainer.ema import Ema
+from trainer.processes import together
 
 
 class Parts:
     """A model, its average and its optimiser, after `steps` steps."""
 
-    def __init__(self, steps: int = 0, width: int = 3) -> None:
+    def __init__(self, steps: int = 0, width: int = 3, average: bool = True) -> None:
         torch.manual_seed(0)
-        self.accelerator = Accelerator(cpu=True)
-        self.model, self.optimiser = self.accelerator.prepare(
-            *(lambda m: (m, torch.optim.AdamW(m.parameters(), lr=0.1)))(nn.Linear(width, 2))
-        )
+        self.model = nn.Linear(width, 2)
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=0.1)
         self.ema = Ema(self.model, 0.9)
+        self.state = State({"network": (self.model, self.optimiser)}, self.ema if average else None)
         for step in range(steps):
             self.step(step)
 
@@ -37,7 +38,11 @@ class Parts:
         self.ema.update(step)
 
     def save(self, config: TrainConfig, step: int) -> Path:
-        return save(Path(config.output), step, self.accelerator, config, self.ema, {"embedders": {"a": "b"}})
+        return save(config, step, self.state, {"embedders": {"a": "b"}})
+
+    def restore(self, checkpoint: Path) -> int:
+        with together():
+            return restore(checkpoint, self.state)
 
 
 @pytest.fixture()
@@ -61,11 +66,50 @@ def state_of(parts: Parts) -> dict[str, Any]:
     return dict(parts.model.state_dict()) | average | flat
 
 
+def test_what_is_saved_is_what_was_there_when_saving_began(config: TrainConfig) -> None:
+    """Training goes on while a checkpoint is written."""
+    parts = Parts(2)
+    before = {name: value.clone() for name, value in state_of(parts).items()}
+    with together() as processes:
+        saver = checkpoints.Saver(Path(config.output), config, processes, parts.state)
+        saver.begin(2, {"embedders": {}})
+        assert newest(Path(config.output)) is None
+        for step in range(2, 5):
+            parts.step(step)
+        made = saver.finish(wait=True)
+    assert made is not None and saver.finish() is None
+    other = Parts(1)
+    assert other.restore(made) == 2
+    after = state_of(other)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(before["weight"], parts.model.weight)
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, output = Parts(1), Path(config.output)
+    first = parts.save(config, 1)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        patch.setattr(checkpoints, "_sync", full)
+        with pytest.raises(CheckpointError, match=r"step-00000002 could not be written: .*No space left"):
+            parts.save(config, 2)
+    assert list((output / "checkpoints").iterdir()) == [first]
+    assert newest(output) == first
+    assert parts.save(config, 2) == newest(output)
+
+
 def test_all_comes_back_bit_for_bit(config: TrainConfig) -> None:
     old = Parts(3)
     made = old.save(config, 3)
     new = Parts(1)
-    assert restore(made, new.accelerator, new.ema) == 3
+    assert new.restore(made) == 3
     for parts in (old, new):
         parts.step(3)  # the optimiser's moments show in the next step
     before, after = state_of(old), state_of(new)
@@ -78,7 +122,8 @@ def test_what_it_says(config: TrainConfig) -> None:
     assert made == Path(config.output) / "checkpoints" / "step-00000020"
     info = read_info(made)
     sizes = {str(p.relative_to(made)): p.stat().st_size for p in made.iterdir() if p.name != "trainer.json"}
-    assert info["files"] == sizes and {"ema.safetensors", "model.safetensors", "config.yaml"} <= sizes.keys()
+    assert info["files"] == sizes and sizes.keys() == {".metadata", "__0_0.distcp", "config.yaml"}
+    assert info["networks"] == ["network"]
     assert (info["step"], info["backbone"], info["stand_in"]) == (20, "wan", "random weights")
     assert info["model"] is None and info["embedders"] == {"a": "b"} and info["processes"] == 1
     assert load_config(made / "config.yaml") == config
@@ -95,14 +140,15 @@ def test_the_average_is_loaded_unless_the_weights_are_asked_for(config: TrainCon
 
 
 def test_a_run_without_an_average_gives_its_weights(config: TrainConfig) -> None:
-    parts = Parts(2)
-    made = save(Path(config.output), 2, parts.accelerator, config)
+    parts = Parts(2, average=False)
+    made = parts.save(config, 2)
+    assert average_of(made) == {}
     model = nn.Linear(3, 2)
     load_weights(made, model)
     assert torch.equal(model.weight, parts.model.weight)
     # An average that begins now begins at the weights as they are.
     new = Parts(1)
-    restore(made, new.accelerator, new.ema)
+    new.restore(made)
     assert torch.equal(new.ema.average["weight"], parts.model.weight)
 
 
@@ -112,14 +158,14 @@ def test_what_is_not_whole_is_passed_over(config: TrainConfig, damage: str) -> N
     first, second = parts.save(config, 1), parts.save(config, 2)
     assert newest(output) == second
     if damage == "cut":
-        path = second / "ema.safetensors"
+        path = second / "__0_0.distcp"
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "gone":
-        (second / "optimizer.bin").unlink()
+        (second / ".metadata").unlink()
     elif damage == "no info":
         (second / "trainer.json").unlink()
     elif damage == "half info":
-        (second / "trainer.json").write_text('{"version": 1, "fi')
+        (second / "trainer.json").write_text('{"version": 2, "fi')
     else:
         second.rename(second.with_name(f"_{second.name}.tmp"))
     assert newest(output) == first
@@ -157,8 +203,12 @@ def test_only_the_newest_are_kept(config: TrainConfig) -> None:
 
 def test_another_network_is_refused_by_name(config: TrainConfig) -> None:
     made = Parts(1).save(config, 1)
-    with pytest.raises(CheckpointError, match=r"ema\.safetensors is of another network"):
+    with pytest.raises(CheckpointError, match=r"is of another network .*weight, \(2, 3\) there"):
         load_weights(made, nn.Linear(4, 2))
+    with pytest.raises(CheckpointError, match=r"is of another network .*2\.bias, absent there, \(2,\) here"):
+        load_weights(made, nn.ModuleDict({"2": nn.Linear(3, 2)}))
+    with pytest.raises(CheckpointError, match="is of another network"):
+        Parts(0, width=5).restore(made)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
@@ -175,8 +225,8 @@ def test_a_run_is_found_by_its_folder(config: TrainConfig) -> None:
 def test_another_version_is_refused(config: TrainConfig) -> None:
     made = Parts(1).save(config, 1)
     info = json.loads((made / "trainer.json").read_text())
-    (made / "trainer.json").write_text(json.dumps(info | {"version": 2}))
-    with pytest.raises(CheckpointError, match="not a checkpoint of version 1"):
+    (made / "trainer.json").write_text(json.dumps(info | {"version": 1}))
+    with pytest.raises(CheckpointError, match="not a checkpoint of version 2; use the release that wrote it"):
         read_info(made)
 
 
@@ -206,11 +256,16 @@ def test_the_average_moves_as_written() -> None:
     assert model.weight.item() == 0.0
 
 
-def test_frozen_weights_and_buffers_are_saved_beside_the_average(tmp_path: Path) -> None:
+def test_frozen_weights_and_buffers_are_saved_beside_the_average(config: TrainConfig) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model[0].requires_grad_(False)
     ema = Ema(model, 0.5)
     assert set(ema.average) == {"1.weight", "1.bias"}
-    state = ema.state()
-    assert state.keys() == model.state_dict().keys()
-    assert torch.equal(state["0.weight"], model[0].weight)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    made = save(config, 1, State({"network": (model, torch.optim.AdamW(trained))}, ema))
+    assert average_of(made).keys() == ema.average.keys()
+    assert not any("exp_avg.0." in name for name in tensors_of(made))
+    model[1].running_mean.fill_(7)
+    other = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    load_weights(made, other)
+    assert torch.equal(other[0].weight, model[0].weight) and other[1].running_mean.tolist() == [0, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from tests.support.checkpoints import tensors_of
 from tests.support.shard_toys import toy_shards
-from tests.trainer.test_train import DATA, FRAMES, UNCLIPPED, WIDTHS, tensors
+from tests.trainer.test_train import DATA, FRAMES, UNCLIPPED, WIDTHS
 from trainer.checkpoint import newest, path_of, read_info
 from trainer.config import load_config
 from trainer.train import train
@@ -31,7 +33,8 @@ def config(tmp_path: Path) -> Path:
     values: dict[str, Any] = {
         "name": "toy",
         "output": str(tmp_path / "two"),
-        "steps": 2,
+        "steps": 4,
+        "checkpoint_every": 2,
         "batch": 4,
         "precision": "fp32",
         "data": DATA | {"shards": [str(tmp_path / "shards")]},
@@ -79,20 +82,22 @@ def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
 
 
 def test_two_processes_equal_one(config: Path, tmp_path: Path) -> None:
-    """The same global batch: weights, average and optimiser after two steps within 1e-5."""
+    """Each holds half of the network: weights, average and optimiser after four steps within 1e-5."""
     finish(start(config, processes=2))
     two = newest(tmp_path / "two")
     assert two is not None and read_info(two)["processes"] == 2
+    assert sorted(path.name for path in two.glob("*.distcp")) == ["__0_0.distcp", "__1_0.distcp"]
     torch.set_num_threads(1)
     one = train(load_config(config, [f"output={tmp_path / 'one'}"]))
-    assert largest_difference(tensors(one), tensors(two)) < 1e-5
+    assert largest_difference(tensors_of(one), tensors_of(two)) < 1e-5
 
-    # What two began, one goes on with, to where one alone comes.
-    longer = ["steps=3"]
-    gone_on = train(load_config(config, longer))
-    assert read_info(gone_on)["step"] == 3
-    alone = train(load_config(config, [*longer, f"output={tmp_path / 'one'}"]))
-    assert largest_difference(tensors(gone_on), tensors(alone)) < 1e-5
+    # What two began, one goes on with, and what one began, two.
+    for output, processes in (("two", 1), ("one", 2)):
+        last = path_of(tmp_path / output, 4)
+        shutil.rmtree(last)
+        finish(start(config, f"output={tmp_path / output}", processes=processes))
+        assert read_info(last)["processes"] == processes
+    assert largest_difference(tensors_of(path_of(tmp_path / "one", 4)), tensors_of(two)) < 1e-5
 
 
 def test_sigterm_to_all_processes_saves_and_stops(config: Path, tmp_path: Path) -> None:
@@ -112,5 +117,5 @@ def test_sigterm_to_all_processes_saves_and_stops(config: Path, tmp_path: Path) 
     assert "Traceback" not in said
     # The same command goes on from there.
     settings[0] = f"steps={done + 1}"
-    finish(start(config, *settings))
+    finish(start(config, *settings, "allow:steps"))
     assert newest(output) == path_of(output, done + 1)

@@ -13,7 +13,6 @@ import pytest
 import torch
 import typer
 import yaml
-from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -21,8 +20,10 @@ from typer.testing import CliRunner
 from configs.reading import SettingsError
 from manifests.shards import MissingShards
 from pipelines.cli import train as train_cli
+from tests.support.checkpoints import average_of, tensors_of, weights_of
 from tests.support.shard_toys import EMBEDDERS, toy_shards
 from trainer import run as loop
+from trainer import validation
 from trainer.checkpoint import CheckpointError, load_weights, newest, path_of, read_info
 from trainer.config import TrainConfig, load_config
 from trainer.data.loader import collate
@@ -31,7 +32,7 @@ from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
 from trainer.networks.encoders import Encoders, encode
 from trainer.networks.load import load_backbone
 from trainer.networks.tiny import model_folder
-from trainer.run import NonFiniteLoss
+from trainer.optimiser import NonFiniteLoss, adamw, check_finite, learning_rate
 from trainer.scalars import mean_losses
 from trainer.train import train
 
@@ -80,17 +81,8 @@ def configure(shards: Path, tmp_path: Path) -> Configure:
     return make
 
 
-def tensors(checkpoint: Path) -> dict[str, Tensor]:
-    """Weights, averages and the optimiser's state."""
-    found = {f"model {k}": v for k, v in load_file(checkpoint / "model.safetensors").items()}
-    found |= {f"ema {k}": v for k, v in load_file(checkpoint / "ema.safetensors").items()}
-    optimiser = torch.load(checkpoint / "optimizer.bin", weights_only=True)["state"]
-    found = {name: value.clone() for name, value in found.items()}  # files that tests damage are mapped
-    return found | {f"adam {i} {k}": v for i, of in optimiser.items() for k, v in of.items()}
-
-
 def assert_same_bits(one: Path, other: Path) -> None:
-    a, b = tensors(one), tensors(other)
+    a, b = tensors_of(one), tensors_of(other)
     assert a.keys() == b.keys()
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
@@ -105,7 +97,7 @@ def stopping_at(step: int) -> Callable[..., Tensor]:
     """`draw_noise` that sends SIGTERM to this process while it works on a step."""
 
     def draw(latents: Tensor, seed: int, at: int, slots: Any) -> Tensor:
-        if at == step:
+        if at == step and 0 in slots:
             os.kill(os.getpid(), signal.SIGTERM)
         return draw_noise(latents, seed, at, slots)
 
@@ -185,18 +177,18 @@ def test_a_finished_run_is_left_alone(configure: Configure) -> None:
 def test_a_cut_checkpoint_costs_only_the_steps_since_the_one_before(configure: Configure) -> None:
     config = configure(checkpoint_every=2)
     made = train(config)
-    whole = tensors(made)
-    path = made / "model.safetensors"
+    whole = tensors_of(made)
+    path = made / "__0_0.distcp"
     path.write_bytes(path.read_bytes()[:1000])
     assert newest(Path(config.output)) == path_of(Path(config.output), 2)
-    again = tensors(train(config))
+    again = tensors_of(train(config))
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 def test_accumulation_changes_nothing(configure: Configure) -> None:
     settings = {"steps": 2, "optimiser": UNCLIPPED}
-    one = tensors(train(configure("one", **settings)))
-    four = tensors(train(configure("four", accumulation=4, **settings)))
+    one = tensors_of(train(configure("one", micro_batch=4, **settings)))
+    four = tensors_of(train(configure("four", micro_batch=1, **settings)))
     assert max((one[name] - four[name]).abs().max().item() for name in one) < 1e-6
 
 
@@ -204,8 +196,7 @@ def test_the_next_stage_begins_with_the_average_of_the_last(configure: Configure
     first = train(configure("first", steps=2))
     frozen = {"learning_rate": 1e-30, "warmup_steps": 0, "weight_decay": 0}
     second = train(configure("second", steps=1, init=str(Path(configure("first").output)), optimiser=frozen))
-    average = load_file(first / "ema.safetensors")
-    begun = load_file(second / "model.safetensors")
+    average, begun = average_of(first), weights_of(second)
     assert all(torch.equal(average[name], begun[name]) for name in average)
 
 
@@ -224,14 +215,14 @@ def test_sample_clips_lack_nothing(configure: Configure) -> None:
     source = ClipSource(config)
     first = source.load(source.plan(0)[0])
     assert not (first.has_reference | first.has_audio | first.has_identity).any() and first.prompts == [""]
-    shown = loop.first_clip(source)
+    shown = validation.shown(config, None, source).load(0)
     assert (shown.has_reference & shown.has_audio & shown.has_identity).all() and shown.prompts != [""]
     assert not source.load(source.plan(0)[0]).has_audio.any()  # the source drops as before
 
 
 def test_only_the_new_layers_are_trained(configure: Configure) -> None:
     config = configure(steps=2, optimiser={"trainable": "adapters", "warmup_steps": 0, "learning_rate": 1e-3})
-    after = load_file(train(config) / "model.safetensors")
+    after = weights_of(train(config))
     torch.manual_seed(config.seed)
     before = load_backbone(config.model, model_folder(config.model, Path(config.output))).state_dict()
     moved = {name for name in after if not torch.equal(after[name], before[name])}
@@ -254,9 +245,9 @@ def test_what_the_log_says(configure: Configure) -> None:
 
 
 def test_sample_clips_are_written(configure: Configure) -> None:
-    config = configure(steps=2, sample_every=2)
+    config = configure(steps=2, samples={"every": 2})
     weights = train(config)
-    clip = Path(config.output) / "samples" / "step-00000002.mp4"
+    (clip,) = (Path(config.output) / "samples" / "step-00000002").iterdir()
     assert clip.stat().st_size > 1000
     # Sampling left the weights as they were.
     assert_same_bits(weights, train(configure("without", steps=2)))
@@ -265,7 +256,8 @@ def test_sample_clips_are_written(configure: Configure) -> None:
 def test_a_loss_that_is_not_finite_names_its_sample(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure(steps=3, checkpoint_every=1)
+    never = {"skip": 0, "back": 0}
+    config = configure(steps=3, checkpoint_every=1, micro_batch=4, non_finite=never)
     wrong = ClipSource(config, config.seed).plan(1)[2].sample_id
 
     def poisoned(latents: Tensor, seed: int, step: int, slots: Any) -> Tensor:
@@ -281,29 +273,30 @@ def test_a_loss_that_is_not_finite_names_its_sample(
 
 
 def test_an_infinite_gradient_names_the_batch() -> None:
-    loop.check_finite(0, ["a", "b"], [1.0, 2.0], 3.0)
+    check_finite(0, ["a", "b"], [1.0, 2.0], 3.0)
     with pytest.raises(
         NonFiniteLoss, match="the gradient, though no single loss, is not finite; samples: a, b"
     ):
-        loop.check_finite(7, ["a", "b"], [1.0, 2.0], math.inf)
+        check_finite(7, ["a", "b"], [1.0, 2.0], math.inf)
     with pytest.raises(NonFiniteLoss, match="step 7: the loss is not finite; samples: b"):
-        loop.check_finite(7, ["a", "b"], [1.0, math.inf], math.inf)
+        check_finite(7, ["a", "b"], [1.0, math.inf], math.inf)
 
 
 def test_another_network_in_the_same_output_is_refused(configure: Configure) -> None:
     train(configure(steps=1))
     config = configure(steps=2)
     wider = config.model_copy(update={"model": config.model.model_copy(update={"audio_tokens": 13})})
-    with pytest.raises(SettingsError, match=r"model\.audio_tokens was 12, is 13; set another output"):
+    with pytest.raises(SettingsError, match=r"model\.audio_tokens was 12, is 13; set another"):
         train(wider)
 
 
 def test_a_batch_that_cannot_be_shared(configure: Configure) -> None:
-    loop.check_shares(configure(accumulation=2), processes=2)
+    assert loop.parts_of_share(configure(micro_batch=2), processes=2) == 1
+    assert loop.parts_of_share(configure(), processes=2) == 2
     with pytest.raises(SettingsError, match=r"batch 4 cannot be shared by 3 processes.*a multiple of 3"):
-        loop.check_shares(configure(), processes=3)
+        loop.parts_of_share(configure(), processes=3)
     with pytest.raises(SettingsError, match="a multiple of 8"):
-        loop.check_shares(configure(accumulation=4), processes=2)
+        loop.parts_of_share(configure(micro_batch=4), processes=2)
 
 
 @pytest.mark.parametrize("changes", [{"output": "s3://bucket/run"}, {"name": "../up"}, {"name": ""}])
@@ -327,14 +320,14 @@ def test_missing_shards_are_said_before_anything_is_written(configure: Configure
 
 def test_learning_rate(configure: Configure) -> None:
     config = configure(steps=12, optimiser={"learning_rate": 1.0, "warmup_steps": 4})
-    rates = [loop.learning_rate(config, step) for step in (0, 3, 4, 6, 8, 11)]
+    rates = [learning_rate(config, step) for step in (0, 3, 4, 6, 8, 11)]
     # 4 steps up, then half a cosine over 8: cos(pi k / 8) for k = 0, 2, 4, 7.
     down = [1.0, 0.5 + math.sqrt(2) / 4, 0.5, 0.5 - 0.5 * math.cos(math.pi / 8)]
     assert rates == pytest.approx([0.25, 1.0, *down])
 
 
 def test_what_decays(configure: Configure) -> None:
-    decaying, others = loop.adamw(nn.Linear(3, 2), configure()).param_groups
+    decaying, others = adamw(nn.Linear(3, 2), configure()).param_groups
     assert [p.ndim for p in decaying["params"]] == [2] and decaying["weight_decay"] == 0.01
     assert [p.ndim for p in others["params"]] == [1] and others["weight_decay"] == 0.0
 
@@ -354,12 +347,8 @@ def test_mean_losses() -> None:
 
 def test_an_unknown_key_is_named_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(
-        "name: a\noutput: b\nsteps: 1\ndata: {shards: [s]}\nmodel: {random: tiny}\nlearning_rate: 1\n"
-    )
-    with pytest.raises(
-        SettingsError, match=r"mine\.yaml: unknown key learning_rate; there are: name, output"
-    ):
+    path.write_text("name: a\noutput: b\nsteps: 1\ndata: {shards: [s]}\nmodel: {random: tiny}\nxyz: 1\n")
+    with pytest.raises(SettingsError, match=r"mine\.yaml: unknown key xyz; there are: name, output"):
         load_config(path)
 
 
@@ -404,4 +393,4 @@ def test_the_configs_that_come_along(path: Path) -> None:
     if path.stem != "wan_stage3":
         longest = {"wan": 101, "ltx": 129}[config.model.backbone]
         assert config.data.buckets.frames_within(1000) == longest
-    loop.check_shares(config, processes=64)
+    assert loop.parts_of_share(config, processes=64) == config.batch // 64

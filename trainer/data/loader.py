@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any, cast
 
@@ -50,10 +50,33 @@ def collate(clips: Sequence[Batch]) -> Batch:
     return Batch(**joined)
 
 
-class Clips(Dataset[Batch | ValueError]):
+# Clips that are tried, one after the other, for one place in a batch.
+TRIES = 8
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A clip that could not be read; another one took its place."""
+
+    sample_id: str
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A clip, or a micro-batch of them, and what could not be read in their places."""
+
+    batch: Batch
+    skipped: list[Skipped]
+
+
+class Clips(Dataset[Loaded | ValueError]):
     """A source as a data set of torch, indexed by picks.
 
-    What is wrong with a clip is given back: raised in a worker, torch would wrap it into a traceback's text.
+    The place of a clip that cannot be read is taken by another one of its run and bucket, which depends on
+    the place and on how many were tried. What is wrong with a disk, or with `TRIES` clips, is given back:
+    raised in a worker, torch would wrap it into a traceback's text.
     """
 
     def __init__(self, source: ClipSource) -> None:
@@ -63,67 +86,76 @@ class Clips(Dataset[Batch | ValueError]):
         """See `ClipSource.reopen`."""
         self.source.reopen()
 
-    def __getitem__(self, pick: Pick) -> Batch | ValueError:
-        try:
-            return self.source.load(pick)
-        except ValueError as error:
-            return error
+    def __getitem__(self, pick: Pick) -> Loaded | ValueError:
+        skipped: list[Skipped] = []
+        for attempt in range(TRIES):
+            tried = self.source.other(pick, attempt) if attempt else pick
+            try:
+                return Loaded(self.source.load(tried), skipped)
+            except ClipError as error:
+                skipped.append(Skipped(tried.sample_id, tried.run, str(error)))
+                last: ValueError = error
+            except ValueError as error:
+                return error
+        return last
 
 
-def _collate(clips: Sequence[Batch | ValueError]) -> Batch | ValueError:
+def _collate(clips: Sequence[Loaded | ValueError]) -> Loaded | ValueError:
     wrong = next((clip for clip in clips if isinstance(clip, ValueError)), None)
+    if wrong is not None:
+        return wrong
+    loaded = cast(Sequence[Loaded], clips)
     try:
-        return wrong or collate(cast(Sequence[Batch], clips))
+        return Loaded(
+            collate([clip.batch for clip in loaded]), [one for clip in loaded for one in clip.skipped]
+        )
     except ClipError as error:
         return error
 
 
-def _checked(batch: Batch | ValueError) -> Batch:
-    if isinstance(batch, ValueError):
-        raise batch
-    return batch
+def _checked(loaded: Loaded | ValueError) -> Loaded:
+    if isinstance(loaded, ValueError):
+        raise loaded
+    return loaded
 
 
 class _MicroBatches(Sampler[list[Pick]]):
     """The picks of one process, micro-batch by micro-batch, without end."""
 
-    def __init__(self, source: ClipSource, first_step: int, rank: int, share: int, parts: int) -> None:
+    def __init__(self, source: ClipSource, first_step: int, rank: int, share: int, size: int) -> None:
         self.source, self.first_step, self.rank = source, first_step, rank
-        self.share, self.parts = share, parts
+        self.share, self.size = share, size
 
     def __iter__(self) -> Iterator[list[Pick]]:
-        size = self.share // self.parts
+        size = self.size
         for step in count(self.first_step):
             mine = self.source.plan(step)[self.rank * self.share :][: self.share]
             yield from (mine[i : i + size] for i in range(0, self.share, size))
 
 
 def loader(
-    config: TrainConfig,
-    source: ClipSource,
-    first_step: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    accumulation: int = 1,
-) -> Iterator[list[Batch]]:
+    config: TrainConfig, source: ClipSource, first_step: int = 0, rank: int = 0, world: int = 1
+) -> Generator[tuple[list[Batch], list[Skipped]]]:
     """The micro-batches of each step from `first_step` on, without end; close it to stop the workers.
 
     Process `rank` of `world` takes slots rank * n to (rank + 1) * n of each batch, n = batch / world, in
-    `accumulation` equal parts. The number of workers changes nothing.
+    parts of `micro_batch`. The number of workers changes nothing. Beside them: what could not be read.
 
     Raises:
         SettingsError: the batch cannot be shared out equally.
-        ClipError, StorageError, LatentError: while iterating; see `ClipSource.load`.
+        ClipError: while iterating: `TRIES` clips, one after another, cannot be read.
+        StorageError, LatentError: while iterating; see `ClipSource.load`.
     """
-    if config.batch % (world * accumulation):
+    if config.batch % (world * config.micro_batch):
         raise SettingsError(
-            f"batch {config.batch} cannot be cut into {world} processes x {accumulation} parts: "
+            f"batch {config.batch} cannot be cut into {world} processes x {config.micro_batch} clips: "
             "make it a multiple"
         )
+    share = config.batch // world
     _ = source.latents  # a missing cache is an error here, not in a worker
     batches = DataLoader(
         Clips(source),
-        batch_sampler=_MicroBatches(source, first_step, rank, config.batch // world, accumulation),
+        batch_sampler=_MicroBatches(source, first_step, rank, share, config.micro_batch),
         collate_fn=_collate,
         num_workers=config.data.workers,
         prefetch_factor=PREFETCH if config.data.workers else None,
@@ -131,11 +163,12 @@ def loader(
         generator=torch.Generator(),  # it draws a number, which must not come from the training's generator
     )
 
-    def steps() -> Iterator[list[Batch]]:
+    def steps() -> Generator[tuple[list[Batch], list[Skipped]]]:
         micro = iter(batches)
         try:
             while True:
-                yield [_checked(next(micro)) for _ in range(accumulation)]
+                loaded = [_checked(next(micro)) for _ in range(share // config.micro_batch)]
+                yield [one.batch for one in loaded], [bad for one in loaded for bad in one.skipped]
         except Exception as error:
             # What torch raises again refers to itself through its traceback, and so keeps the workers; what
             # happened in a worker stands in the message.

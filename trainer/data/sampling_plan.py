@@ -19,7 +19,7 @@ Rows = npt.NDArray[np.int64]
 BLOCK = 64
 _UNIT = 1 << 62
 # What a random number is for; part of what it is drawn from.
-_BUCKETS, _RUNS, _ORDER, _BLOCK, _SLOTS, _CLIP = range(6)
+_BUCKETS, _RUNS, _ORDER, _BLOCK, _SLOTS, _CLIP, _OTHER = range(7)
 
 
 def stream(seed: int, *what: int) -> np.random.Generator:
@@ -129,6 +129,11 @@ class SamplingPlan:
             run = self.runs[bucket][party]
             dealt.append((run, self._row((run, bucket), taken)))
         return bucket, [dealt[i] for i in stream(self.seed, _SLOTS, step).permutation(self.batch)]
+
+    def other(self, run: str, bucket: Bucket, step: int, slot: int, attempt: int) -> int:
+        """A row of a run and bucket, drawn for the place of a step whose clip cannot be read."""
+        rows = self.groups[run, bucket]
+        return int(rows[stream(self.seed, _OTHER, step, slot, attempt).integers(len(rows))])
 
     def _row(self, group: tuple[str, Bucket], taken: int) -> int:
         """The clip that a run and bucket give after `taken` others: epoch by epoch, shuffled each time."""

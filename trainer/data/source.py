@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +49,12 @@ class Pick:
     sample_id: str
 
 
+def is_held_out(person: str, share: float) -> bool:
+    """Whether a person's clips are held out, of a share of all persons: a function of the name alone."""
+    number = int.from_bytes(hashlib.blake2b(person.encode(), digest_size=8).digest())
+    return number < share * 2**64
+
+
 class ClipSource:
     """The clips of a run's shards that can be trained on, and which of them a step takes.
 
@@ -55,6 +62,7 @@ class ClipSource:
         config: `data`, `model`, `dropout` and `batch` are read.
         seed: of the order, the starts in the clips and the dropout; None: the config's.
         vae: id of the VAE whose cached latents are wanted; None: those that the cache holds.
+        held_out: the clips that `validation.share` holds out, instead of the others.
 
     Attributes:
         left_out: how many clips are not trained on, by reason.
@@ -67,8 +75,10 @@ class ClipSource:
             `data.exclude` names what is not there, or the features are not those that the network expects.
     """
 
-    def __init__(self, config: TrainConfig, seed: int | None = None, vae: str | None = None) -> None:
-        self.config, self.vae = config, vae
+    def __init__(
+        self, config: TrainConfig, seed: int | None = None, vae: str | None = None, held_out: bool = False
+    ) -> None:
+        self.config, self.vae, self.held_out = config, vae, held_out
         self.seed = config.seed if seed is None else seed
         self.folders = [ShardsFolder(address) for address in config.data.shards]
         self._ends = np.cumsum([len(folder.index) for folder in self.folders])
@@ -122,13 +132,17 @@ class ClipSource:
         too_short = f"shorter than {data.buckets.min_frames} frames at {data.buckets.fps:g} fps"
         left_out: Counter[str] = Counter()
         groups: dict[tuple[str, Bucket], list[int]] = {}
-        names = ("sample_id", "run", "shard", "error", "preview", "seconds", "width", "height")
+        names = ("sample_id", "run", "shard", "error", "preview", "seconds", "width", "height", "person")
         columns = (self.index[name].to_pylist() for name in names)
-        for row, (sample_id, run, shard, error, preview, seconds, width, height) in enumerate(
+        share = self.config.validation.share
+        other = "not held out" if self.held_out else "held out for validation"
+        for row, (sample_id, run, shard, error, preview, seconds, width, height, person) in enumerate(
             zip(*columns, strict=True)
         ):
             bucket = None
-            if error is not None or shard is None:
+            if is_held_out(person or sample_id, share) != self.held_out:
+                left_out[other] += 1
+            elif error is not None or shard is None:
                 left_out["not in a shard"] += 1
             elif sample_id in excluded:
                 left_out["excluded"] += 1
@@ -202,6 +216,11 @@ class ClipSource:
         bucket, dealt = self._plan.picks(step)
         ids = self.index["sample_id"]
         return [Pick(step, slot, row, bucket, run, ids[row].as_py()) for slot, (run, row) in enumerate(dealt)]
+
+    def other(self, pick: Pick, attempt: int) -> Pick:
+        """A clip of the same run and bucket for the place of one that cannot be read; `attempt` from 1."""
+        row = self._plan.other(pick.run, pick.bucket, pick.step, pick.slot, attempt)
+        return replace(pick, row=row, sample_id=self.index["sample_id"][row].as_py())
 
     def load(self, pick: Pick) -> Batch:
         """One clip as a batch of 1, conditions dropped as its step and slot say.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -34,15 +34,37 @@ def load_backbone(config: ModelConfig, folder: Path, fps: float = 16.0) -> Netwo
     Raises:
         WeightsError: the transformer is missing or does not fit.
     """
-    from transformers import CLIPVisionConfig
-
     backbone = backbone_of(config.backbone)
     transformer = load_part(backbone.transformer, folder / "transformer")
-    width = CLIPVisionConfig.from_pretrained(image_encoder_folder(config, folder)).hidden_size
     try:
-        return backbone.network(transformer, config, width, fps)
+        return backbone.network(transformer, config, _image_dim(config, folder), fps)
     except ValueError as error:
         raise WeightsError(f"{folder / 'transformer'}: {error}") from None
+
+
+def empty_network(config: ModelConfig, folder: Path | None, fps: float = 16.0) -> Network:
+    """The network as `load_backbone` gives it, but with tensors that have no contents (torch's `meta`).
+
+    Args:
+        config: the backbone and the widths of the conditions.
+        folder: of the diffusers checkpoint; where it is not there, the network has the published shape.
+        fps: frame rate of the clips, frames/s.
+    """
+    backbone = backbone_of(config.backbone)
+    shape: Mapping[str, Any] = backbone.published
+    image_dim = backbone.published_image_dim
+    if folder is not None and (folder / "transformer" / "config.json").is_file():
+        shape = backbone.transformer.load_config(str(folder / "transformer"))
+        image_dim = _image_dim(config, folder)
+    with torch.device("meta"):
+        transformer = backbone.transformer.from_config(dict(shape))
+        return backbone.network(transformer, config, image_dim, fps)
+
+
+def _image_dim(config: ModelConfig, folder: Path) -> int:
+    from transformers import CLIPVisionConfig
+
+    return int(CLIPVisionConfig.from_pretrained(image_encoder_folder(config, folder)).hidden_size)
 
 
 class WeightsError(UserError):

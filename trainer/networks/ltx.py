@@ -121,6 +121,10 @@ class InterAvatarLtx(Network):
             hidden = run_block(self.block, *inputs, again=self.checkpointing)
         return self.head(hidden[:, skip:], context.temb[:, skip:], (steps, height, width)).to(noisy.dtype)
 
+    def blocks(self) -> list[nn.Module]:
+        """See `Network.blocks`."""
+        return list(self.transformer.transformer_blocks)
+
     def block(
         self,
         index: int,
@@ -203,7 +207,18 @@ class Ltx:
 
     name = "ltx"
     frame_step = InterAvatarLtx.frame_step
+    pixels = PIXELS
     text_tokens = 256  # as LTX's own code
+    published: Mapping[str, Any] = {  # LTX-Video 0.9, 2B
+        "num_attention_heads": 32,
+        "attention_head_dim": 64,
+        "in_channels": 128,
+        "out_channels": 128,
+        "cross_attention_dim": 2048,
+        "caption_channels": 4096,
+        "num_layers": 28,
+    }
+    published_image_dim = CLIP_DIM
     transformer = LTXVideoTransformer3DModel
     vae = AutoencoderKLLTXVideo
     text_encoder = T5EncoderModel
@@ -211,6 +226,10 @@ class Ltx:
     def network(self, transformer: Any, config: ModelConfig, image_dim: int, fps: float) -> Network:
         """See `Backbone.network`."""
         return InterAvatarLtx(transformer, config, image_dim, fps)
+
+    def text_width(self, shape: Any) -> int:
+        """See `Backbone.text_width`."""
+        return int(shape.caption_channels)
 
     def clean_prompt(self, prompt: str) -> str:
         """As it is, without white space around it."""

@@ -34,9 +34,14 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, in their order; `adapters` has one for each."""
+        raise NotImplementedError
+
     def new_parameters(self) -> dict[str, nn.Parameter]:
-        """The weights that the pretrained transformer does not have, by name."""
-        return {n: p for n, p in self.named_parameters() if not n.startswith("transformer.")}
+        """The weights that the pretrained transformer does not have, low-rank additions included, by name."""
+        own = "transformer."
+        return {n: p for n, p in self.named_parameters() if not n.startswith(own) or ".lora_" in n}
 
 
 class Backbone(Protocol):
@@ -44,7 +49,12 @@ class Backbone(Protocol):
 
     name: str  # in `trainer.backbones.BACKBONES`
     frame_step: int  # frames of a latent step after the first
+    pixels: int  # of a latent, each way
     text_tokens: int  # of a prompt that are read; later ones are cut
+    published: Mapping[
+        str, Any
+    ]  # config of the public transformer that the paper trains, for computing costs
+    published_image_dim: int  # width of the features of the CLIP encoder beside it
     transformer: Any  # class of diffusers
     vae: Any  # class of diffusers
     text_encoder: Any  # class of transformers
@@ -61,6 +71,10 @@ class Backbone(Protocol):
         Raises:
             ValueError: the transformer has another shape; the message says which.
         """
+        ...
+
+    def text_width(self, shape: Any) -> int:
+        """Width of the text tokens that a transformer of this config takes."""
         ...
 
     def clean_prompt(self, prompt: str) -> str:

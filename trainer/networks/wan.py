@@ -114,6 +114,10 @@ class InterAvatarWan(Network):
             hidden = run_block(self.block, *inputs, again=self.checkpointing)
         return self.head(hidden[:, skip:], context.temb, (steps, height, width)).to(noisy.dtype)
 
+    def blocks(self) -> list[nn.Module]:
+        """See `Network.blocks`."""
+        return list(self.transformer.blocks)
+
     def block(
         self,
         index: int,
@@ -274,7 +278,21 @@ class Wan:
 
     name = "wan"
     frame_step = InterAvatarWan.frame_step
+    pixels = 8
     text_tokens = TEXT_TOKENS
+    published: Mapping[str, Any] = {  # Wan2.1-Fun-1.3B-InP
+        "num_attention_heads": 12,
+        "attention_head_dim": 128,
+        "in_channels": 36,
+        "out_channels": 16,
+        "text_dim": 4096,
+        "freq_dim": 256,
+        "ffn_dim": 8960,
+        "num_layers": 30,
+        "image_dim": CLIP_DIM,
+        "added_kv_proj_dim": 1536,
+    }
+    published_image_dim = CLIP_DIM
     transformer = WanTransformer3DModel
     vae = AutoencoderKLWan
     text_encoder = UMT5EncoderModel
@@ -286,6 +304,10 @@ class Wan:
         if width != image_dim:
             raise ValueError(f"takes CLIP features {width} wide, the image encoder gives {image_dim}")
         return InterAvatarWan(transformer, config)
+
+    def text_width(self, shape: Any) -> int:
+        """See `Backbone.text_width`."""
+        return int(shape.text_dim)
 
     def clean_prompt(self, prompt: str) -> str:
         """Broken characters mended, HTML entities resolved, all white space to single blanks.

@@ -91,7 +91,7 @@ def test_batches_carry_latents(shards: Path, tmp_path: Path) -> None:
     plain = settings(shards)
     write_latents(ClipSource(plain), Halves(), tmp_path)
     with_latents = cached(plain, tmp_path)
-    batch: Batch = next(loader(with_latents, ClipSource(with_latents)))[0]
+    batch: Batch = next(loader(with_latents, ClipSource(with_latents)))[0][0]
     assert batch.latents is not None and batch.first_latents is not None
     steps = (batch.audio.shape[1] - 1) // 4 + 1
     assert batch.latents.shape == (4, 2, steps, 8, 8) and batch.first_latents.shape == (4, 2, 1, 8, 8)
@@ -247,8 +247,8 @@ def test_latents_and_training_in_an_object_store(shards: Path, workers: int) -> 
         assert write_latents(source, Halves(), latents).new == 5
         assert write_latents(source, Halves(), latents).found == 5
         for settings_, has in ((plain, False), (remote, True)):
-            with closing(loader(settings_, ClipSource(settings_))) as batches:  # type: ignore[type-var]
-                batch = next(batches)[0]
+            with closing(loader(settings_, ClipSource(settings_))) as batches:
+                batch = next(batches)[0][0]
             assert len(batch.sample_ids) == 4 and (batch.latents is not None) == has
             here = ClipSource(settings(shards))
             first = collate([here.load(pick) for pick in here.plan(0)])
@@ -275,12 +275,14 @@ def test_the_real_vae(tmp_path: Path) -> None:
     from trainer.networks.tiny import save_random_model
 
     shards = toy_shards(tmp_path / "shards", 2, interactions=2)
-    plain = config(shards, batch=2, model={"identity_dim": 512, "attribute_dim": 1024, "audio_dim": 768})
+    plain = config(
+        shards, batch=2, micro_batch=2, model={"identity_dim": 512, "attribute_dim": 1024, "audio_dim": 768}
+    )
     encoders = Encoders.load(plain.model, save_random_model(tmp_path / "model", "wan"), "cpu")
     write_latents(ClipSource(plain), encoders, tmp_path / "latents")
     with_latents = cached(plain, tmp_path / "latents")
-    live = next(loader(plain, ClipSource(plain)))[0]
-    kept = next(loader(with_latents, ClipSource(with_latents, vae=encoders.id)))[0]
+    live = next(loader(plain, ClipSource(plain)))[0][0]
+    kept = next(loader(with_latents, ClipSource(with_latents, vae=encoders.id)))[0][0]
     (a, from_live), (b, from_kept) = encode(live, encoders), encode(kept, encoders)
     assert torch.allclose(a, b, atol=1e-5) and a.shape == (2, 16, 5, 8, 8)
     assert torch.allclose(from_live.reference, from_kept.reference, atol=1e-5)

@@ -38,7 +38,7 @@ def config(*shards: Path | str, **values: Any) -> TrainConfig:
     model = {"random": "tiny", "identity_dim": 8, "attribute_dim": 6, "audio_dim": 4} | values.pop(
         "model", {}
     )
-    base = {"name": "t", "output": "o", "steps": 4, "batch": 4, "dropout": NONE}
+    base = {"name": "t", "output": "o", "steps": 4, "batch": 4, "micro_batch": 4, "dropout": NONE}
     return TrainConfig.model_validate({**base, **values, "data": data, "model": model})
 
 
@@ -174,11 +174,14 @@ def test_attributes_of_different_numbers_of_rows_are_refused(tmp_path: Path) -> 
         collate([source.load(source.plan(0)[0]), other.load(other.plan(0)[0])])
 
 
-def batches_of(settings: TrainConfig, first: int, steps: int, *share: int) -> list[list[Batch]]:
-    batches = loader(settings, ClipSource(settings), first, *share)
-    found = list(islice(batches, steps))
-    batches.close()  # type: ignore[attr-defined]
-    return found
+def batches_of(
+    settings: TrainConfig, first: int, steps: int, rank: int = 0, world: int = 1, parts: int = 1
+) -> list[list[Batch]]:
+    size = settings.batch // world // parts
+    settings = settings.model_copy(update={"micro_batch": size})
+    batches = loader(settings, ClipSource(settings), first, rank, world)
+    with closing(batches):
+        return [micro for micro, _ in islice(batches, steps)]
 
 
 def test_the_number_of_workers_changes_nothing(folder: Path) -> None:
@@ -214,7 +217,7 @@ def test_the_loader_leaves_the_global_generator_alone(folder: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(folder: Path) -> None:
-    with pytest.raises(SettingsError, match="batch 4 cannot be cut into 3 processes x 1 parts"):
+    with pytest.raises(SettingsError, match="batch 4 cannot be cut into 3 processes x 1 clips"):
         loader(config(folder), ClipSource(config(folder)), 0, 0, 3)
 
 
@@ -350,7 +353,7 @@ def test_the_command_says_what_a_store_said(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_scheduler_does_not_end_the_workers_but_their_process_does(folder: Path) -> None:
     settings = config(folder, data={"workers": 1})
-    with closing(loader(settings, ClipSource(settings))) as batches:  # type: ignore[type-var]
+    with closing(loader(settings, ClipSource(settings))) as batches:
         next(batches)
         (worker,) = multiprocessing.active_children()
         subprocess.run(["/bin/kill", "-TERM", str(worker.pid)], check=True)
