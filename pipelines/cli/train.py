@@ -39,6 +39,16 @@ def train(
             help="A setting that may differ from what the run had until now, such as data.shards.",
         ),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only compute what the run takes: memory of a GPU, days.")
+    ] = False,
+    gpus: Annotated[
+        int, typer.Option("--gpus", min=1, help="With --plan: how many, eight in a machine.")
+    ] = 8,
+    memory: Annotated[float, typer.Option("--gpu-memory", min=1, help="With --plan: of one GPU, GiB.")] = 80,
+    tflops: Annotated[
+        float, typer.Option("--tflops", min=1, help="With --plan: what one GPU is taken to do, TFLOP/s.")
+    ] = 350,
 ) -> None:
     """Train on shards. The same command again goes on from the newest checkpoint.
 
@@ -46,6 +56,8 @@ def train(
     and stops.
 
     Exit status: 0 all steps are done, 1 they are not, 2 the configuration is wrong.
+
+    With --plan: 0 it fits, 2 it does not.
 
     Example: interavatar train --config tiny --set data.shards=[made/shards]
     """
@@ -55,6 +67,9 @@ def train(
         from trainer.config import load_config
 
         settings = load_config(config, overrides or ())
+        if plan:
+            _show_plan(settings, gpus, memory, tflops)
+            return
         from trainer.checkpoint import read_info
         from trainer.self_forcing import distill
         from trainer.train import train as flow_matching
@@ -66,6 +81,34 @@ def train(
         if done < settings.steps:
             _say_once(f"{done} of {settings.steps} steps are done; the same command goes on")
             raise typer.Exit(1)
+
+
+def _show_plan(settings: TrainConfig, gpus: int, memory: float, tflops: float) -> None:
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from pipelines.cli.console import err, out
+    from trainer.plan import GIB
+    from trainer.plan import plan as compute
+
+    folder = None if settings.model.folder is None else Path(settings.model.folder)
+    with err().status("computing: half a minute"):
+        found = compute(settings, gpus, tflops=tflops, folder=folder)
+    there = folder is not None and (folder / "transformer" / "config.json").is_file()
+    view = Table(f"{settings.name} on {gpus} GPUs", "", title_justify="left")
+    for name, count in found.parameters.items():
+        view.add_row(f"parameters, {name}", f"{count / 1e9:.3f} billion")
+    for kind, size in found.memory.items():
+        view.add_row(f"memory, {kind}", f"{size / GIB:.1f} GiB")
+    view.add_row("memory, together", f"{found.total / GIB:.1f} of {memory:g} GiB on each GPU")
+    view.add_row("forward passes of a GPU in a step", str(found.micro_batches))
+    view.add_row("a clip of the longest bucket", f"{found.flops / 1e15:.2f} PFLOP, encoders apart")
+    view.add_row(f"{settings.steps} steps at {found.tflops:g} TFLOP/s", f"{found.days:.1f} days at most")
+    out().print(view)
+    if not there:
+        out().print("the network has the published shape: there is no model.folder yet")
+    found.check(memory * GIB)
 
 
 def latents(

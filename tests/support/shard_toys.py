@@ -106,6 +106,7 @@ def toy_shards(
     audio_hz: float = 50.0,
     embedders: Mapping[str, str] = EMBEDDERS,
     per_shard: int = 3,
+    persons: Sequence[str] = (),
     seed: int = 0,
 ) -> Path:
     """Write a folder of shards; the widths are those of `ModelConfig`'s defaults.
@@ -119,6 +120,7 @@ def toy_shards(
         errors: so many further rows could not be written.
         videos: MP4 files that the clips take in turn instead of pictures made here; their length and size
             take the place of `seconds`, `size` and `fps`.
+        persons: whom the clips show, in turn.
         features: identity, attributes and (with `sound`) audio are there.
     """
     runs = dict(runs or {"toy": 1.0})
@@ -140,6 +142,7 @@ def toy_shards(
             "key": f"{run}-{number:04d}",
             "run": run,
             "pipeline": "talking_head",
+            "person": persons[number % len(persons)] if persons else None,
             "shard": None if broken else shard_name(number // per_shard),
             "offset": None,
             "size": None,

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 
 from configs.errors import UserError
 from trainer.config import ModelConfig
 from trainer.networks.protocol import Backbone, Network
+
+# The image encoder of Wan 2.1, and of LTX here: OpenCLIP's ViT-H/14.
+VIT_H: Final[dict[str, Any]] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
 
 
 def backbone_of(name: str) -> Backbone:
@@ -42,28 +52,62 @@ def load_backbone(config: ModelConfig, folder: Path, fps: float = 16.0) -> Netwo
         raise WeightsError(f"{folder / 'transformer'}: {error}") from None
 
 
-def empty_network(config: ModelConfig, folder: Path | None, fps: float = 16.0) -> Network:
-    """The network as `load_backbone` gives it, but with tensors that have no contents (torch's `meta`).
+def empty_network(
+    config: ModelConfig, folder: Path | None, fps: float = 16.0, layers: int | None = None
+) -> Network:
+    """The network of `load_backbone` without its weights: where tensors need no contents (FakeTensorMode).
 
     Args:
         config: the backbone and the widths of the conditions.
         folder: of the diffusers checkpoint; where it is not there, the network has the published shape.
         fps: frame rate of the clips, frames/s.
+        layers: blocks of the transformer; None: as many as it has.
     """
     backbone = backbone_of(config.backbone)
-    shape: Mapping[str, Any] = backbone.published
-    image_dim = backbone.published_image_dim
+    shape = transformer_shape(config, folder) | ({} if layers is None else {"num_layers": layers})
+    transformer = backbone.transformer.from_config(shape)
+    return backbone.network(transformer, config, _image_dim(config, folder), fps)
+
+
+def empty_encoders(config: ModelConfig, folder: Path | None) -> dict[str, Any]:
+    """VAE, text encoder and CLIP, of the published shapes where the folder has none; see `empty_network`."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    backbone = backbone_of(config.backbone)
+
+    def there(name: str) -> Any:
+        has = folder is not None and (folder / name / "config.json").is_file()
+        return str(folder / name) if folder is not None and has else None
+
+    vae, text = there("vae"), there("text_encoder")
+    t5: Any = backbone.text_encoder.config_class
+    text_shape = t5(**backbone.published_text_encoder) if text is None else t5.from_pretrained(text)
+    image = config.image_encoder or there("image_encoder")
+    has_image = image is not None and Path(image).is_dir()
+    vae_shape: Any = backbone.vae.load_config(vae) if vae else dict(backbone.published_vae)
+    return {
+        "vae": backbone.vae.from_config(vae_shape),
+        "text_encoder": backbone.text_encoder(text_shape),
+        "image_encoder": CLIPVisionModel(
+            CLIPVisionConfig.from_pretrained(image) if has_image else CLIPVisionConfig(**VIT_H)
+        ),
+    }
+
+
+def transformer_shape(config: ModelConfig, folder: Path | None) -> dict[str, Any]:
+    """The config of the transformer in a diffusers checkpoint; the published one where it is not there."""
+    backbone = backbone_of(config.backbone)
     if folder is not None and (folder / "transformer" / "config.json").is_file():
-        shape = backbone.transformer.load_config(str(folder / "transformer"))
-        image_dim = _image_dim(config, folder)
-    with torch.device("meta"):
-        transformer = backbone.transformer.from_config(dict(shape))
-        return backbone.network(transformer, config, image_dim, fps)
+        return dict(backbone.transformer.load_config(str(folder / "transformer")))
+    return dict(backbone.published)
 
 
-def _image_dim(config: ModelConfig, folder: Path) -> int:
+def _image_dim(config: ModelConfig, folder: Path | None) -> int:
+    """Width of the CLIP encoder's features; the published one where there is no folder."""
     from transformers import CLIPVisionConfig
 
+    if folder is None or not folder.is_dir():
+        return backbone_of(config.backbone).published_image_dim
     return int(CLIPVisionConfig.from_pretrained(image_encoder_folder(config, folder)).hidden_size)
 
 

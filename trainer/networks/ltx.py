@@ -218,6 +218,16 @@ class Ltx:
         "caption_channels": 4096,
         "num_layers": 28,
     }
+    published_vae: Mapping[str, Any] = {}  # the class's own defaults are LTX-Video 0.9's
+    published_text_encoder: Mapping[str, Any] = {  # T5 1.1 XXL
+        "vocab_size": 32128,
+        "d_model": 4096,
+        "d_kv": 64,
+        "d_ff": 10240,
+        "num_layers": 24,
+        "num_heads": 64,
+        "feed_forward_proj": "gated-gelu",
+    }
     published_image_dim = CLIP_DIM
     transformer = LTXVideoTransformer3DModel
     vae = AutoencoderKLLTXVideo

@@ -54,6 +54,8 @@ class Backbone(Protocol):
     published: Mapping[
         str, Any
     ]  # config of the public transformer that the paper trains, for computing costs
+    published_vae: Mapping[str, Any]  # likewise
+    published_text_encoder: Mapping[str, Any]
     published_image_dim: int  # width of the features of the CLIP encoder beside it
     transformer: Any  # class of diffusers
     vae: Any  # class of diffusers

@@ -292,6 +292,16 @@ class Wan:
         "image_dim": CLIP_DIM,
         "added_kv_proj_dim": 1536,
     }
+    published_vae: Mapping[str, Any] = {}  # the class's own defaults are Wan 2.1's
+    published_text_encoder: Mapping[str, Any] = {  # umT5-XXL
+        "vocab_size": 256384,
+        "d_model": 4096,
+        "d_kv": 64,
+        "d_ff": 10240,
+        "num_layers": 24,
+        "num_heads": 64,
+        "feed_forward_proj": "gated-gelu",
+    }
     published_image_dim = CLIP_DIM
     transformer = WanTransformer3DModel
     vae = AutoencoderKLWan

@@ -217,7 +217,7 @@ def test_the_loader_leaves_the_global_generator_alone(folder: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(folder: Path) -> None:
-    with pytest.raises(SettingsError, match="batch 4 cannot be cut into 3 processes x 1 clips"):
+    with pytest.raises(SettingsError, match="batch 4 cannot be cut into 3 processes x 4 clips"):
         loader(config(folder), ClipSource(config(folder)), 0, 0, 3)
 
 
