@@ -111,6 +111,7 @@ def batch_of(
     arrays = _features(wish.image, heard, trained.info.get("embedders", {}), roles, warn)
     given = features_at(arrays, np.arange(frames) / buckets.fps, trained.config.model)
     picture, point = portrait_of(read_picture(wish.image), buckets, frames, wish.point)
+    shown = torch.from_numpy(picture).permute(2, 0, 1)[None]
     sentence = None if wish.interaction is None else interaction_sentence(wish.interaction)
 
     def flag(value: bool) -> torch.Tensor:
@@ -120,13 +121,15 @@ def batch_of(
         sample_ids=[wish.image.stem],
         runs=[""],
         slots=[0],
-        video=torch.from_numpy(picture).permute(2, 0, 1)[None, :, None],
+        video=shown.unsqueeze(2),
+        reference=shown,
         prompts=[prompt_of(sentence, wish.prompt or None, frozenset())],
         points=torch.tensor([point or (0.0, 0.0)]),
         **{name: torch.from_numpy(values)[None] for name, (values, _) in given.items()},
         **{f"has_{name}": flag(present) for name, (_, present) in given.items()},
         has_points=flag(point is not None),
         has_reference=flag(True),
+        known=torch.tensor([1]),
     )
 
 

@@ -22,7 +22,7 @@ from trainer.config import TrainConfig
 from trainer.data.source import ClipSource
 from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
 from trainer.generate import sample
-from trainer.networks.encoders import Encoders, encode
+from trainer.networks.encoders import Encoders, encode, encode_conditions
 from trainer.networks.load import load_backbone
 
 
@@ -85,6 +85,6 @@ def sample_clip(model: nn.Module, encoders: Encoders, source: ClipSource, config
     Every process makes it: under FSDP each one has only a part of the network.
     """
     batch = loop.first_clip(source)
-    _, conditions = encode(batch, encoders)
-    frames = batch.audio.shape[1]  # with cached latents, `video` is the first frame alone
+    conditions = encode_conditions(batch, encoders)
+    frames = batch.audio.shape[1]
     return sample(model, encoders, conditions, frames, seed=config.seed, shift=config.shift)[0]

@@ -52,6 +52,8 @@ def conditions_of(count: int = 1) -> Conditions:
         text_mask=torch.ones((count, 6), dtype=torch.bool),
         image=torch.ones(count, 2, 5),
         reference=torch.ones(count, 4, 1, 2, 2),
+        image_latents=torch.zeros(count, 4, 3, 2, 2),
+        known=torch.zeros(count, dtype=torch.int64),
         points=torch.ones(count, 2),
         identity=torch.ones(count, 3),
         attributes=torch.ones(count, 2, 3),
