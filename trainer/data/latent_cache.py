@@ -1,13 +1,13 @@
 """Latents of clips, encoded once and read while training.
 
 One file a clip: `DIR/<vae>/<fps>-<bucket>/<xx>/<digest>.safetensors` holds `latents` [C, T, h, w], the
-bucket's frames from the clip's first one on, float32 as the VAE gave them. For each number n of latent steps
-that training may give, `tail_n` [C, <= T - n, h, w] holds what `Encoders.image_latents` has behind them, without
-steps of zeros at its end, in bfloat16, as the network reads it; the known steps are those of `latents`, as the
-VAEs are causal. The reference, which may be any frame, is encoded while training. The digest is of run, sample,
-size of its video and version of this module; what a file was made from stands in its metadata, and is compared
-when it is read and before it is passed over as there already. Text is not kept: prompts change with every step's
-dropout, and their encoder costs little beside the network.
+bucket's frames from the clip's first one on, float32 as the VAE gave them. For each number n of latent
+steps that training may give, `tail_n` [C, <= T - n, h, w] holds what `Encoders.image_latents` has behind
+them, without steps of zeros at its end, in bfloat16, as the network reads it; the known steps are those of
+`latents`, as the VAEs are causal. The reference, which may be any frame, is encoded while training. The
+digest is of run, sample, size of its video and version of this module; what a file was made from stands in
+its metadata, and is compared when it is read and before it is passed over as there already. Text is not
+kept: prompts change with every step's dropout, and their encoder costs little beside the network.
 """
 
 from __future__ import annotations

@@ -160,8 +160,8 @@ class Encoders:
         """z_img (§3.2): the latents of the known frames, float32 [B, C, T, h, w], normalised.
 
         For Wan they are encoded with grey frames (0) behind them, as in its own code and in diffusers'
-        pipeline; LTX's have zeros behind them. All zeros where nothing is known. Both VAEs are causal: a known
-        step is what it is in the latents of the whole clip.
+        pipeline; LTX's have zeros behind them. All zeros where nothing is known. Both VAEs are causal: a
+        known step is what it is in the latents of the whole clip.
 
         Args:
             video: [B, 3, K, H, W] in [-1, 1], the known frames and perhaps later ones, which are not read.
@@ -254,16 +254,21 @@ def encode(batch: Batch, encoders: Encoders) -> tuple[Tensor, Conditions]:
     return latents.to(encoders.device), encode_conditions(batch, encoders)
 
 
-def encode_conditions(batch: Batch, encoders: Encoders) -> Conditions:
+def encode_conditions(batch: Batch, encoders: Encoders, frames: int | None = None) -> Conditions:
     """What a batch is conditioned on, on the encoders' device; of its video the known frames alone are read.
 
     A dropped reference gives zeros for the reference latent and for CLIP's features.
+
+    Args:
+        batch: its cached `image_latents` are taken as they are.
+        encoders: of the network that it is for.
+        frames: that z_img covers; None: those of the sound. A stream, whose end is not known, has all that it
+            needs with `backbone.grey_frames`.
     """
     device = encoders.device
-    frames = batch.audio.shape[1]
     given = batch.image_latents
     if given is None:
-        given = encoders.image_latents(to_unit(batch.video), batch.known, frames)
+        given = encoders.image_latents(to_unit(batch.video), batch.known, frames or batch.audio.shape[1])
     kept = batch.has_reference.to(device)
     tokens, mask = encoders.text(batch.prompts)
     image = encoders.image(batch.reference, batch.points, batch.has_points)

@@ -182,8 +182,8 @@ class InterAvatarLtx(Network):
             )
         text = self.transformer.caption_projection(conditions.text.to(weight.dtype))
         bias = torch.where(conditions.text_mask, 0.0, -10000.0).to(weight.dtype).unsqueeze(1)
-        of_tokens = (x.repeat_interleave(size[1] * size[2], dim=1) for x in (temb, modulation))
-        return Context(*of_tokens, text, bias)
+        temb, modulation = (x.repeat_interleave(size[1] * size[2], dim=1) for x in (temb, modulation))
+        return Context(temb, modulation, text, bias)
 
     def signals(self, conditions: Conditions) -> Signals:
         """Identity, attributes, image with position, and audio for the adapters."""
@@ -213,7 +213,7 @@ class Ltx:
     frame_step = InterAvatarLtx.frame_step
     text_tokens = 256  # as LTX's own code
     grey_frames = 0
-    skipped_blocks = (19,)
+    skipped_blocks: tuple[int, ...] = (19,)
     transformer = LTXVideoTransformer3DModel
     vae = AutoencoderKLLTXVideo
     text_encoder = T5EncoderModel

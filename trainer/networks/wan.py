@@ -285,7 +285,7 @@ class Wan:
     frame_step = InterAvatarWan.frame_step
     text_tokens = TEXT_TOKENS
     grey_frames = 129
-    skipped_blocks = (8,)
+    skipped_blocks: tuple[int, ...] = (8,)
     transformer = WanTransformer3DModel
     vae = AutoencoderKLWan
     text_encoder = UMT5EncoderModel

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
+from diffusers.hooks import LayerSkipConfig, apply_layer_skip
 
 from tests.support.tiny_networks import (
     FEATURES,
@@ -57,6 +58,18 @@ def test_step_0_is_the_bare_transformer() -> None:
     assert ours.shape == noisy.shape
     assert torch.allclose(ours, bare[:, :, 1:], atol=1e-6)
     assert ours.std() > 0.1
+
+
+@pytest.mark.parametrize("block", [0, 1])
+@torch.no_grad()
+def test_a_skipped_block_is_skipped_as_the_library_does_it(block: int) -> None:
+    """By its hook for skip guidance, on a network whose adapters add nothing yet."""
+    net, given, (noisy, sigma) = network_of("wan"), conditions_of("wan"), inputs()
+    ours = net(noisy, sigma, given, skipped=(block,))
+    whole = net(noisy, sigma, given)
+    apply_layer_skip(net.transformer, LayerSkipConfig([block], fqn="blocks"))
+    assert torch.equal(ours, net(noisy, sigma, given))
+    assert not torch.allclose(ours, whole, atol=1e-3)
 
 
 @torch.no_grad()
