@@ -223,11 +223,12 @@ def _make(
     seed: int,
 ) -> None:
     import torch
+    from rich.progress import track
 
     from backends.sound.audio_embedder import RATE
     from configs.reading import SettingsError
     from media.sound import read_sound
-    from pipelines.cli.console import out, warn
+    from pipelines.cli.console import err, out, warn
     from pipelines.generation import SOUND_RATE, batch_of, check_embedders, frames_of, touched_frame
     from pipelines.generation import untouched as without_touch
     from trainer.chain import make_parts, parts_of, rows_of
@@ -262,9 +263,12 @@ def _make(
         batch = batch_of(wish, heard, rows_of(parts), trained, roles, warn)
         calm = without_touch(batch, wish)
         made = make_parts(trained, batch, calm, parts, steps or STEPS, guidance, seed)
-        video = torch.cat(list(made), dim=1)
-    track = None if wish.audio is None else read_sound(wish.audio, SOUND_RATE, frames / buckets.fps)
-    write_clip(output, video, buckets.fps, track, SOUND_RATE)
+        console = err()
+        hidden = not console.is_terminal
+        shown = track(made, "parts", len(parts), console=console, transient=True, disable=hidden)
+        video = torch.cat(list(shown), dim=1)
+    sound = None if wish.audio is None else read_sound(wish.audio, SOUND_RATE, frames / buckets.fps)
+    write_clip(output, video, buckets.fps, sound, SOUND_RATE)
     _, count, height, width = video.shape
     out().print(f"{output}: {count} frames of {width}x{height}, {count / buckets.fps:.2f} s")
 

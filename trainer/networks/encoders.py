@@ -171,7 +171,7 @@ class Encoders:
         step, grey = self.backbone.frame_step, self.backbone.grey_frames
         known = known.to(self.device)
         last_known = (known - 1) * step  # number of the frame; below 0: none
-        seen = max(min(frames, grey), int(last_known.max()) + 1, 1)
+        seen = max(min(frames, grey), int(last_known.max()) + 1) if known.any() else 1
         shown = video[:, :, :seen].to(self.device, torch.float32)
         behind = torch.arange(shown.shape[2], device=self.device) > last_known.unsqueeze(1)
         shown = shown.masked_fill(behind[:, None, :, None, None], 0)
