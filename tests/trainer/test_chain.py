@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from configs.reading import SettingsError
 from manifests.buckets import BucketConfig
+from trainer.backbones import BACKBONES
 from trainer.chain import Part, make_parts, parts_of, rows_of
-from trainer.config import ModelConfig, TrainConfig
+from trainer.config import TrainConfig
 from trainer.data.batch import Batch, Conditions
 from trainer.data.decode import to_unit
 from trainer.generate import Trained
@@ -126,24 +127,18 @@ class Clock(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_model(tmp_path_factory.mktemp("wan"), "wan")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("models")
+    return {name: save_random_model(base / name, name) for name in BACKBONES}
 
 
-SETTINGS = {"random": "tiny", "identity_dim": 8, "attribute_dim": 6, "audio_dim": 7}
-CONFIG = TrainConfig.model_validate(
-    {
-        "name": "toy",
-        "output": "none",
-        "steps": 1,
-        "data": {"shards": ["none"], "buckets": {"min_frames": 9, "max_frames": 25}},
-        "model": SETTINGS,
-    }
-)
-
-
-def encoders_of(folder: Path) -> Encoders:
-    return Encoders.load(ModelConfig(**SETTINGS), folder)  # type: ignore[arg-type]
+def config_of(backbone: str) -> TrainConfig:
+    model = {"backbone": backbone, "random": "tiny", "identity_dim": 8, "attribute_dim": 6, "audio_dim": 7}
+    buckets = {"min_frames": 9, "max_frames": 25, "step": BACKBONES[backbone].frame_step}
+    data = {"shards": ["none"], "buckets": buckets}
+    return TrainConfig.model_validate(
+        {"name": "toy", "output": "none", "steps": 1, "data": data, "model": model}
+    )
 
 
 def batch_of(rows: int, side: int = 16, touched: bool = False) -> Batch:
@@ -173,14 +168,17 @@ def batch_of(rows: int, side: int = 16, touched: bool = False) -> Batch:
     )
 
 
-def test_no_frame_is_doubled_or_lost_and_each_hears_its_own_sound(folder: Path) -> None:
+def test_no_frame_is_doubled_or_lost_and_each_hears_its_own_sound(
+    folders: dict[str, Path],
+) -> None:
     """80 frames of which frame n has the red value n: sound and picture never part."""
-    encoders = encoders_of(folder)
+    config = config_of("wan")
+    encoders = Encoders.load(config.model, folders["wan"])
     encoders.vae = Stacked()
     clock = Clock()
     network: Any = clock
-    trained = Trained(network, encoders, CONFIG, {})
-    parts = parts_of(80, CONFIG.data.buckets, 4, touched=30)
+    trained = Trained(network, encoders, config, {})
+    parts = parts_of(80, config.data.buckets, 4, touched=30)
     assert [part.begin for part in parts] == [0, 25, 30, 50, 70]
     touched, calm = batch_of(rows_of(parts), touched=True), batch_of(rows_of(parts))
     made = list(make_parts(trained, touched, calm, parts, steps=2, guidance=Guidance(1.0)))
@@ -208,26 +206,32 @@ def test_no_frame_is_doubled_or_lost_and_each_hears_its_own_sound(folder: Path) 
     assert torch.equal(texts[0], texts[4]) and not torch.equal(texts[0], texts[2])
 
 
-def test_a_chain_of_the_tiny_network(folder: Path) -> None:
+@pytest.mark.parametrize(("backbone", "side", "begins"), [("wan", 16, [0, 25, 45]), ("ltx", 64, [0, 25, 41])])
+def test_a_chain_of_the_tiny_network(
+    folders: dict[str, Path], backbone: str, side: int, begins: list[int]
+) -> None:
     """Real parts: the same seed, the same clip; the sound after a part changes nothing in it."""
     torch.manual_seed(0)
-    network = load_backbone(ModelConfig(**SETTINGS), folder)  # type: ignore[arg-type]
+    config, folder = config_of(backbone), folders[backbone]
+    network = load_backbone(config.model, folder)
     with torch.no_grad():
         for weight in network.parameters():
             if not weight.any():
                 weight.normal_(std=1.0)
-    trained = Trained(network.eval(), encoders_of(folder), CONFIG, {})
-    parts = parts_of(50, CONFIG.data.buckets, 4)
-    batch = batch_of(rows_of(parts))
+    trained = Trained(network.eval(), Encoders.load(config.model, folder), config, {})
+    parts = parts_of(50, config.data.buckets, config.data.buckets.step)
+    assert [part.begin for part in parts] == begins
+    batch = batch_of(rows_of(parts), side=side)
 
     def made(given: Batch, seed: int = 0) -> np.ndarray[Any, Any]:
         videos = make_parts(trained, given, given, parts, 2, Guidance(2.0), seed)
         return torch.cat(list(videos), dim=1).numpy()
 
-    video = made(batch)
-    assert video.shape == (3, 50, 16, 16)
+    video, last = made(batch), begins[-1]
+    assert video.shape == (3, 50, side, side)
     assert np.array_equal(video, made(batch)) and not np.array_equal(video, made(batch, seed=1))
     audio = batch.audio.clone()
-    audio[:, 45:] = torch.randn(audio[:, 45:].shape)
+    audio[:, last:] = torch.randn(audio[:, last:].shape)
     other = made(replace(batch, audio=audio))
-    assert np.array_equal(video[:, :45], other[:, :45]) and not np.array_equal(video[:, 45:], other[:, 45:])
+    assert np.array_equal(video[:, :last], other[:, :last])
+    assert not np.array_equal(video[:, last:], other[:, last:])
