@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,34 +43,38 @@ class Wish:
     interaction: str | None  # type of touch
     prompt: str
     seconds: float | None
+    at_s: float = 0.0  # when the touch happens, s
 
 
 def frames_of(buckets: BucketConfig, seconds: float | None, heard: float | None) -> int:
-    """How many frames the clip gets.
+    """How many frames the clip gets: its seconds times the rate, rounded up.
 
     Args:
         buckets: lengths that were trained.
         seconds: what was asked for.
         heard: length of the sound, s; decides where nothing was asked for. Without either the clip is as
-            long as can be.
+            long as the longest in training.
+    """
+    wanted = heard if seconds is None else seconds
+    if wanted is None:
+        return buckets.frames_within(buckets.max_frames)
+    return max(1, math.ceil(wanted * buckets.fps - 1e-3))
+
+
+def touched_frame(wish: Wish, buckets: BucketConfig, frames: int) -> int | None:
+    """The frame in which the person is touched; None: there is no touch.
 
     Raises:
-        SettingsError: `seconds` is not a length that was trained.
+        SettingsError: it is not in the clip.
     """
-    longest = buckets.frames_within(buckets.max_frames)
-    shortest = -(-(buckets.min_frames - 1) // buckets.step) * buckets.step + 1
-    if seconds is None:
-        wanted = longest if heard is None else math.ceil(heard * buckets.fps)
-        # The next length up: what is said is heard to its end.
-        wanted = -(-(wanted - 1) // buckets.step) * buckets.step + 1
-        return min(max(wanted, shortest), longest)
-    frames = buckets.frames_within(math.floor(min(seconds, 3600) * buckets.fps + 1e-3))
-    if frames < shortest or seconds > longest / buckets.fps + 1e-3:
+    if wish.point is None:
+        return None
+    frame = round(wish.at_s * buckets.fps)
+    if not frame < frames:
         raise SettingsError(
-            f"--seconds {seconds:g}: this checkpoint was trained on clips of {shortest / buckets.fps:.2f} to "
-            f"{longest / buckets.fps:.2f} s"
+            f"--at-s {wish.at_s:g}: the clip ends at {frames / buckets.fps:.2f} s; touch it earlier"
         )
-    return frames
+    return frame
 
 
 def check_embedders(trained: Trained, roles: Roles, profile: str) -> None:
@@ -92,7 +96,7 @@ def batch_of(
     roles: Roles,
     warn: Callable[[str], None],
 ) -> Batch:
-    """The conditions of one clip, as training would have read them from a shard.
+    """The conditions of one clip of so many frames, as training would have read them from a shard.
 
     Features are those of the stages that fill shards, at their default settings; an embedder that training
     did not see is not asked. What is left out is said by `warn`.
@@ -111,6 +115,7 @@ def batch_of(
     arrays = _features(wish.image, heard, trained.info.get("embedders", {}), roles, warn)
     given = features_at(arrays, np.arange(frames) / buckets.fps, trained.config.model)
     picture, point = portrait_of(read_picture(wish.image), buckets, frames, wish.point)
+    shown = torch.from_numpy(picture).permute(2, 0, 1)[None]
     sentence = None if wish.interaction is None else interaction_sentence(wish.interaction)
 
     def flag(value: bool) -> torch.Tensor:
@@ -120,13 +125,27 @@ def batch_of(
         sample_ids=[wish.image.stem],
         runs=[""],
         slots=[0],
-        video=torch.from_numpy(picture).permute(2, 0, 1)[None, :, None],
+        video=shown.unsqueeze(2),
+        reference=shown,
         prompts=[prompt_of(sentence, wish.prompt or None, frozenset())],
         points=torch.tensor([point or (0.0, 0.0)]),
         **{name: torch.from_numpy(values)[None] for name, (values, _) in given.items()},
         **{f"has_{name}": flag(present) for name, (_, present) in given.items()},
         has_points=flag(point is not None),
         has_reference=flag(True),
+        known=torch.tensor([1]),
+    )
+
+
+def untouched(batch: Batch, wish: Wish) -> Batch:
+    """The same without the touch: no point, marker and sentence."""
+    from trainer.data.dropout import prompt_of
+
+    return replace(
+        batch,
+        prompts=[prompt_of(None, wish.prompt or None, frozenset())],
+        points=batch.points * 0,
+        has_points=batch.has_points & False,
     )
 
 

@@ -91,6 +91,25 @@ class DropoutConfig(Part):
     )
 
 
+class ReferenceConfig(Part):
+    """Which pictures of its own clip the network is given (InterAvatar §3.2, C.2); the rates are ours."""
+
+    elsewhere: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Probability that the reference picture is another frame of the clip than the first. "
+        "That of an interaction clip is the first, on which the touched point lies.",
+    )
+    motion: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Probability that the first two latent steps are known (Wan: the five frames of C.2; "
+        "LTX: nine), as in a clip that continues another; else the first frame alone.",
+    )
+
+
 class OptimiserConfig(Part):
     """AdamW under a cosine schedule (InterAvatar C.1)."""
 
@@ -209,6 +228,7 @@ class TrainConfig(Part):
     data: DataConfig
     model: ModelConfig
     dropout: DropoutConfig = DropoutConfig()
+    reference: ReferenceConfig = ReferenceConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     distill: DistillConfig = DistillConfig()
 

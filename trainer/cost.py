@@ -237,6 +237,8 @@ def empty_inputs(
         text_mask=torch.ones(count, backbone.text_tokens, dtype=torch.bool),
         image=torch.zeros(count, CLIP_TOKENS, image_dim),
         reference=torch.zeros(count, channels, 1, height, width),
+        image_latents=torch.zeros(count, channels, steps, height, width),
+        known=torch.ones(count, dtype=torch.int64),
         points=torch.zeros(count, 2),
         identity=torch.zeros(count, model.identity_dim),
         attributes=torch.zeros(count, ATTRIBUTE_TOKENS, model.attribute_dim),

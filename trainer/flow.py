@@ -40,6 +40,14 @@ def velocity_to_clean(noisy: Tensor, predicted: Tensor, sigma: Tensor) -> Tensor
     return noisy.float() - _per_sample(sigma, noisy) * predicted.float()
 
 
+def velocity_towards(clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+    """The velocity that leads from noisy latents to clean ones that are known: (x_sigma - x) / sigma.
+
+    float32 [B, ...]; at a noise level of 0, where the two are the same, it is 0.
+    """
+    return (noisy.float() - clean.float()) / _per_sample(sigma, noisy).clamp_min(1e-6)
+
+
 def timesteps(sigma: Tensor) -> Tensor:
     """1000 sigma, float32: what Wan's and LTX's time embeddings are given."""
     return sigma.float() * 1000

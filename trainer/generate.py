@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -18,16 +18,17 @@ from trainer.checkpoint import CONFIG, find, read_info
 from trainer.config import TrainConfig, load_config
 from trainer.data.batch import Conditions
 from trainer.data.decode import to_bytes
-from trainer.flow import noise_like, sampling_sigmas
+from trainer.flow import noise_like, sampling_sigmas, velocity_towards
+from trainer.guidance import DEFAULT, Guidance, guided_velocity, passes_of
 from trainer.initial import load_merged
 from trainer.networks.causal import generate, load_causal
+from trainer.networks.conditions import known_steps
 from trainer.networks.encoders import Encoders
 from trainer.networks.load import load_backbone
 from trainer.networks.protocol import Network
 from trainer.networks.tiny import model_folder
 
 STEPS: Final = 40
-GUIDANCE: Final = 5.0  # Wan's own at 480p, against its negative prompt; here against all conditions dropped
 CRF: Final = 17  # of x264; its guide calls 17-18 visually lossless
 
 
@@ -50,14 +51,17 @@ class Trained:
         conditions: Conditions,
         frames: int,
         steps: int = STEPS,
-        guidance: float = GUIDANCE,
+        guidance: Guidance = DEFAULT,
         seed: int = 0,
+        untouched: Conditions | None = None,
+        part: int = 0,
     ) -> Tensor:
         """As the function `sample`; a distilled network takes its own few steps, and no guidance."""
         if self.is_distilled:
             return generate(self.model, self.encoders, conditions, self.config.distill, seed)
         shift = self.config.shift
-        return sample(self.model, self.encoders, conditions, frames, steps, guidance, seed, shift)
+        network = self.model, self.encoders
+        return sample(*network, conditions, frames, steps, guidance, seed, shift, untouched, part)
 
 
 def load_for_sampling(
@@ -100,25 +104,29 @@ def sample(
     conditions: Conditions,
     frames: int,
     steps: int = STEPS,
-    guidance: float = GUIDANCE,
+    guidance: Guidance = DEFAULT,
     seed: int = 0,
     shift: float = 5.0,
+    untouched: Conditions | None = None,
+    part: int = 0,
 ) -> Tensor:
     """Videos for conditions, uint8 [B, 3, F, H, W], on the CPU.
 
-    Euler steps from noise (sigma 1) to 0. The noise is drawn on the CPU for seed and place in the batch: the
-    same on every device, and for a clip alone as for the first of a batch.
+    Euler steps from noise (sigma 1) to 0. The noise is drawn on the CPU for seed, part and place in the
+    batch: the same on every device, and for a clip alone as for the first of a batch. Known latent steps go
+    straight to what is known of them, so that the rest is decoded behind just that.
 
     Args:
         model: (noisy, sigma, conditions) -> velocity eps - x.
-        encoders: decode the latents, and encode the empty prompt.
+        encoders: decode the latents, and encode the negative prompt.
         conditions: of B clips; `audio` has `frames` rows.
         frames: frame_step n + 1, frame_step that of the backbone.
         steps: of the sampler.
-        guidance: 1: the conditional velocity v alone. Else u + guidance (v - u) with the velocity u that all
-            conditions dropped give, as training drops them together (C.1).
+        guidance: see `trainer.guidance`.
         seed: of the noise.
         shift: of the noise levels; as in training.
+        untouched: the conditions without a touch; see `passes_of`.
+        part: number of the clip in one that is longer.
 
     Raises:
         ValueError: that number of frames does not exist, or the network gave no numbers.
@@ -128,16 +136,16 @@ def sample(
     shape = _latent_shape(encoders, conditions, frames)
     device, count = encoders.device, shape[0]
     conditions = conditions.to(device)
-    without = unconditional(conditions, encoders) if guidance != 1 else None
-    noisy = torch.stack([noise_like(shape[1:], seed, 0, slot) for slot in range(count)]).to(device)
+    calm = None if untouched is None else untouched.to(device)
+    passes = passes_of(conditions, encoders, guidance, calm)
+    is_known = known_steps(conditions.known, shape[2])
+    noisy = torch.stack([noise_like(shape[1:], seed, part, slot) for slot in range(count)]).to(device)
     sigmas = sampling_sigmas(steps, shift).to(device)
     for now, then in pairwise(sigmas):
         level = now.expand(count)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # as in training
-            velocity = model(noisy, level, conditions).float()
-            if without is not None:
-                free = model(noisy, level, without).float()
-                velocity = free + guidance * (velocity - free)
+            velocity = guided_velocity(model, noisy, level, passes)
+        velocity = torch.where(is_known, velocity_towards(conditions.image_latents, noisy, level), velocity)
         noisy = noisy + (then - now) * velocity
     if not torch.isfinite(noisy).all():
         raise ValueError("the network gave numbers that are not finite; use an older checkpoint")
@@ -150,13 +158,6 @@ def _latent_shape(encoders: Encoders, conditions: Conditions, frames: int) -> tu
         raise ValueError(f"{frames} frames: {encoders.backbone.name} makes {step} n + 1")
     count, channels, _, height, width = conditions.reference.shape
     return count, channels, (frames - 1) // step + 1, height, width
-
-
-def unconditional(conditions: Conditions, encoders: Encoders) -> Conditions:
-    """The same with every condition dropped: the empty prompt, zeros elsewhere."""
-    empty = {field.name: torch.zeros_like(getattr(conditions, field.name)) for field in fields(conditions)}
-    tokens, mask = encoders.text([""] * len(conditions.text))
-    return replace(conditions, **(empty | {"text": tokens, "text_mask": mask}))
 
 
 def write_clip(

@@ -27,7 +27,7 @@ from trainer import run as loop
 from trainer.config import TrainConfig
 from trainer.data.batch import Batch, Conditions
 from trainer.flow import add_noise, flow_loss, generator_for, shift_sigma, velocity, velocity_to_clean
-from trainer.generate import unconditional
+from trainer.guidance import unconditional
 from trainer.initial import load_merged
 from trainer.networks.causal import generate, load_causal, rollout_noise, rollout_sigmas
 from trainer.networks.encoders import Encoders, encode

@@ -23,7 +23,7 @@ from trainer.data.batch import Batch
 from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
 from trainer.generate import sample
 from trainer.initial import initial_network
-from trainer.networks.encoders import encode
+from trainer.networks.encoders import encode, encode_conditions
 from trainer.optimiser import adamw, freeze, learning_rate, set_learning_rate
 from trainer.sharding import compile_parts, shard
 from trainer.step import Report, Step
@@ -61,8 +61,7 @@ def train(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
         held = held_out(config, run.encoders.id)
 
         def generate(batch: Batch) -> Tensor:
-            frames = batch.audio.shape[1]  # with cached latents, `video` is the first frame alone
-            _, conditions = encode(batch, run.encoders)
+            conditions, frames = encode_conditions(batch, run.encoders), batch.audio.shape[1]
             return sample(model, run.encoders, conditions, frames, seed=config.seed, shift=config.shift)[0]
 
         def samples(folder: Path) -> list[Path]:

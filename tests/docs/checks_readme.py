@@ -184,4 +184,4 @@ def _(at: At) -> None:
     with av.open(str(at.folder / "clip.mp4")) as container:
         assert len(container.streams.audio) == 1
         frames = list(container.decode(video=0))
-    assert len(frames) == 17 and f"17 frames of {frames[0].width}x{frames[0].height}, 1.06 s" in at.done.said
+    assert len(frames) == 16 and f"16 frames of {frames[0].width}x{frames[0].height}, 1.00 s" in at.done.said

@@ -79,6 +79,8 @@ def conditions_of(backbone: str, **changes: Any) -> Conditions:
         text_mask=mask,
         image=torch.randn(2, 7, FEATURES),
         reference=torch.randn(2, 16, 1, HEIGHT, WIDTH),
+        image_latents=torch.randn(2, 16, STEPS, HEIGHT, WIDTH),
+        known=torch.tensor([1, 2]),
         points=torch.tensor([[0.2, 0.6], [0.9, 0.1]]),
         identity=torch.randn(2, 10),
         attributes=torch.randn(2, 5, 12),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from media.sound import read_sound
 from tests.support.memory import FILLS, filled
 from trainer.data.batch import Conditions
 from trainer.flow import noise_like
-from trainer.generate import sample, unconditional, write_clip
+from trainer.generate import sample, write_clip
+from trainer.guidance import Guidance
 from trainer.networks.wan import BACKBONE
 
 # Flows that are known
@@ -39,9 +40,9 @@ class Flat:
         return latents[:, :3].repeat_interleave(4, 2)[:, :, 3:]
 
     def text(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        assert prompts == [""] * len(prompts)
-        mask = torch.zeros((len(prompts), 6), dtype=torch.bool)
-        mask[:, 0] = True
+        """One token more than the prompt has letters, each 9."""
+        lengths = torch.tensor([[len(prompt)] for prompt in prompts])
+        mask = torch.arange(6) <= lengths
         return 9.0 * mask[..., None], mask
 
 
@@ -52,6 +53,8 @@ def conditions_of(count: int = 1) -> Conditions:
         text_mask=torch.ones((count, 6), dtype=torch.bool),
         image=torch.ones(count, 2, 5),
         reference=torch.ones(count, 4, 1, 2, 2),
+        image_latents=torch.zeros(count, 4, 3, 2, 2),
+        known=torch.zeros(count, dtype=torch.int64),
         points=torch.ones(count, 2),
         identity=torch.ones(count, 3),
         attributes=torch.ones(count, 2, 3),
@@ -66,7 +69,9 @@ def conditions_of(count: int = 1) -> Conditions:
 
 def run(model: Callable[..., Any], count: int = 1, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
     encoders: Any = Flat()
-    video = sample(model, encoders, conditions_of(count), 9, **({"guidance": 1.0} | settings))  # type: ignore[arg-type]
+    conditions = settings.pop("conditions", conditions_of(count))
+    guidance = Guidance(settings.pop("guidance", 1.0))
+    video = sample(model, encoders, conditions, 9, guidance=guidance, **settings)  # type: ignore[arg-type]
     return encoders.decoded, video
 
 
@@ -117,16 +122,28 @@ def test_guidance() -> None:
     assert calls == [True] * 3
 
 
-def test_without_conditions_everything_is_dropped() -> None:
-    encoders: Any = Flat()
-    dropped = unconditional(conditions_of(2), encoders)
-    for field in fields(dropped):
-        value = getattr(dropped, field.name)
-        assert value.shape == getattr(conditions_of(2), field.name).shape
-        if not field.name.startswith("text"):
-            assert not value.any(), field.name
-    assert dropped.text[0].flatten().tolist() == [9, 0, 0, 0, 0, 0]
-    assert dropped.text_mask.sum(1).tolist() == [1, 1]
+def test_known_steps_end_where_they_are_known_to_be() -> None:
+    """Whatever the network and its guidance say; other steps are the network's."""
+
+    def wild(noisy: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        return torch.full_like(noisy, 3.0 if conditions.has_audio.all() else -2.0)
+
+    known = torch.linspace(-1, 1, 96).view(2, 4, 3, 2, 2)
+    given = replace(conditions_of(2), image_latents=known, known=torch.tensor([1, 2]))
+    found, _ = run(wild, count=2, conditions=given, steps=7, guidance=2.5)
+    free, _ = run(wild, count=2, steps=7, guidance=2.5)
+    torch.testing.assert_close(found[0, :, :1], known[0, :, :1])
+    torch.testing.assert_close(found[1, :, :2], known[1, :, :2])
+    assert torch.equal(found[0, :, 1:], free[0, :, 1:]) and torch.equal(found[1, :, 2:], free[1, :, 2:])
+
+
+def test_each_part_of_a_long_clip_has_noise_of_its_own() -> None:
+    def still(noisy: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        return torch.zeros_like(noisy)
+
+    found = [run(still, part=part)[0] for part in (0, 1, 1)]
+    assert torch.equal(found[0][0], NOISE) and torch.equal(found[1], found[2])
+    assert not torch.equal(found[0], found[1])
 
 
 def test_the_seed_decides() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+# A clip that continues another knows so many latent steps of it: for Wan the five frames of InterAvatar C.2,
+# for LTX nine. Any other clip knows one, its first frame; one without reference knows none.
+MOTION_STEPS: Final = 2
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips of one bucket, F frames of H x W pixels. The reference picture is frame 0.
+    """B clips of one bucket, F frames of H x W pixels.
 
     A condition that a clip does not have, or that was dropped, is zero and its `has_` is False.
     """
@@ -19,9 +23,10 @@ class Batch:
     sample_ids: list[str]
     runs: list[str]  # names in the mixing table
     slots: list[int]  # places in the global batch: noise and dropout are drawn for (seed, step, slot)
-    video: Tensor  # [B, 3, F, H, W] uint8
+    video: Tensor  # [B, 3, F, H, W] uint8; no frames with cached latents; for sampling the known ones alone
+    reference: Tensor  # [B, 3, H, W] uint8: the reference picture, without marker
     prompts: list[str]  # after dropout; "" where the text was dropped
-    points: Tensor  # [B, 2] float32, shares of the first frame as cropped; (0, 0) without
+    points: Tensor  # [B, 2] float32, shares of the reference picture; (0, 0) without
     identity: Tensor  # [B, D_id] float32
     attributes: Tensor  # [B, N, D_att] float32
     audio: Tensor  # [B, F, D_audio] float32, one row a frame
@@ -29,9 +34,10 @@ class Batch:
     has_identity: Tensor  # [B] bool
     has_attributes: Tensor  # [B] bool
     has_audio: Tensor  # [B] bool
-    has_reference: Tensor  # [B] bool: reference latent, first frame and CLIP features of it
+    has_reference: Tensor  # [B] bool: reference latent and CLIP features
+    known: Tensor  # [B] int64: latent steps of video that are known, from step 0 on; see MOTION_STEPS
     latents: Tensor | None = None  # [B, C, T, h, w] float32 from the cache
-    first_latents: Tensor | None = None  # [B, C, 1, h, w] float32 from the cache: of frame 0 alone
+    image_latents: Tensor | None = None  # [B, C, T, h, w] float32 from the cache; see Conditions
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class Conditions:
     text_mask: Tensor  # [B, L] bool: the tokens that count (wan attends to all)
     image: Tensor  # [B, N_clip, D_clip]: penultimate CLIP features of the marked reference picture
     reference: Tensor  # [B, C, 1, h, w]: latent of the reference picture; zeros where dropped
+    # [B, C, T, h, w]: z_img (§3.2), the latents of the known frames; behind them wan has those of grey ones,
+    # ltx zeros; zeros where nothing is known
+    image_latents: Tensor
+    known: Tensor  # [B] int64: latent steps that are known, from step 0 on
     points: Tensor  # [B, 2]
     identity: Tensor  # [B, D_id]
     attributes: Tensor  # [B, N, D_att]

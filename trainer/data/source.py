@@ -21,7 +21,7 @@ from manifests import storage
 from manifests.buckets import Bucket
 from manifests.shards import INDEX_SCHEMA, ShardsFolder
 from trainer.config import TrainConfig
-from trainer.data.batch import Batch
+from trainer.data.batch import MOTION_STEPS, Batch
 from trainer.data.clip import Clip, features_at, naming, read_clip
 from trainer.data.decode import decode_clip
 from trainer.data.dropout import drop, prompt_of
@@ -225,8 +225,9 @@ class ClipSource:
     def load(self, pick: Pick) -> Batch:
         """One clip as a batch of 1, conditions dropped as its step and slot say.
 
-        An interaction clip begins with its first frame, to which the point belongs, others anywhere. With
-        cached latents all begin with their first frame, and `video` holds that frame alone.
+        An interaction clip begins with its first frame, to which the point belongs and which is its
+        reference; others begin anywhere, and their reference may be any frame. With cached latents all begin
+        with their first frame, and `video` has no frames.
 
         Raises:
             ClipError: the clip or its shard is damaged.
@@ -245,11 +246,16 @@ class ClipSource:
         start = float(rng.uniform(0, max(0.0, entry["seconds"] - bucket.frames / fps)))
         if clip.sentence is not None or self.latents is not None:
             start = 0.0
-        latents = first = None
+        elsewhere, known = self._given(rng, entry, clip)
+        known = 0 if "reference" in dropped else known
+        latents = image_latents = None
         if self.latents is not None:
-            latents, first = self.latents.read(self.latents.path(entry, bucket), clip.digest)
-        frames = bucket.frames if latents is None else 1
-        shown = decode_clip(clip.video, bucket, fps, start, clip.point, frames)
+            path = self.latents.path(entry, bucket)
+            latents, image_latents = self.latents.read(path, clip.digest, known)
+        shown = decode_clip(clip.video, bucket, fps, start, clip.point, None if latents is None else 1)
+        reference = shown.video[:, 0]
+        if elsewhere is not None:
+            reference = decode_clip(clip.video, bucket, fps, elsewhere, frames=1).video[:, 0]
         times = start + np.arange(bucket.frames) / fps
         given = features_at(clip.arrays, times, self.config.model)
         features = {name: torch.from_numpy(values)[None] for name, (values, _) in given.items()}
@@ -260,14 +266,32 @@ class ClipSource:
             sample_ids=[pick.sample_id],
             runs=[pick.run],
             slots=[pick.slot],
-            video=shown.video[None],
+            video=shown.video[None] if latents is None else shown.video[None, :, :0],
+            reference=reference[None],
             prompts=[prompt_of(clip.sentence, clip.caption, dropped)],
             points=torch.tensor([(shown.point if has["points"] else None) or (0.0, 0.0)]),
             **{name: values * has[name] for name, values in features.items()},
             **{f"has_{name}": torch.tensor([there]) for name, there in has.items()},
+            known=torch.tensor([known]),
             latents=None if latents is None else latents[None],
-            first_latents=None if first is None else first[None],
+            image_latents=None if image_latents is None else image_latents[None],
         )
+
+    def _given(
+        self, rng: np.random.Generator, entry: Mapping[str, Any], clip: Clip
+    ) -> tuple[float | None, int]:
+        """Draw which of its own pictures a clip is given.
+
+        Returns:
+            where in the clip its reference is, s, None: it is the first frame; how many latent steps are
+            known.
+        """
+        rates = self.config.reference
+        # Always as many numbers, so that one rate does not move what the others draw.
+        elsewhere, motion = rng.random(2)
+        time = float(rng.uniform(0, max(0.0, entry["seconds"] - 1 / self.config.data.buckets.fps)))
+        is_elsewhere = clip.sentence is None and elsewhere < rates.elsewhere
+        return time if is_elsewhere else None, MOTION_STEPS if motion < rates.motion else 1
 
     def whole(self, row: int, known: str | None = None) -> tuple[str, Tensor | None]:
         """What the latent cache encodes of a clip: its digest, and all frames of its bucket from 0 s on.

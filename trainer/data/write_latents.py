@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from manifests import storage
+from trainer.data.batch import MOTION_STEPS
 from trainer.data.clip import naming
 from trainer.data.decode import to_unit
 from trainer.data.latent_cache import LatentCache, LatentError
@@ -29,6 +31,10 @@ class VideoEncoder(Protocol):
 
     def latents(self, video: Tensor) -> Tensor:
         """[B, 3, F, H, W] in [-1, 1] to [B, C, T, h, w]."""
+        ...
+
+    def image_latents(self, video: Tensor, known: Tensor, frames: int) -> Tensor:
+        """z_img of the first `known` latent steps: [B, C, T, h, w]."""
         ...
 
 
@@ -108,9 +114,13 @@ def write_latents(
             elif clip[1] is not None:
                 made_of, video = clip
                 pictures = to_unit(video[None])
-                latents, first = encoders.latents(pictures), encoders.latents(pictures[:, :, :1])
+                latents = encoders.latents(pictures)
+                given = {
+                    known: encoders.image_latents(pictures, torch.tensor([known]), video.shape[1])[0]
+                    for known in (1, MOTION_STEPS)
+                }
                 path = cache.path(source.entry(row), source.bucket(row))
-                cache.write(path, made_of, latents[0], first[0])
+                cache.write(path, made_of, latents[0], given)
                 new += 1
             progress.advance(task)
     if failed:

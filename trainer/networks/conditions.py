@@ -30,6 +30,11 @@ def latent_steps(frames: int, frame_step: int) -> int:
     return (frames - 1) // frame_step + 1
 
 
+def known_steps(known: Tensor, steps: int) -> Tensor:
+    """Which of the latent steps are known, bool [B, 1, T, 1, 1]. known: how many from step 0 on, [B]."""
+    return (torch.arange(steps, device=known.device) < known.unsqueeze(1)).view(-1, 1, steps, 1, 1)
+
+
 def where_present(has: Tensor, value: Tensor) -> Tensor:
     """value [B, ...] where `has` [B] is True, exact zeros elsewhere; gradients of absent samples are zero."""
     return torch.where(has.view(-1, *[1] * (value.ndim - 1)), value, value.new_zeros(()))

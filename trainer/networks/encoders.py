@@ -17,6 +17,7 @@ from torch.nn import functional
 from trainer.config import ModelConfig
 from trainer.data.batch import Batch, Conditions
 from trainer.data.decode import to_unit
+from trainer.networks.conditions import known_steps, latent_steps, where_present
 from trainer.networks.load import WeightsError, backbone_of, image_encoder_folder, load_part
 from trainer.networks.marker import draw_marker
 from trainer.networks.protocol import Backbone
@@ -155,6 +156,35 @@ class Encoders:
         return (mode - mean) / deviation
 
     @torch.no_grad()
+    def image_latents(self, video: Tensor, known: Tensor, frames: int) -> Tensor:
+        """z_img (§3.2): the latents of the known frames, float32 [B, C, T, h, w], normalised.
+
+        For Wan they are encoded with grey frames (0) behind them, as in its own code and in diffusers'
+        pipeline; LTX's have zeros behind them. All zeros where nothing is known. Both VAEs are causal: a
+        known step is what it is in the latents of the whole clip.
+
+        Args:
+            video: [B, 3, K, H, W] in [-1, 1], the known frames and perhaps later ones, which are not read.
+            known: latent steps that are known, from step 0 on, [B].
+            frames: of the clip, K or more.
+        """
+        step, grey = self.backbone.frame_step, self.backbone.grey_frames
+        known = known.to(self.device)
+        last_known = (known - 1) * step  # number of the frame; below 0: none
+        seen = max(min(frames, grey), int(last_known.max()) + 1) if known.any() else 1
+        shown = video[:, :, :seen].to(self.device, torch.float32)
+        behind = torch.arange(shown.shape[2], device=self.device) > last_known.unsqueeze(1)
+        shown = shown.masked_fill(behind[:, None, :, None, None], 0)
+        shown = functional.pad(shown, (0, 0, 0, 0, 0, seen - shown.shape[2]))
+        latents = self.latents(shown)
+        rest = latent_steps(frames, step) - latents.shape[2]
+        last = latents[:, :, -1:].expand(-1, -1, rest, -1, -1)
+        latents = torch.cat([latents, last], dim=2)
+        if not grey:
+            latents = torch.where(known_steps(known, latents.shape[2]), latents, 0)
+        return where_present(known > 0, latents)
+
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """[B, C, T, h, w], normalised, to float32 [B, 3, F, H, W] in [-1, 1]."""
         mean, deviation = self._scale()
@@ -216,23 +246,39 @@ class Encoders:
 def encode(batch: Batch, encoders: Encoders) -> tuple[Tensor, Conditions]:
     """What one step needs: clean latents float32 [B, C, T, h, w] and the conditions, on the encoders' device.
 
-    Latents in the batch are taken as they are; then of its video the first frame alone is looked at. A
-    dropped reference gives zeros for the reference latent and for CLIP's features.
+    Latents in the batch are taken as they are.
+    """
+    latents = batch.latents
+    if latents is None:
+        latents = encoders.latents(to_unit(batch.video))
+    return latents.to(encoders.device), encode_conditions(batch, encoders)
+
+
+def encode_conditions(batch: Batch, encoders: Encoders, frames: int | None = None) -> Conditions:
+    """What a batch is conditioned on, on the encoders' device; of its video the known frames alone are read.
+
+    A dropped reference gives zeros for the reference latent and for CLIP's features.
+
+    Args:
+        batch: its cached `image_latents` are taken as they are.
+        encoders: of the network that it is for.
+        frames: that z_img covers; None: those of the sound. A stream, whose end is not known, has all that it
+            needs with `backbone.grey_frames`.
     """
     device = encoders.device
-    latents, first = batch.latents, batch.first_latents
-    if latents is None:
-        latents = encoders.latents(to_unit(batch.video.to(device)))
-    if first is None:
-        first = encoders.latents(to_unit(batch.video[:, :, :1].to(device)))
+    given = batch.image_latents
+    if given is None:
+        given = encoders.image_latents(to_unit(batch.video), batch.known, frames or batch.audio.shape[1])
     kept = batch.has_reference.to(device)
     tokens, mask = encoders.text(batch.prompts)
-    image = encoders.image(batch.video[:, :, 0], batch.points, batch.has_points)
+    image = encoders.image(batch.reference, batch.points, batch.has_points)
     conditions = Conditions(
         text=tokens,
         text_mask=mask,
-        image=torch.where(kept[:, None, None], image, 0),
-        reference=torch.where(kept[:, None, None, None, None], first.to(device), 0),
+        image=where_present(kept, image),
+        reference=where_present(kept, encoders.latents(to_unit(batch.reference).unsqueeze(2))),
+        image_latents=given,
+        known=batch.known,
         points=batch.points,
         identity=batch.identity,
         attributes=batch.attributes,
@@ -243,4 +289,4 @@ def encode(batch: Batch, encoders: Encoders) -> tuple[Tensor, Conditions]:
         has_audio=batch.has_audio,
         has_reference=batch.has_reference,
     )
-    return latents.to(device), conditions.to(device)
+    return conditions.to(device)

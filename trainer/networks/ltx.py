@@ -1,13 +1,14 @@
 """InterAvatar on LTX-Video: the same new layers around diffusers' transformer (§3.2-3.4, table 1).
 
-The reference picture is conditioned on as LTX conditions on a picture: its clean tokens stand before the
-video's at the coordinates of the frame that they show, with timestep 0. LTX has no CLIP branch, so the image
-and position tokens are a third source of the appearance attention, decoupled from the text as in Wan.
+Known frames are given as LTX's image-to-video gives a picture: their clean latents take the places of the
+noisy ones, with timestep 0. The reference stands before the video, clean too, one latent step before time 0.
+LTX has no CLIP branch, so the image and position tokens are a third source of the appearance attention,
+decoupled from the text as in Wan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers import T5Config, T5EncoderModel
 from trainer.backbones import BACKBONES
 from trainer.config import ModelConfig
 from trainer.data.batch import Conditions
-from trainer.flow import timesteps
+from trainer.flow import timesteps, velocity_towards
 from trainer.networks.conditions import (
     Adapter,
     AudioEncoder,
@@ -28,6 +29,7 @@ from trainer.networks.conditions import (
     PositionTokens,
     Signals,
     Source,
+    known_steps,
     latent_steps,
     run_block,
     where_present,
@@ -93,13 +95,16 @@ class InterAvatarLtx(Network):
             for _ in transformer.transformer_blocks
         )
 
-    def forward(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-        """The velocity eps - x.
+    def forward(
+        self, noisy: Tensor, sigma: Tensor, conditions: Conditions, skipped: Collection[int] = ()
+    ) -> Tensor:
+        """The velocity eps - x; at known steps it is not predicted but that which leads to their latents.
 
         Args:
             noisy: [B, C, T, h, w].
             sigma: [B] in [0, 1].
             conditions: audio of 8 (T - 1) + 1 rows.
+            skipped: see `Network.forward`.
 
         Returns:
             [B, C, T, h, w] in the type of `noisy`.
@@ -111,15 +116,18 @@ class InterAvatarLtx(Network):
         steps, height, width = noisy.shape[2:]
         if latent_steps(rows, self.frame_step) != steps:
             raise ValueError(f"{rows} rows of audio for {steps} latent steps")
-        hidden = self.tokens(noisy, conditions)
+        is_known = known_steps(conditions.known, steps)
+        hidden = self.tokens(torch.where(is_known, conditions.image_latents.to(noisy), noisy), conditions)
         context = self.context(sigma, conditions, (steps, height, width))
         signals = self.signals(conditions)
         rotary = self.transformer.rope(hidden, video_coords=self.coordinates(noisy))
         skip = height * width
-        for index in range(len(self.adapters)):
+        for index in self.blocks_without(skipped):
             inputs = (index, hidden, context, signals, rotary, skip)
             hidden = run_block(self.block, *inputs, again=self.checkpointing)
-        return self.head(hidden[:, skip:], context.temb[:, skip:], (steps, height, width)).to(noisy.dtype)
+        predicted = self.head(hidden[:, skip:], context.temb[:, skip:], (steps, height, width))
+        known = velocity_towards(conditions.image_latents, noisy, sigma)
+        return torch.where(is_known, known, predicted).to(noisy.dtype)
 
     def blocks(self) -> list[nn.Module]:
         """See `Network.blocks`."""
@@ -140,7 +148,10 @@ class InterAvatarLtx(Network):
         return self.adapters[index](hidden, signals, skip)
 
     def tokens(self, noisy: Tensor, conditions: Conditions) -> Tensor:
-        """Tokens of the reference, zeros where dropped, then of the video: -> [B, (1 + T) h w, D]."""
+        """Tokens of the reference, zeros where dropped, then of the video: -> [B, (1 + T) h w, D].
+
+        noisy: [B, C, T, h, w], known steps clean.
+        """
         reference = where_present(conditions.has_reference, conditions.reference).to(noisy.dtype)
         packed = torch.cat([reference, noisy], dim=2).flatten(2).transpose(1, 2)
         return self.transformer.proj_in(packed.to(self.transformer.proj_in.weight.dtype))
@@ -148,12 +159,11 @@ class InterAvatarLtx(Network):
     def coordinates(self, noisy: Tensor) -> Tensor:
         """Seconds and pixels at which the tokens lie, [B, 3, (1 + T) h w] float32.
 
-        A latent step after the first begins one frame after a multiple of 8; the reference is at the time of
-        frame 0, which it shows.
+        Latent step k is at 8 k frames, as in diffusers' image-to-video pipeline; the reference, which may be
+        of any time, at 8 frames before the first.
         """
         steps, height, width = noisy.shape[2:]
-        frames = torch.arange(steps, device=noisy.device) * self.frame_step + 1 - self.frame_step
-        times = torch.cat([frames.new_zeros(1), frames.clamp(min=0)]) / self.fps
+        times = torch.arange(-1, steps, device=noisy.device) * self.frame_step / self.fps
         sides = [torch.arange(side, device=noisy.device) * float(PIXELS) for side in (height, width)]
         grid = torch.stack(torch.meshgrid(times, *sides, indexing="ij")).flatten(1)
         return grid.expand(len(noisy), -1, -1)
@@ -161,17 +171,23 @@ class InterAvatarLtx(Network):
     def context(self, sigma: Tensor, conditions: Conditions, size: tuple[int, int, int]) -> Context:
         """Time and text, for all blocks. sigma: [B]; size: T, h, w of the video.
 
-        The reference is clean, timestep 0; where it was dropped, its zeros have the timestep of noise, 1000.
+        Reference and known steps are clean, timestep 0; the zeros of a reference that was dropped have the
+        timestep of noise, 1000.
         """
         embed: Any = self.transformer.time_embed
         weight = embed.linear.weight
         clean = torch.where(conditions.has_reference, 0.0, 1.0).to(sigma)
-        each = timesteps(torch.stack([clean, sigma], dim=1))  # [B, 2]: reference, video
+        video = sigma[:, None] * ~known_steps(conditions.known, size[0]).view(-1, size[0])
+        each = timesteps(torch.cat([clean[:, None], video], dim=1))  # [B, 1 + T]: reference, video
         with torch.autocast(sigma.device.type, enabled=False):
-            modulation, temb = embed(each.flatten(), batch_size=len(sigma), hidden_dtype=weight.dtype)
+            modulation, temb = (
+                x.unflatten(0, each.shape)
+                for x in embed(each.flatten(), batch_size=len(sigma), hidden_dtype=weight.dtype)
+            )
         text = self.transformer.caption_projection(conditions.text.to(weight.dtype))
         bias = torch.where(conditions.text_mask, 0.0, -10000.0).to(weight.dtype).unsqueeze(1)
-        return Context(_spread(temb, size), _spread(modulation, size), text, bias)
+        temb, modulation = (x.repeat_interleave(size[1] * size[2], dim=1) for x in (temb, modulation))
+        return Context(temb, modulation, text, bias)
 
     def signals(self, conditions: Conditions) -> Signals:
         """Identity, attributes, image with position, and audio for the adapters."""
@@ -192,14 +208,6 @@ class InterAvatarLtx(Network):
         shift, scale = table.unbind(dim=2)
         hidden = self.transformer.norm_out(hidden) * (1 + scale) + shift
         return self.transformer.proj_out(hidden).transpose(1, 2).unflatten(2, size)
-
-
-def _spread(of_each: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """What the reference and the video have, alternating [2 B, D], to each of their tokens: [B, L, D]."""
-    steps, height, width = size
-    reference, video = of_each.unflatten(0, (-1, 1, 2)).unbind(2)
-    picture = height * width
-    return torch.cat([reference.expand(-1, picture, -1), video.expand(-1, steps * picture, -1)], dim=1)
 
 
 class Ltx:
@@ -229,6 +237,8 @@ class Ltx:
         "feed_forward_proj": "gated-gelu",
     }
     published_image_dim = CLIP_DIM
+    grey_frames = 0
+    skipped_blocks: tuple[int, ...] = (19,)
     transformer = LTXVideoTransformer3DModel
     vae = AutoencoderKLLTXVideo
     text_encoder = T5EncoderModel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -16,27 +16,42 @@ class Network(nn.Module):
 
     frame_step: int  # frames of a latent step after the first
     transformer: Any  # the pretrained part, a module of diffusers; all else is new
+    adapters: nn.ModuleList  # one behind each block of the transformer
     checkpointing: bool  # compute blocks again in the backward pass
 
-    def forward(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+    def forward(
+        self, noisy: Tensor, sigma: Tensor, conditions: Conditions, skipped: Collection[int] = ()
+    ) -> Tensor:
         """The velocity eps - x.
 
         Args:
             noisy: [B, C, T, h, w].
             sigma: noise levels, [B] in [0, 1].
             conditions: audio of frame_step (T - 1) + 1 rows.
+            skipped: blocks that are left out with their adapters, for skip guidance.
 
         Returns:
             [B, C, T, h, w] in the type of `noisy`.
 
         Raises:
-            ValueError: the audio has another length.
+            ValueError: the audio has another length, or there is no such block.
         """
         raise NotImplementedError
 
     def blocks(self) -> list[nn.Module]:
         """The transformer's blocks, in their order; `adapters` has one for each."""
         raise NotImplementedError
+
+    def blocks_without(self, skipped: Collection[int]) -> list[int]:
+        """Numbers of the blocks that are not skipped.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        count = len(self.adapters)
+        if not set(skipped) <= set(range(count)):
+            raise ValueError(f"blocks {sorted(skipped)} of a network that has 0 to {count - 1}")
+        return [index for index in range(count) if index not in skipped]
 
     def new_parameters(self) -> dict[str, nn.Parameter]:
         """The weights that the pretrained transformer does not have, low-rank additions included, by name."""
@@ -57,6 +72,10 @@ class Backbone(Protocol):
     published_vae: Mapping[str, Any]  # likewise
     published_text_encoder: Mapping[str, Any]
     published_image_dim: int  # width of the features of the CLIP encoder beside it
+    # z_img goes on behind the known frames with that many grey ones in all, after which the VAE has forgotten
+    # them and its latents stay the same; 0: it has the known frames alone
+    grey_frames: int
+    skipped_blocks: tuple[int, ...]  # for skip guidance, as the published code for it has them
     transformer: Any  # class of diffusers
     vae: Any  # class of diffusers
     text_encoder: Any  # class of transformers

@@ -1,15 +1,16 @@
 """InterAvatar on Wan 2.1: diffusers' image-to-video transformer with the new layers around it (§3.2-3.4).
 
-Input channels are noise | mask | image, 16 | 4 | 16 for Wan2.1-Fun-1.3B-InP; the latent of the reference
-picture stands before the video in time and is left out of the output.
+Input channels are noise | mask | image, 16 | 4 | 16 for Wan2.1-Fun-1.3B-InP. Known frames are given by mask
+and image alone, as in Wan's own image-to-video: the noise channels of their steps are noisy like all others.
+The latent of the reference picture stands before the video in time and is left out of the output.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from trainer.networks.conditions import (
     PositionTokens,
     Signals,
     Source,
+    known_steps,
     latent_steps,
     run_block,
     where_present,
@@ -45,7 +47,7 @@ class Context:
     """What a block is given besides its tokens."""
 
     temb: Tensor  # [B, D] float32: for the head
-    modulation: Tensor  # [B, 6, D] float32
+    modulation: Tensor  # [B, 6, D], or one for each of the L tokens, [B, L, 6, D]; float32
     tokens: Tensor  # [B, N_clip + N_pos + 512, D]: image, position, text
 
 
@@ -86,13 +88,18 @@ class InterAvatarWan(Network):
             Adapter(dim, shape.num_attention_heads, widths, config.audio_dim) for _ in transformer.blocks
         )
 
-    def forward(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+    def forward(
+        self, noisy: Tensor, sigma: Tensor, conditions: Conditions, skipped: Collection[int] = ()
+    ) -> Tensor:
         """The velocity eps - x.
+
+        The reference is clean, so its tokens have timestep 0.
 
         Args:
             noisy: [B, C, T, h, w]; h and w even.
             sigma: [B] in [0, 1].
             conditions: audio of 4 (T - 1) + 1 rows.
+            skipped: see `Network.forward`.
 
         Returns:
             [B, C, T, h, w] in the type of `noisy`.
@@ -109,7 +116,11 @@ class InterAvatarWan(Network):
         steps, height, width = noisy.shape[2:]
         rotary = self.rotary(steps + 1, height, width)
         skip = hidden.shape[1] // (steps + 1)
-        for index in range(len(self.adapters)):
+        _, clean = self.time(torch.zeros_like(sigma))
+        spread = [clean[:, None].expand(-1, skip, -1, -1)]
+        spread += [context.modulation[:, None].expand(-1, steps * skip, -1, -1)]
+        context = replace(context, modulation=torch.cat(spread, dim=1))
+        for index in self.blocks_without(skipped):
             inputs = (index, hidden, context, signals, rotary, skip)
             hidden = run_block(self.block, *inputs, again=self.checkpointing)
         return self.head(hidden[:, skip:], context.temb, (steps, height, width)).to(noisy.dtype)
@@ -142,18 +153,16 @@ class InterAvatarWan(Network):
         return self._embed(reference, reference, where_present(conditions.has_reference, _mask(reference)))
 
     def video_tokens(self, noisy: Tensor, conditions: Conditions, first_step: int = 0) -> Tensor:
-        """Latent steps from `first_step` on: [B, C, T, h, w] -> [B, T S, D].
+        """Latent steps from `first_step` on: [B, C, n, h, w] -> [B, n S, D].
 
-        Step 0 of the video is the reference picture: mask 1 and its latent in the image channels, unless the
-        reference was dropped. All other steps have zeros there.
+        The image channels are z_img, the mask is 1 at known steps. Steps beyond z_img, as a stream has them,
+        see its last one.
         """
-        image = torch.zeros_like(noisy)
-        mask = torch.zeros_like(_mask(noisy))
-        if first_step == 0:
-            reference = conditions.reference.to(noisy.dtype)
-            image[:, :, :1] = where_present(conditions.has_reference, reference)
-            mask[:, :, :1] = where_present(conditions.has_reference, torch.ones_like(mask[:, :, :1]))
-        return self._embed(noisy, image, mask)
+        given = where_present(conditions.known > 0, conditions.image_latents)
+        end = first_step + noisy.shape[2]
+        steps = torch.arange(first_step, end, device=given.device).clamp(max=given.shape[2] - 1)
+        is_known = known_steps(conditions.known, end)[:, :, first_step:]
+        return self._embed(noisy, given[:, :, steps].to(noisy.dtype), _mask(noisy) * is_known)
 
     def _embed(self, noisy: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         embedding = self.transformer.patch_embedding
@@ -303,6 +312,8 @@ class Wan:
         "feed_forward_proj": "gated-gelu",
     }
     published_image_dim = CLIP_DIM
+    grey_frames = 129
+    skipped_blocks: tuple[int, ...] = (8,)
     transformer = WanTransformer3DModel
     vae = AutoencoderKLWan
     text_encoder = UMT5EncoderModel

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import wave
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,15 @@ from configs.reading import SettingsError
 from manifests.buckets import BucketConfig
 from media.sound import read_sound
 from pipelines.cli import sample as sample_cli
-from pipelines.generation import ROLES, Wish, batch_of, frames_of, portrait_of
+from pipelines.generation import (
+    ROLES,
+    Wish,
+    batch_of,
+    frames_of,
+    portrait_of,
+    touched_frame,
+    untouched,
+)
 from pipelines.requests import load_profile, profile_roles, settings_of
 from prompts.vocabulary import VOCABULARY, load_vocabulary
 from tests.support.checkpoints import average_of, save, state_of
@@ -59,11 +69,12 @@ def test_points() -> None:
 @pytest.mark.parametrize(
     ("seconds", "heard", "frames"),
     [
-        (None, None, 25),
-        (None, 1.0, 17),  # 16 frames, the next length up
-        (None, 0.1, 9),
-        (None, 60.0, 25),
-        (1.0, 60.0, 13),
+        (None, None, 25),  # the longest in training
+        (None, 1.0, 16),
+        (None, 1.01, 17),  # what is said is heard to its end
+        (None, 0.01, 1),
+        (None, 60.0, 960),
+        (1.0, 60.0, 16),
         (25 / 16, None, 25),
     ],
 )
@@ -71,11 +82,19 @@ def test_lengths(seconds: float | None, heard: float | None, frames: int) -> Non
     assert frames_of(BucketConfig(**BUCKETS), seconds, heard) == frames  # type: ignore[arg-type]
 
 
-def test_lengths_that_were_not_trained() -> None:
-    buckets = BucketConfig(**BUCKETS)  # type: ignore[arg-type]
-    for wrong in (0.3, 2.0, 1e9):
-        with pytest.raises(SettingsError, match=r"trained on clips of 0\.56 to 1\.56 s"):
-            frames_of(buckets, wrong, None)
+def test_a_touch_is_in_the_clip() -> None:
+    buckets, wish = BucketConfig(**BUCKETS), Wish(Path("a"), None, None, None, "", None, 0.5)  # type: ignore[arg-type]
+    assert touched_frame(wish, buckets, 16) is None
+    assert touched_frame(replace(wish, point=(0.5, 0.5)), buckets, 16) == 8
+    with pytest.raises(SettingsError, match=r"--at-s 1: the clip ends at 1\.00 s"):
+        touched_frame(replace(wish, point=(0.5, 0.5), at_s=1.0), buckets, 16)
+
+
+def test_layers() -> None:
+    assert sample_cli.layers_of("16, 8,8") == (8, 16) and sample_cli.layers_of(None) is None
+    for wrong in ("", "a", "1;2"):
+        with pytest.raises(SettingsError, match="write numbers of blocks"):
+            sample_cli.layers_of(wrong)
 
 
 def test_the_portrait_is_cut_like_a_clip() -> None:
@@ -157,12 +176,12 @@ def test_a_clip_of_a_portrait_that_speaks_and_is_poked(trained: Path, samples: P
     assert result.exit_code == 0, result.output
     found = probe(tmp_path / "clip.mp4")
     width, height, rate = found["shape"]
-    assert rate == 16 and found["sound"] == 48000 and found["frames"].shape == (13, height, width, 3)
+    assert rate == 16 and found["sound"] == 48000 and found["frames"].shape == (16, height, width, 3)
     size = BucketConfig(**BUCKETS).size_of(_aspect(portrait))  # type: ignore[arg-type]
     assert (height, width) == size
     said = " ".join(result.output.split())
-    assert "random weights" in said and "the first 0.81 s are used" in said
-    assert f"clip.mp4: 13 frames of {width}x{height}, 0.81 s" in said
+    assert "random weights" in said and "the first 1.00 s are used" in said
+    assert f"clip.mp4: 16 frames of {width}x{height}, 1.00 s" in said
 
     # The newest checkpoint of the run; same seed, same clip; another seed, another.
     run_folder = trained.parents[1]
@@ -171,6 +190,32 @@ def test_a_clip_of_a_portrait_that_speaks_and_is_poked(trained: Path, samples: P
     assert np.array_equal(probe(tmp_path / "again.mp4")["frames"], found["frames"])
     assert call(*words, "--seconds", "1", "--seed", 7, "--output", tmp_path / "other.mp4").exit_code == 0
     assert not np.array_equal(probe(tmp_path / "other.mp4")["frames"], found["frames"])
+
+
+def test_a_long_sound_gives_a_long_clip(trained: Path, samples: Path, tmp_path: Path) -> None:
+    """Twelve seconds in parts of 25 frames, touched at 5 s: no frame and no sample too many or too few."""
+    sound = read_sound(samples / "audio" / "librispeech_woman_en.wav", 16000, 12)
+    with wave.open(str(tmp_path / "long.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes((sound * 32767).astype("<i2").tobytes())
+    words: list[Any] = ["--checkpoint", trained, "--image", samples / "images" / "uniface_woman1.jpg"]
+    words += ["--audio", tmp_path / "long.wav", "--at", "0.5,0.5", "--interaction", "poke", "--at-s", "5"]
+    words += ["--steps", 1, "--audio-guidance", 3, "--skip-guidance", 1, "--skip-layers", 1]
+    result = call(*words, "--negative-prompt", "blurred", "--output", tmp_path / "clip.mp4")
+    assert result.exit_code == 0, result.output
+    found = probe(tmp_path / "clip.mp4")
+    assert len(found["frames"]) == 12 * 16 and found["shape"][2] == 16
+    assert "192 frames" in result.output and "12.00 s" in result.output
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        video, track = container.streams.video[0], container.streams.audio[0]
+        assert float(video.duration * video.time_base) == pytest.approx(12)  # type: ignore[operator]
+        assert float(track.duration * track.time_base) == pytest.approx(12, abs=0.07)  # type: ignore[operator]
+    heard = read_sound(tmp_path / "clip.mp4", 16000, 20)
+    shift = np.correlate(heard[8 * 16000 : 9 * 16000], sound[8 * 16000 - 800 : 9 * 16000 + 800], "valid")
+    assert abs(len(shift) - 1 - int(shift.argmax()) - 800) <= 16  # in sync to a millisecond, far behind
+    assert np.corrcoef(heard[: 11 * 16000], sound[: 11 * 16000])[0, 1] > 0.98
 
 
 def _aspect(path: Path) -> float:
@@ -192,6 +237,7 @@ def test_the_conditions_are_those_a_shard_would_hold(trained: Path, samples: Pat
     assert warnings == []
     assert batch.prompts == ["The person is reacting right after being blown on.\nShe laughs."]
     assert batch.video.shape[:3] == (1, 3, 1) and batch.video.dtype == torch.uint8
+    assert torch.equal(batch.reference, batch.video[:, :, 0]) and batch.known.tolist() == [1]
     assert batch.identity.shape == (1, 128) and batch.attributes.shape == (1, 50, 1280)
     assert batch.audio.shape == (1, 13, 80)
     for name in ("points", "identity", "attributes", "audio", "reference"):
@@ -202,6 +248,9 @@ def test_the_conditions_are_those_a_shard_would_hold(trained: Path, samples: Pat
     low, share = int(place), place - int(place)
     expected = rows[low] * (1 - share) + rows[low + 1] * share
     assert np.abs(batch.audio[0, 6].numpy() - expected).max() < 0.02  # float16
+    calm = untouched(batch, wish)
+    assert calm.prompts == ["She laughs."] and not calm.has_points.any() and not calm.points.any()
+    assert torch.equal(calm.identity, batch.identity) and torch.equal(calm.reference, batch.reference)
     # Without sound, touch and words.
     unsaid = replace(wish, point=None, interaction=None, prompt="")
     bare = batch_of(unsaid, None, 9, ready, roles, warnings.append)
@@ -242,7 +291,12 @@ def test_wrong_use(trained: Path, samples: Path, tmp_path: Path) -> None:
     assert all(name in both for name in ("none.jpg: no such", "none.wav: no such", "no: nothing there"))
     assert "the clip is an .mp4" in said(2, output=tmp_path / "clip.avi")
     assert "more than 0" in said(2, seconds="-1")
-    assert "trained on clips of 0.56 to 1.56 s" in said(2, seconds="9")
+    assert "at most 600" in said(2, seconds="601")
+    touch = {"at": "0.5,0.5", "interaction": "poke"}
+    assert "give --at and --interaction" in said(2, **{"at-s": "1"})
+    assert "the clip ends at 1.56 s" in said(2, **touch, **{"at-s": "2"})
+    assert "leaves out block 8, the network has 0 to 1" in said(2, **{"skip-guidance": "1"})
+    assert "write numbers of blocks" in said(2, **{"skip-layers": "x"})
     assert "no profile 'none'" in said(2, profile="none")
     assert "no complete checkpoint" in said(2, checkpoint=tmp_path)
     assert "no config.json of WanTransformer3DModel" in said(1, model=tmp_path)
@@ -287,9 +341,15 @@ def test_a_distilled_checkpoint_takes_its_own_steps(
     assert refused.exit_code == 2 and "distilled checkpoint has its own steps" in " ".join(
         refused.output.split()
     )
+    for refused in (["--guidance", 3], ["--audio-guidance", 3], ["--skip-guidance", 1]):
+        assert call(*words, *refused).exit_code == 2
+    late = call(*words, "--at", "0.5,0.5", "--interaction", "poke", "--at-s", "0.5")
+    assert late.exit_code == 2 and "is touched when its clip begins" in " ".join(late.output.split())
+    # Longer than any clip in training: block by block, without parts.
+    words[words.index("0.6")] = "2"
     result = call(*words)
     assert result.exit_code == 0, result.output
-    assert probe(tmp_path / "clip.mp4")["frames"].shape[0] == 9
+    assert probe(tmp_path / "clip.mp4")["frames"].shape[0] == 32
 
 
 def test_the_averaged_weights_are_sampled(trained: Path) -> None:

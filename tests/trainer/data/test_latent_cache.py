@@ -38,6 +38,12 @@ class Halves:
         small = torch.nn.functional.avg_pool3d(video[:, :2, ::4], (1, 8, 8))
         return small.sin() * 3
 
+    def image_latents(self, video: Tensor, known: Tensor, frames: int) -> Tensor:
+        """Behind the known steps their own ones at a third: a tail that is not zero."""
+        latents = self.latents(video)
+        count = int(known[0])
+        return torch.cat([latents[:, :, :count], latents[:, :, count:] / 3], dim=2)
+
 
 def cached(settings: TrainConfig, folder: Path) -> TrainConfig:
     return settings.model_copy(update={"data": settings.data.model_copy(update={"latents": str(folder)})})
@@ -65,23 +71,31 @@ def test_cached_latents_equal_those_encoded_while_training(shards: Path, tmp_pat
     encoder, plain = Halves(), settings(shards)
     assert write_latents(ClipSource(plain), encoder, tmp_path).new == 5
     live, source = ClipSource(plain), ClipSource(cached(plain, tmp_path))
-    compared = set()
+    compared, seen = set(), set()
     for step in range(12):
         for pick in source.plan(step):
             batch = source.load(pick)
-            assert batch.latents is not None and batch.first_latents is not None
+            assert batch.latents is not None and batch.image_latents is not None
             _, video = live.whole(pick.row)
             assert video is not None
             pictures = video[None].float() / 127.5 - 1
             assert torch.equal(batch.latents, encoder.latents(pictures))
-            assert torch.equal(batch.first_latents, encoder.latents(pictures[:, :, :1]))
-            assert torch.equal(batch.video, video[None, :, :1])  # CLIP and the reference see the first frame
+            known = int(batch.known)
+            given = encoder.image_latents(pictures, batch.known, video.shape[1])
+            assert torch.equal(batch.image_latents[:, :, :known], given[:, :, :known])
+            tail = given[:, :, known:]
+            torch.testing.assert_close(batch.image_latents[:, :, known:], tail, atol=0.01, rtol=0.01)
+            assert batch.video.shape == (1, 3, 0, 64, 64)
+            seen.add(known)
+            alive = live.load(pick)
+            assert torch.equal(alive.known, batch.known)
             if pick.sample_id in ("toy-0000", "toy-0001"):  # touched: read live, they begin there, too
-                alive = live.load(pick)
                 assert torch.equal(alive.video, video[None])
+                assert torch.equal(batch.reference[0], video[:, 0])
+                assert torch.equal(alive.reference, batch.reference)
                 assert torch.equal(alive.points, batch.points) and torch.equal(alive.audio, batch.audio)
             compared.add(pick.sample_id)
-    assert len(compared) == 5
+    assert len(compared) == 5 and seen == {1, 2}
     # The short clip has 13 frames, 0.8 s.
     assert {f.parent.parent.name for f in files(tmp_path)} == {"16-17x64x64", "16-13x64x64"}
     assert files(tmp_path)[0].relative_to(tmp_path).parts[0] == "vae-1"
@@ -92,10 +106,10 @@ def test_batches_carry_latents(shards: Path, tmp_path: Path) -> None:
     write_latents(ClipSource(plain), Halves(), tmp_path)
     with_latents = cached(plain, tmp_path)
     batch: Batch = next(loader(with_latents, ClipSource(with_latents)))[0][0]
-    assert batch.latents is not None and batch.first_latents is not None
+    assert batch.latents is not None and batch.image_latents is not None
     steps = (batch.audio.shape[1] - 1) // 4 + 1
-    assert batch.latents.shape == (4, 2, steps, 8, 8) and batch.first_latents.shape == (4, 2, 1, 8, 8)
-    assert batch.video.shape == (4, 3, 1, 64, 64)
+    assert batch.latents.shape == batch.image_latents.shape == (4, 2, steps, 8, 8)
+    assert batch.video.shape == (4, 3, 0, 64, 64) and batch.reference.shape == (4, 3, 64, 64)
 
 
 def test_it_goes_on_where_it_stopped(shards: Path, tmp_path: Path) -> None:
@@ -103,7 +117,7 @@ def test_it_goes_on_where_it_stopped(shards: Path, tmp_path: Path) -> None:
 
     class Stopped(Halves):
         def latents(self, video: Tensor) -> Tensor:
-            if self.calls == 4:  # two a clip
+            if self.calls == 6:  # three a clip
                 raise KeyboardInterrupt
             return super().latents(video)
 
@@ -113,9 +127,9 @@ def test_it_goes_on_where_it_stopped(shards: Path, tmp_path: Path) -> None:
     assert len(there) == 2
     encoder = Halves()
     written = write_latents(source, encoder, tmp_path)
-    assert (written.new, written.found, encoder.calls) == (3, 2, 6)
+    assert (written.new, written.found, encoder.calls) == (3, 2, 9)
     assert all(path.stat().st_mtime_ns == time for path, time in there.items())
-    assert write_latents(source, encoder, tmp_path).new == 0 and encoder.calls == 6
+    assert write_latents(source, encoder, tmp_path).new == 0 and encoder.calls == 9
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

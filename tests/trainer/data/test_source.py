@@ -112,6 +112,53 @@ def test_other_clips_begin_anywhere_and_the_sound_with_them(folder: Path) -> Non
     assert min(begins) < 0.25 and max(begins) > 0.7 and max(begins) < 2 - 17 / 16 + 0.05
 
 
+def time_of(picture: torch.Tensor) -> float:
+    """When in its clip of 2 s a picture [3, H, W] is, s: blue says it."""
+    return float(picture[2].float().mean()) / 255 * 2
+
+
+@pytest.mark.parametrize("known", [0.0, 1.0])
+def test_the_reference_is_the_first_frame_or_any_other(folder: Path, known: float) -> None:
+    """Where it is, is drawn from the whole clip; the rates say how often, and nothing else moves."""
+    times: dict[float, list[tuple[float, float]]] = {}
+    for elsewhere in (0.0, 0.5, 1.0):
+        rates = {"elsewhere": elsewhere, "motion": known}
+        source = ClipSource(config(folder, reference=rates, dropout={"each": 0.2}))
+        for pick in picks_of(source, "b-0003", 24):
+            batch = source.load(pick)
+            assert batch.reference.shape == (1, 3, 64, 64) and batch.reference.dtype == torch.uint8
+            assert batch.known.tolist() == [(2 if known else 1) * int(batch.has_reference)]
+            times.setdefault(elsewhere, []).append(
+                (time_of(batch.video[0, :, 0]), time_of(batch.reference[0]))
+            )
+    starts = [[start for start, _ in drawn] for drawn in times.values()]
+    assert starts[0] == starts[1] == starts[2]
+    assert all(start == reference for start, reference in times[0.0])
+    anywhere = [reference for _, reference in times[1.0]]
+    assert min(anywhere) < 0.3 and max(anywhere) > 1.6  # beyond any first frame, which lies before 15/16 s
+    mixed = [start == reference for start, reference in times[0.5]]
+    assert 5 <= sum(mixed) <= 19
+    assert all(
+        a == b for a, b, same_frame in zip(times[0.5], times[1.0], mixed, strict=True) if not same_frame
+    )
+
+
+def test_the_reference_of_an_interaction_is_the_frame_with_its_point(folder: Path) -> None:
+    source = ClipSource(config(folder, reference={"elsewhere": 1, "motion": 0.5}))
+    seen = set()
+    for pick in picks_of(source, "a-0000", 16):
+        batch = source.load(pick)
+        assert torch.equal(batch.reference[0], batch.video[0, :, 0])
+        assert time_of(batch.reference[0]) < 0.03 and batch.points.tolist() == [[0.25, 0.75]]
+        seen.add(int(batch.known))
+    assert seen == {1, 2}
+
+
+def test_a_dropped_reference_takes_the_known_frames_along(folder: Path) -> None:
+    source = ClipSource(config(folder, dropout=NONE | {"each": 1}))
+    assert source.load(picks_of(source, "b-0003")[0]).known.tolist() == [0]
+
+
 def test_features_are_those_of_the_clip(folder: Path) -> None:
     source, kept = ClipSource(config(folder)), stored(folder, "b-0003")
     batch = source.load(picks_of(source, "b-0003")[0])

@@ -88,6 +88,21 @@ def test_a_condition_moves_the_sample_that_has_it_alone(backbone: str, field: st
 
 @every_backbone
 @torch.no_grad()
+def test_known_steps_move_the_sample_that_has_them_alone(backbone: str) -> None:
+    """All of its steps; and how many are known counts."""
+    net, (noisy, sigma) = awake(backbone), inputs()
+    given = conditions_of(backbone, known=torch.tensor([1, 0]))
+    before = net(noisy, sigma, given)
+    other = replace(given, image_latents=given.image_latents + 0.5)
+    moved = (net(noisy, sigma, other) - before).abs().amax((1, 3, 4))
+    assert (moved[0] > 1e-3).all()
+    assert not moved[1].any()
+    more = (net(noisy, sigma, replace(given, known=torch.tensor([2, 0]))) - before).abs().amax((1, 3, 4))
+    assert more[0].max() > 1e-3 and not more[1].any()
+
+
+@every_backbone
+@torch.no_grad()
 def test_a_trained_network_without_conditions_is_the_bare_one(backbone: str) -> None:
     """The adapters add exactly nothing when no sample has anything."""
     net, (noisy, sigma) = awake(backbone), inputs()

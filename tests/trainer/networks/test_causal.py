@@ -66,6 +66,8 @@ def conditions_of(steps: int, count: int = 2) -> Conditions:
         text_mask=torch.ones((count, 512), dtype=torch.bool),
         image=normal(17, 32),
         reference=normal(CHANNELS, 1, SIDE, SIDE),
+        image_latents=normal(CHANNELS, steps, SIDE, SIDE),
+        known=torch.arange(1, count + 1),
         points=torch.rand((count, 2), generator=draw),
         identity=normal(8),
         attributes=normal(5, 6),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -16,10 +18,11 @@ from trainer.backbones import BACKBONES
 from trainer.config import ModelConfig
 from trainer.data.batch import Batch
 from trainer.data.decode import to_bytes, to_unit
-from trainer.networks.encoders import Encoders, PictureSettings, encode
+from trainer.networks.conditions import known_steps
+from trainer.networks.encoders import Encoders, PictureSettings, encode, encode_conditions
 from trainer.networks.load import WeightsError, backbone_of, load_part
 from trainer.networks.marker import draw_marker
-from trainer.networks.tiny import save_random_model
+from trainer.networks.tiny import random_parts, save_random_model
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +277,8 @@ def batch_of(count: int = 2, frames: int = 9, height: int = 64, width: int = 64)
         runs=["run"] * count,
         slots=list(range(count)),
         video=pictures(count * frames, height, width).unflatten(0, (count, frames)).transpose(1, 2),
+        reference=pictures(count, height, width, seed=1),
+        known=torch.arange(1, count + 1),
         prompts=["hello"] * count,
         points=torch.full((count, 2), 0.5),
         identity=torch.randn((count, 8), generator=drawn),
@@ -294,9 +299,10 @@ def test_encode(both: dict[str, Encoders], backbone: str) -> None:
     video = to_unit(batch.video)
     assert torch.equal(latents, encoders.latents(video))
     # The reference never bears the marker, CLIP's picture does.
-    assert torch.equal(conditions.reference, encoders.latents(video[:, :, :1]))
-    first = batch.video[:, :, 0]
-    assert torch.equal(conditions.image, encoders.image(first, batch.points, batch.has_points))
+    assert torch.equal(conditions.reference, encoders.latents(to_unit(batch.reference)[:, :, None]))
+    assert torch.equal(conditions.image, encoders.image(batch.reference, batch.points, batch.has_points))
+    assert torch.equal(conditions.image_latents, encoders.image_latents(video, batch.known, 9))
+    assert torch.equal(conditions.known, batch.known)
     assert torch.equal(conditions.text, encoders.text(batch.prompts)[0])
     assert torch.equal(conditions.audio, batch.audio) and torch.equal(conditions.points, batch.points)
 
@@ -310,12 +316,75 @@ def test_a_dropped_reference_is_zero(both: dict[str, Encoders]) -> None:
 
 
 def test_latents_of_the_cache_are_taken_as_they_are(both: dict[str, Encoders]) -> None:
-    latents, first = torch.randn(2, 16, 3, 8, 8), torch.randn(2, 16, 1, 8, 8)
+    latents, given = torch.randn(2, 16, 3, 8, 8), torch.randn(2, 16, 3, 8, 8)
     batch = batch_of()
-    # With a cache the video may hold its first frame alone.
-    batch = replace(batch, video=batch.video[:, :, :1], latents=latents, first_latents=first)
+    # With a cache the video has no frames.
+    batch = replace(batch, video=batch.video[:, :, :0], latents=latents, image_latents=given)
     found, conditions = encode(batch, both["wan"])
-    assert torch.equal(found, latents) and torch.equal(conditions.reference, first)
+    assert torch.equal(found, latents) and torch.equal(conditions.image_latents, given)
+
+
+def test_a_clip_that_is_to_be_made_has_its_known_frames_alone(both: dict[str, Encoders]) -> None:
+    for backbone, step in (("wan", 4), ("ltx", 8)):
+        whole = replace(batch_of(frames=2 * step + 1), known=torch.tensor([2, 2]))
+        few = replace(whole, video=whole.video[:, :, : step + 1])
+        expected, found = (encode_conditions(batch, both[backbone]) for batch in (whole, few))
+        torch.testing.assert_close(found.image_latents, expected.image_latents)
+        assert found.image_latents.shape[2] == 3
+
+
+# z_img
+
+
+@pytest.mark.parametrize("frames", [9, 25])
+def test_z_img_and_mask_are_those_of_wans_pipeline(both: dict[str, Encoders], frames: int) -> None:
+    """Of a first frame: mask and latents that diffusers gives the image-to-video transformer."""
+    encoders = both["wan"]
+    video = to_unit(pictures(frames, 48, 80)[None].transpose(1, 2))
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    pipeline = WanImageToVideoPipeline(None, None, encoders.vae, scheduler)
+    _, condition = pipeline.prepare_latents(video[:, :, 0], 1, 16, 48, 80, frames, torch.float32, "cpu")
+    given = encoders.image_latents(video, torch.tensor([1]), frames)
+    torch.testing.assert_close(given, condition[:, 4:], atol=1e-6, rtol=1e-5)
+    mask = known_steps(torch.tensor([1]), given.shape[2]).expand(-1, 4, -1, 6, 10)
+    assert torch.equal(mask.float(), condition[:, :4])
+
+
+def test_known_frames_are_encoded_with_grey_ones_behind_them(both: dict[str, Encoders]) -> None:
+    encoders = both["wan"]
+    video = to_unit(pictures(3 * 9, 48, 80).unflatten(0, (3, 9)).transpose(1, 2))
+    given = encoders.image_latents(video, torch.tensor([1, 2, 0]), 9)
+    for index, frames in enumerate((1, 5)):
+        grey = video[index : index + 1].clone()
+        grey[:, :, frames:] = 0
+        torch.testing.assert_close(given[index], encoders.latents(grey)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(given[1, :, :2], encoders.latents(video[1:2])[0, :, :2], atol=1e-5, rtol=0)
+    assert not given[2].any()
+
+
+def test_a_long_grey_tail_stays_as_it_is(both: dict[str, Encoders]) -> None:
+    """The published VAE's depth in time, in few channels: what is held is what it would have said."""
+    torch.manual_seed(0)
+    parts = random_parts("wan")
+    deep = type(parts["vae"])(base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=2)
+    encoders = copy.copy(both["wan"])
+    encoders.vae = deep.eval().requires_grad_(False)
+    video = torch.zeros(1, 3, 145, 16, 16)
+    video[:, :, :5] = to_unit(pictures(5, 16, 16)[None].transpose(1, 2))
+    given = encoders.image_latents(video[:, :, :5], torch.tensor([2]), 145)
+    torch.testing.assert_close(given, encoders.latents(video))
+    assert torch.equal(given[:, :, 33:], given[:, :, 32:33].expand(-1, -1, 4, -1, -1))
+    assert not torch.allclose(given[:, :, 10], given[:, :, 32], atol=1e-3)
+
+
+def test_ltx_knows_clean_latents_and_nothing_behind_them(both: dict[str, Encoders]) -> None:
+    encoders = both["ltx"]
+    video = to_unit(pictures(3 * 17, 64, 64).unflatten(0, (3, 17)).transpose(1, 2))
+    given, whole = encoders.image_latents(video, torch.tensor([1, 2, 0]), 17), encoders.latents(video)
+    torch.testing.assert_close(given[0, :, :1], whole[0, :, :1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(given[1, :, :2], whole[1, :, :2], atol=1e-5, rtol=0)
+    assert given.shape == whole.shape
+    assert not given[0, :, 1:].any() and not given[1, :, 2:].any() and not given[2].any()
 
 
 # Checkpoints that cannot be used

@@ -39,6 +39,8 @@ def conditions_of(backbone: str, count: int, frames: int, height: int, width: in
         text_mask=mask,
         image=normal(17, 32),
         reference=normal(16, 1, height, width),
+        image_latents=normal(16, (frames - 1) // backbone_of(backbone).frame_step + 1, height, width),
+        known=torch.ones(count, dtype=torch.int64),
         points=torch.full((count, 2), 0.25),
         identity=normal(8),
         attributes=normal(5, 6),

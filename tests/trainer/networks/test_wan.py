@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
+from diffusers.hooks import LayerSkipConfig, apply_layer_skip
 
 from tests.support.tiny_networks import (
     FEATURES,
@@ -26,15 +27,16 @@ from trainer.data.batch import Conditions
 from trainer.flow import flow_loss
 from trainer.networks.wan import InterAvatarWan, add_image_attention, to_image_to_video, widen_patch_embedding
 
+TOKENS = HEIGHT * WIDTH // 4  # of a latent step
+
 
 def bare_input(noisy: torch.Tensor, given: Conditions) -> torch.Tensor:
-    """Channels noise | mask | image; the reference step, then the video, whose step 0 is known."""
+    """Channels noise | mask | image; the reference step, then the video, of which known steps have mask 1."""
     steps = []
     for step in range(-1, STEPS):
-        known = step < 1
         latent = given.reference[:, :, 0] if step < 0 else noisy[:, :, step]
-        mask = torch.full((2, 4, HEIGHT, WIDTH), float(known))
-        image = given.reference[:, :, 0] if known else torch.zeros_like(latent)
+        mask = torch.stack([torch.full((4, HEIGHT, WIDTH), float(step < n)) for n in given.known])
+        image = given.reference[:, :, 0] if step < 0 else given.image_latents[:, :, step]
         steps.append(torch.cat([latent, mask, image], dim=1))
     return torch.stack(steps, dim=2)
 
@@ -43,9 +45,11 @@ def bare_input(noisy: torch.Tensor, given: Conditions) -> torch.Tensor:
 def test_step_0_is_the_bare_transformer() -> None:
     net, given, (noisy, sigma) = network_of("wan"), conditions_of("wan"), inputs()
     context = torch.cat([given.image, net.position(given.points, given.has_points)], dim=1)
+    timestep = 1000 * sigma[:, None].repeat(1, (1 + STEPS) * TOKENS)
+    timestep[:, :TOKENS] = 0  # the reference is clean
     bare = net.transformer(
         bare_input(noisy, given),
-        timestep=1000 * sigma,
+        timestep=timestep,
         encoder_hidden_states=F.pad(given.text, (0, 0, 0, 512 - 9)),
         encoder_hidden_states_image=context,
         return_dict=False,
@@ -56,18 +60,31 @@ def test_step_0_is_the_bare_transformer() -> None:
     assert ours.std() > 0.1
 
 
+@pytest.mark.parametrize("block", [0, 1])
+@torch.no_grad()
+def test_a_skipped_block_is_skipped_as_the_library_does_it(block: int) -> None:
+    """By its hook for skip guidance, on a network whose adapters add nothing yet."""
+    net, given, (noisy, sigma) = network_of("wan"), conditions_of("wan"), inputs()
+    ours = net(noisy, sigma, given, skipped=(block,))
+    whole = net(noisy, sigma, given)
+    apply_layer_skip(net.transformer, LayerSkipConfig([block], fqn="blocks"))
+    assert torch.equal(ours, net(noisy, sigma, given))
+    assert not torch.allclose(ours, whole, atol=1e-3)
+
+
 @torch.no_grad()
 def test_a_dropped_reference_leaves_no_channel() -> None:
     net, (noisy, _) = network_of("wan"), inputs()
     seen: list[torch.Tensor] = []
     net.transformer.patch_embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    net.tokens(noisy, conditions_of("wan", has_reference=torch.tensor([True, False])))
+    given = conditions_of("wan", has_reference=torch.tensor([True, False]), known=torch.tensor([1, 0]))
+    net.tokens(noisy, given)
     reference, video = seen
     assert reference[0].any()
     assert not reference[1].any()
     assert torch.equal(video[:, :16], noisy)
-    assert video[0, 16:20, 0].eq(1).all()
-    assert not video[0, 16:, 1:].any()
+    assert video[0, 16:20, 0].eq(1).all() and not video[0, 16:20, 1:].any()
+    assert torch.equal(video[0, 20:], given.image_latents[0])
     assert not video[1, 16:].any()
 
 
@@ -92,6 +109,10 @@ def test_tokens_of_later_steps_are_a_slice() -> None:
     later = net.video_tokens(noisy[:, :, 1:], given, first_step=1).unflatten(1, (STEPS - 1, -1))
     assert torch.allclose(whole[:, 2:], later, atol=1e-6)
     assert torch.allclose(whole[:, 0], net.reference_tokens(given), atol=1e-6)
+    # A stream goes on beyond z_img, whose last step stays.
+    held = [given.image_latents, given.image_latents[:, :, -1:].expand(-1, -1, STEPS, -1, -1)]
+    long = replace(given, image_latents=torch.cat(held, dim=2))
+    assert torch.equal(net.video_tokens(noisy, given, STEPS), net.video_tokens(noisy, long, STEPS))
     cosines, sines = net.rotary(STEPS + 1, HEIGHT, WIDTH)
     assert cosines.shape == sines.shape == (1, (STEPS + 1) * 6, 1, 12)
 
