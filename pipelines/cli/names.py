@@ -31,6 +31,14 @@ class Tool(StrEnum):
     FIFTYONE = "fiftyone"
 
 
+class TrainingStart(StrEnum):
+    """See `pipelines.training_weights.STARTS`."""
+
+    TRAIN_WAN = "train-wan"
+    TRAIN_WAN_T2V = "train-wan-t2v"
+    TRAIN_LTX = "train-ltx"
+
+
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 

@@ -155,6 +155,16 @@ ENDS = {
         1,
         ("submitted", NO_GPU_PACKAGES, "failed"),
     ),
+    "interavatar models fetch --for train-wan": Ends(
+        "the files that are served are some bytes each",
+        1,
+        ("wan2.1-encoders: fetched", "not an image-to-video transformer of Wan 2.1"),
+    ),
+    "interavatar models fetch --for train-ltx": Ends(
+        "the files that are served are some bytes each",
+        1,
+        ("ltx-video-2b: fetched", "transformer/config.json: not readable"),
+    ),
     "interavatar train --config configs/train/wan_stage1.yaml": Ends(
         "the shards are of toys, whose features are narrower than a face embedder's",
         2,
