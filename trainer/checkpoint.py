@@ -27,6 +27,7 @@ from configs.errors import UsageError, UserError
 from manifests import storage
 from trainer.config import TrainConfig
 from trainer.ema import Ema
+from trainer.exported import is_exported, load_exported
 
 VERSION: Final = 1
 INFO: Final = "trainer.json"
@@ -173,6 +174,9 @@ def load_weights(checkpoint: Path, model: nn.Module, ema: bool = True) -> None:
         CheckpointError: it is not complete, or of another network.
     """
     read_info(checkpoint)
+    if is_exported(checkpoint):
+        load_exported(checkpoint, model)
+        return
     path = checkpoint / EMA
     if not ema or not path.is_file():
         path = checkpoint / "model.safetensors"

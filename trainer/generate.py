@@ -18,12 +18,12 @@ from trainer.checkpoint import CONFIG, find, load_weights, read_info
 from trainer.config import TrainConfig, load_config
 from trainer.data.batch import Conditions
 from trainer.data.decode import to_bytes
+from trainer.exported import base_folder
 from trainer.flow import noise_like, sampling_sigmas
 from trainer.networks.causal import generate, load_causal
 from trainer.networks.encoders import Encoders
 from trainer.networks.load import load_backbone
 from trainer.networks.protocol import Network
-from trainer.networks.tiny import model_folder
 
 STEPS: Final = 40
 GUIDANCE: Final = 5.0  # Wan's own at 480p, against its negative prompt; here against all conditions dropped
@@ -76,10 +76,7 @@ def load_for_sampling(
     checkpoint = find(checkpoint).absolute()
     info = read_info(checkpoint)
     config = load_config(checkpoint / CONFIG)
-    if folder is None:
-        folder = (
-            Path(info["model"]) if info.get("model") else model_folder(config.model, checkpoint.parents[1])
-        )
+    folder = folder or base_folder(checkpoint, info, config)
     device = torch.device(device)
     model: Network
     if config.stage == "self_forcing":

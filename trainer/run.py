@@ -33,6 +33,7 @@ from trainer.networks.encoders import Encoders
 from trainer.networks.protocol import Network
 from trainer.networks.tiny import model_folder
 from trainer.scalars import Scalars
+from trainer.start import starting_checkpoint
 
 
 class NonFiniteLoss(UserError):
@@ -71,6 +72,7 @@ def begin(config: TrainConfig) -> Iterator[Run]:
         newest = checkpoints.newest(output)
         if newest is not None:
             check_unchanged(config, newest)
+        before = newest or starting_checkpoint(config)  # which may be missing: not after minutes of loading
         accelerator.wait_for_everyone()
         if main:
             checkpoints.sweep(output)
@@ -79,7 +81,6 @@ def begin(config: TrainConfig) -> Iterator[Run]:
         half = torch.bfloat16 if config.precision == "bf16" else torch.float32
         encoders = Encoders.load(config.model, folder, accelerator.device, half)
         source.vae = encoders.id
-        before = newest or (checkpoints.find(Path(config.init)) if config.init is not None else None)
         facts = {"embedders": known_embedders(source, before)}
         set_seed(config.seed)
         yield Run(config, accelerator, output, folder, newest, before, encoders, source, facts)

@@ -298,7 +298,8 @@ def _starts_table() -> str:
 
 
 def _weights(models: Mapping[str, ModelEntry]) -> list[str]:
-    rows, notes = [], []
+    rows: list[Sequence[object]] = []
+    notes = []
     for name, model in models.items():
         pinned = sum(f.sha256 is not None for f in model.files.values())
         commercial = {True: "yes", False: "**no**", None: "not stated"}[model.commercial]
@@ -308,7 +309,15 @@ def _weights(models: Mapping[str, ModelEntry]) -> list[str]:
         pins = f"{pinned} of {len(model.files)}"
         rows.append((f"`{name}`", ", ".join(model.roles), source, size, licence, commercial, pins))
         notes.append(f"- `{name}`: <{model.licence_url}>. {model.notes}".rstrip())
-    head = ("model", "roles", "from", "size", "licence of the weights", "commercial use", "pinned hashes")
+    head: Sequence[str] = (
+        "model",
+        "roles",
+        "from",
+        "size",
+        "licence of the weights",
+        "commercial use",
+        "pinned hashes",
+    )
     if not any(model.roles for model in models.values()):
         head, rows = (head[0], *head[2:]), [(row[0], *row[2:]) for row in rows]
     return [_table(head, rows), "Their licences:\n", *notes, ""]

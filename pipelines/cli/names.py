@@ -12,6 +12,7 @@ from typing import Final, Literal
 PIPELINES: Final = ("talking_head", "real_interactions", "portraits", "synthetic_interactions")
 Engine = Literal["ray", "inline"]
 Gpu = Literal["H100", "A100", "H20"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Trainer(StrEnum):

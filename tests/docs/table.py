@@ -170,6 +170,9 @@ ENDS = {
         2,
         ("error: identity of toy face is 4 wide, model.identity_dim is 512: set it to",),
     ),
+    "interavatar export-model training/wan_stage2 --output interavatar-wan --dtype bfloat16": Ends(
+        "nothing was trained", 2, ("error: training/wan_stage2: no complete checkpoint here",)
+    ),
     "interavatar sample --checkpoint training/wan_stage2 --image face.png --audio voice.wav --at 0.5,0.4 "
     "--interaction poke --output clip.mp4": Ends(
         "nothing was trained", 2, ("error: --checkpoint training/wan_stage2: nothing there",)

@@ -58,7 +58,7 @@ SAID = {"num_heads": 2, "num_layers": 2, "out_dim": 16, "eps": 1e-6, "_class_nam
 
 def original(name: str) -> str:
     for pattern, new in ORIGINAL.items():
-        name = re.sub(pattern, new, name)  # type: ignore[call-overload]
+        name = re.sub(pattern, new, name)
     return name
 
 
