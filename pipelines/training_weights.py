@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,46 +18,13 @@ from transformers import AutoTokenizer, CLIPVisionModel
 
 from backends.store.copied_weights import ModelStoreError
 from backends.store.model_store import ModelStore
+from backends.store.training_starts import Start
 from manifests import storage
 from trainer.networks.encoders import SETTINGS, PictureSettings
 from trainer.networks.load import WeightsError, backbone_of, check_part, quiet
 
 SOURCES: Final = "sources.yaml"
 ORIGINAL: Final = "diffusion_pytorch_model.safetensors"  # Wan's own names, config.json beside it
-
-
-@dataclass(frozen=True)
-class Start:
-    """What one backbone's training begins with.
-
-    Attributes:
-        backbone: name in `trainer.backbones.BACKBONES`.
-        folder: where it is put together, as `model.folder` of the shipped configurations names it.
-        parts: folder of each part -> model of the store that has it.
-    """
-
-    backbone: str
-    folder: str
-    parts: Mapping[str, str]
-
-    @property
-    def models(self) -> list[str]:
-        """The models that it is made of."""
-        return list(dict.fromkeys(self.parts.values()))
-
-
-CLIP: Final = {"image_encoder": "wan2.1-clip", "image_processor": "wan2.1-clip"}
-WAN: Final = dict.fromkeys(("vae", "text_encoder", "tokenizer"), "wan2.1-encoders") | CLIP
-LTX: Final = dict.fromkeys(("transformer", "vae", "text_encoder", "tokenizer"), "ltx-video-2b") | CLIP
-
-# By the names of `interavatar models fetch --for`. The paper describes Wan2.1-1.3B with a mask, the first
-# frame and CLIP; Wan published the 1.3B as text-to-video alone. Fun-InP is that network trained further with
-# all three inputs, so it is the nearest start; the text-to-video one is widened by zeros.
-STARTS: Final[Mapping[str, Start]] = {
-    "train-wan": Start("wan", "models/Wan2.1-1.3B", {"transformer": "wan2.1-fun-v1.1-1.3b-inp"} | WAN),
-    "train-wan-t2v": Start("wan", "models/Wan2.1-T2V-1.3B", {"transformer": "wan2.1-t2v-1.3b"} | WAN),
-    "train-ltx": Start("ltx", "models/LTX-Video", LTX),
-}
 
 
 def assemble(
@@ -72,7 +38,7 @@ def assemble(
 
     Args:
         store: a folder of this machine that holds `start.models`.
-        start: one of `STARTS`.
+        start: one of `backends.store.training_starts.STARTS`.
         folder: to make.
         say: called with a line before something that takes long.
 

@@ -16,6 +16,7 @@ from rich.filesize import decimal
 
 from backends.roles import IMPLEMENTATIONS
 from backends.store.model_catalogue import ModelEntry, known_models
+from backends.store.training_starts import STARTS
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
 from manifests.screen import Screen, load_screen
 from media.requests import Audio, Frames, Request
@@ -23,7 +24,6 @@ from pipelines.catalogue import PIPELINES
 from pipelines.engine.settings import ClusterSettings, Settings, SourceSettings, VlmSettings
 from pipelines.requests import load_profile, profile_roles
 from pipelines.synthetic_interactions import GIVEN
-from pipelines.training_weights import STARTS
 from stages.contract import Array, Column, Stage
 from trainer.config import TrainConfig
 

@@ -134,7 +134,8 @@ def fetch_command(
         if training is None:
             chosen = _chosen(names, profile)
         else:
-            from pipelines.training_weights import STARTS, assemble  # before hours of fetching
+            from backends.store.training_starts import STARTS
+            from pipelines.training_weights import assemble  # before hours of fetching
 
             start = STARTS[training]
             chosen = start.models

@@ -33,7 +33,7 @@ class Tool(StrEnum):
 
 
 class TrainingStart(StrEnum):
-    """See `pipelines.training_weights.STARTS`."""
+    """See `backends.store.training_starts.STARTS`."""
 
     TRAIN_WAN = "train-wan"
     TRAIN_WAN_T2V = "train-wan-t2v"

@@ -20,10 +20,11 @@ from backends.store import model_catalogue, model_fetch, model_store
 from backends.store.copied_weights import ModelStoreError
 from backends.store.model_catalogue import FileEntry, known_models
 from backends.store.model_store import ModelStore
+from backends.store.training_starts import STARTS
 from pipelines import training_weights
 from pipelines.cli import models as models_cli
 from pipelines.cli.names import TrainingStart
-from pipelines.training_weights import STARTS, assemble, check, convert
+from pipelines.training_weights import assemble, check, convert
 from tests.support.model_server import ModelServer
 from trainer.backbones import BACKBONES
 from trainer.config import ModelConfig, load_config
