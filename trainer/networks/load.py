@@ -16,6 +16,7 @@ from configs.errors import UserError
 from trainer.config import ModelConfig
 from trainer.networks.protocol import Backbone, Network
 
+FETCH: Final = "`interavatar models fetch --for train-wan` (train-ltx) brings all that the shipped runs name"
 FLOATS: Final = frozenset({"BF16", "F16", "F32"})  # as safetensors names them
 
 
@@ -102,7 +103,7 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, list[s
         class_name = json.loads((folder / "config.json").read_text()).get("_class_name", kind.__name__)
     except FileNotFoundError:
         raise WeightsError(
-            f"{folder}: no config.json of {kind.__name__} there; see `model` in the config"
+            f"{folder}: no config.json of {kind.__name__} there; see `model` in the config; {FETCH}"
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise WeightsError(f"{folder}/config.json: not readable ({error}); fetch it again") from None
@@ -141,7 +142,7 @@ def image_encoder_folder(config: ModelConfig, folder: Path) -> Path:
     encoder = Path(config.image_encoder) if config.image_encoder else folder / "image_encoder"
     if not encoder.is_dir():
         raise WeightsError(
-            f"{encoder}: no CLIP image encoder there; name a folder of one as model.image_encoder"
+            f"{encoder}: no CLIP image encoder there; name a folder of one as model.image_encoder; {FETCH}"
         )
     return encoder
 
