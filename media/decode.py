@@ -22,7 +22,7 @@ from media.sound import Mono
 from media.spool import Spool
 
 # Raised by hand when a change here alters frames or samples: every stage that sees them is computed again.
-MEDIA_VERSION = 4
+MEDIA_VERSION = 5
 PEAK_RATE = 16_000  # Hz
 # Pictures of a clip are kept in memory; those of a longer video, which is only cut, on disk from here on, s.
 LONG_S = 120.0

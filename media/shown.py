@@ -97,7 +97,8 @@ class Shower:
         how = Interpolation.AREA if height <= frame.height else Interpolation.BICUBIC
         # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
         if is_hdr(frame):
-            wide = self._scaled(frame, (width, height), "yuv420p10le", how)
+            # Not 4:2:0: of that in 10 bits and an odd width libswscale makes wrong colours in most rows.
+            wide = self._scaled(frame, (width, height), "yuv444p10le", how)
             image = self._tone_map(wide).to_ndarray()
         else:
             small = self._scaled(frame, (width, height), "yuv420p", how)

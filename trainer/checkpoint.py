@@ -37,6 +37,7 @@ from configs.errors import UsageError, UserError
 from manifests import storage
 from trainer.config import TrainConfig
 from trainer.ema import Ema
+from trainer.exported import is_exported, load_exported
 from trainer.processes import Processes
 
 VERSION: Final = 2
@@ -248,6 +249,9 @@ def load_weights(checkpoint: Path, model: nn.Module, ema: bool = True) -> None:
         CheckpointError: it is not complete, or of another network.
     """
     info = read_info(checkpoint)
+    if is_exported(checkpoint):
+        load_exported(checkpoint, model)
+        return
     known = _reader(checkpoint).read_metadata().state_dict_metadata
     prefix = f"{info['networks'][0]}.weights."
     state = model.state_dict()

@@ -18,15 +18,15 @@ from trainer.checkpoint import CONFIG, find, read_info
 from trainer.config import TrainConfig, load_config
 from trainer.data.batch import Conditions
 from trainer.data.decode import to_bytes
+from trainer.exported import base_folder
 from trainer.flow import noise_like, sampling_sigmas, velocity_towards
 from trainer.guidance import DEFAULT, Guidance, guided_velocity, passes_of
-from trainer.initial import load_merged
 from trainer.networks.causal import generate, load_causal
 from trainer.networks.conditions import known_steps
 from trainer.networks.encoders import Encoders
 from trainer.networks.load import load_backbone
 from trainer.networks.protocol import Network
-from trainer.networks.tiny import model_folder
+from trainer.start import load_merged
 
 STEPS: Final = 40
 CRF: Final = 17  # of x264; its guide calls 17-18 visually lossless
@@ -81,10 +81,7 @@ def load_for_sampling(
     checkpoint = find(checkpoint).absolute()
     info = read_info(checkpoint)
     config = load_config(checkpoint / CONFIG)
-    if folder is None:
-        folder = (
-            Path(info["model"]) if info.get("model") else model_folder(config.model, checkpoint.parents[1])
-        )
+    folder = folder or base_folder(checkpoint, info, config)
     device = torch.device(device)
     model: Network
     if config.stage == "self_forcing":

@@ -34,6 +34,7 @@ from trainer.optimiser import NonFiniteLoss, check_finite, clip_gradients
 from trainer.processes import Processes, together
 from trainer.resume import continued
 from trainer.scalars import Scalars
+from trainer.start import starting_checkpoint
 from trainer.step import Report, Step
 from trainer.trackers import open_trackers
 from trainer.watchdog import FOLDER, Watchdog
@@ -88,7 +89,7 @@ def begin(config: TrainConfig, allow: Sequence[str] = ()) -> Iterator[Run]:
         source = ClipSource(config, config.seed)  # first, as it writes nothing and may have much to say
         with checkpoints.held(output) if main else nullcontext():
             found = processes.from_main(checkpoints.newest(output))
-            before = found or (checkpoints.find(Path(config.init)) if config.init is not None else None)
+            before = found or starting_checkpoint(config)
             facts = {"embedders": known_embedders(source, before)} | continued(config, found, allow)
             if main:
                 checkpoints.sweep(output)

@@ -28,13 +28,13 @@ from trainer.config import TrainConfig
 from trainer.data.batch import Batch, Conditions
 from trainer.flow import add_noise, flow_loss, generator_for, shift_sigma, velocity, velocity_to_clean
 from trainer.guidance import unconditional
-from trainer.initial import load_merged
 from trainer.networks.causal import generate, load_causal, rollout_noise, rollout_sigmas
 from trainer.networks.encoders import Encoders, encode
 from trainer.networks.load import load_backbone
 from trainer.networks.protocol import Network
 from trainer.optimiser import adamw, freeze, set_learning_rate
 from trainer.sharding import compile_parts, shard
+from trainer.start import load_merged
 from trainer.step import Report, Step
 from trainer.validation import shown, write_samples
 

@@ -22,10 +22,10 @@ from trainer.cost import flops_by_bucket
 from trainer.data.batch import Batch
 from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
 from trainer.generate import sample
-from trainer.initial import initial_network
 from trainer.networks.encoders import encode, encode_conditions
 from trainer.optimiser import adamw, freeze, learning_rate, set_learning_rate
 from trainer.sharding import compile_parts, shard
+from trainer.start import initial_network
 from trainer.step import Report, Step
 from trainer.validation import held_out, shown, validation_loss, write_samples
 

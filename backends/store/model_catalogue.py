@@ -80,7 +80,7 @@ class Source(_Strict):
 class ModelEntry(_Strict):
     """One model."""
 
-    roles: tuple[str, ...] = Field((), description="Roles it fills.")
+    roles: tuple[str, ...] = Field((), description="Roles it fills; none: training begins with it.")
     source: Source = Source()
     files: dict[SafePath, FileEntry] = Field(min_length=1)
     licence: str | None = Field(None, description="SPDX name of the weights' licence, or its own name.")

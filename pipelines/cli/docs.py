@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 from rich.filesize import decimal
 
 from backends.roles import IMPLEMENTATIONS
-from backends.store.model_catalogue import known_models
+from backends.store.model_catalogue import ModelEntry, known_models
+from backends.store.training_starts import STARTS
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
 from manifests.screen import Screen, load_screen
 from media.requests import Audio, Frames, Request
@@ -239,7 +240,7 @@ def _settings_table(model: type[BaseModel], prefix: str, without: Collection[str
     return _table(("key", "default", "meaning"), rows) if rows else "No settings.\n"
 
 
-MODELS = """# Models of the gpu profile
+MODELS = """# Models
 
 Made from `configs/models.yaml` by `make docs`; do not edit.
 
@@ -272,11 +273,34 @@ fsspec package of that kind). Each machine copies a model when it first uses it 
 they make is named `stand_in_random_NAME`.
 """
 
+TRAINING_MODELS = """`interavatar models fetch --for NAME` fetches these, and puts them together as
+the folder that `configs/train/` names ([training](training.md#models)):
+"""
+
 
 def models_page() -> str:
     """docs/models.md: the model store, and the weights with source, licence and hashes."""
-    rows, notes = [], []
-    for name, model in known_models().items():
+    parts = [MODELS]
+    for title, training in (
+        ("## Weights of the gpu profile\n", False),
+        ("## Weights that training begins with\n", True),
+    ):
+        parts += [title, *([TRAINING_MODELS, _starts_table()] if training else [])]
+        parts += _weights({name: m for name, m in known_models().items() if bool(m.roles) != training})
+    return "\n".join(parts)
+
+
+def _starts_table() -> str:
+    rows = []
+    for name, start in STARTS.items():
+        rows.append((f"`{name}`", f"`{start.folder}`", ", ".join(f"`{model}`" for model in start.models)))
+    return _table(("`--for`", "folder", "made of"), rows)
+
+
+def _weights(models: Mapping[str, ModelEntry]) -> list[str]:
+    rows: list[Sequence[object]] = []
+    notes = []
+    for name, model in models.items():
         pinned = sum(f.sha256 is not None for f in model.files.values())
         commercial = {True: "yes", False: "**no**", None: "not stated"}[model.commercial]
         licence = f"{model.licence}{', gated' if model.gated else ''}"
@@ -285,8 +309,18 @@ def models_page() -> str:
         pins = f"{pinned} of {len(model.files)}"
         rows.append((f"`{name}`", ", ".join(model.roles), source, size, licence, commercial, pins))
         notes.append(f"- `{name}`: <{model.licence_url}>. {model.notes}".rstrip())
-    head = ("model", "roles", "from", "size", "licence of the weights", "commercial use", "pinned hashes")
-    return "\n".join([MODELS, "## Weights\n", _table(head, rows), "Their licences:\n", *notes, ""])
+    head: Sequence[str] = (
+        "model",
+        "roles",
+        "from",
+        "size",
+        "licence of the weights",
+        "commercial use",
+        "pinned hashes",
+    )
+    if not any(model.roles for model in models.values()):
+        head, rows = (head[0], *head[2:]), [(row[0], *row[2:]) for row in rows]
+    return [_table(head, rows), "Their licences:\n", *notes, ""]
 
 
 def training_settings_page() -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.names import profiles
+from pipelines.cli.names import TrainingStart, profiles
 from pipelines.cli.typer_app import new_app
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Models = Annotated[
         help="The model store. Default: $INTERAVATAR_MODELS, else ~/.cache/interavatar/models.",
     ),
 ]
+PACKAGES = "`interavatar doctor` says what is missing"
 INTERRUPTED = "interrupted; the same command goes on where this one stopped"
 
 
@@ -93,6 +95,21 @@ def fetch_command(
     profile: ProfileName = "gpu",
     models: Models = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Downloads at once.")] = 4,
+    training: Annotated[
+        TrainingStart | None,
+        typer.Option(
+            "--for",
+            help="Instead of a profile's models: what training begins with, put together in one folder.",
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="That folder. Default: the one that configs/train names, such as models/Wan2.1-1.3B.",
+        ),
+    ] = None,
 ) -> None:
     """Fetch what is missing, compare it with its hashes, write down what came; the same command goes on.
 
@@ -102,16 +119,26 @@ def fetch_command(
     """
     from pipelines.cli.console import err, out, readable_errors
 
-    with readable_errors(INTERRUPTED):
+    with readable_errors(INTERRUPTED, "pip install 'interavatar[train]'" if training else PACKAGES):
         from backends.store.copied_weights import shown
         from backends.store.model_fetch import fetch
         from backends.store.model_store import ModelStore
+        from configs.errors import UsageError
         from pipelines.cli.fetch_progress import ShownProgress
         from pipelines.engine.signals import sigterm_interrupts
 
         sigterm_interrupts()
         store = ModelStore(models)
-        chosen = _chosen(names, profile)
+        if (folder is not None and training is None) or (names and training is not None):
+            raise UsageError("--for takes no names of models, and --folder belongs to it")
+        if training is None:
+            chosen = _chosen(names, profile)
+        else:
+            from backends.store.training_starts import STARTS
+            from pipelines.training_weights import assemble  # before hours of fetching
+
+            start = STARTS[training]
+            chosen = start.models
         for name in chosen:
             entry = store.entry(name)
             if entry.commercial is not True:
@@ -124,6 +151,10 @@ def fetch_command(
         finally:
             progress.stop()
         out().print(f"store  {shown(store.location)}")
+        if training is not None:
+            made = folder or Path(start.folder)
+            weights = assemble(store, start, made, err().print)
+            out().print(f"{training}  {made}: {weights / 1e9:.2f} billion weights, each in its place")
 
 
 @app.command("record")

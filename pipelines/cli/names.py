@@ -12,6 +12,7 @@ from typing import Final, Literal
 PIPELINES: Final = ("talking_head", "real_interactions", "portraits", "synthetic_interactions")
 Engine = Literal["ray", "inline"]
 Gpu = Literal["H100", "A100", "H20"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Trainer(StrEnum):
@@ -29,6 +30,14 @@ class Tool(StrEnum):
     CROISSANT = "croissant"
     LABELSTUDIO = "labelstudio"
     FIFTYONE = "fiftyone"
+
+
+class TrainingStart(StrEnum):
+    """See `backends.store.training_starts.STARTS`."""
+
+    TRAIN_WAN = "train-wan"
+    TRAIN_WAN_T2V = "train-wan-t2v"
+    TRAIN_LTX = "train-ltx"
 
 
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"

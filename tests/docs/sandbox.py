@@ -62,9 +62,9 @@ def serve_catalogue(server: ModelServer) -> str:
 
     Hugging Face's repositories are the server's, other addresses lead to it; archives are archives.
     """
-    served, archives = {}, dict[str, dict[str, bytes]]()
+    served, archives, hubs = {}, dict[str, dict[str, bytes]](), dict[str, dict[str, bytes]]()
     for name, entry in known_models().items():
-        files, hub = {}, dict[str, bytes]()
+        files, hub = {}, hubs.setdefault(entry.source.huggingface or "", {})  # several models may share one
         for file, pin in entry.files.items():
             content = f"{name}/{file}".encode() * 100
             said = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -155,10 +155,23 @@ ENDS = {
         1,
         ("submitted", NO_GPU_PACKAGES, "failed"),
     ),
+    "interavatar models fetch --for train-wan": Ends(
+        "the files that are served are some bytes each",
+        1,
+        ("wan2.1-encoders: fetched", "not an image-to-video transformer of Wan 2.1"),
+    ),
+    "interavatar models fetch --for train-ltx": Ends(
+        "the files that are served are some bytes each",
+        1,
+        ("ltx-video-2b: fetched", "transformer/config.json: not readable"),
+    ),
     "interavatar train --config configs/train/wan_stage1.yaml": Ends(
         "the shards are of toys, whose features are narrower than a face embedder's",
         2,
         ("error: identity of toy face is 4 wide, model.identity_dim is 512: set it to",),
+    ),
+    "interavatar export-model training/wan_stage2 --output interavatar-wan --dtype bfloat16": Ends(
+        "nothing was trained", 2, ("error: training/wan_stage2: no complete checkpoint here",)
     ),
     "interavatar sample --checkpoint training/wan_stage2 --image face.png --audio voice.wav --at 0.5,0.4 "
     "--interaction poke --output clip.mp4": Ends(

@@ -192,7 +192,7 @@ def _type(page: str, command: str, at: At) -> None:
         NOT_RUN[key].instead(key)
         return
     if key != ON_RAY:
-        command = re.sub(r"^interavatar (run|shards|export)\b", r"\g<0> --engine inline", command)
+        command = re.sub(r"^interavatar (run|shards|export) ", r"\g<0>--engine inline ", command)
     done = at.reader.type(command)
     expected = ENDS.get(key)
     assert done.status == (expected.status if expected else 0), f"{page}: {key}\n{done.said[-6000:]}"

@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 TOLERANCES = {
     "stages": 8.0,
     "trainer": 8.0,
+    "formats": 8.0,
     "seen": 8.0,
     "packed": 12.0,
     "trained": 8.0,

@@ -69,3 +69,18 @@ def test_files_are_shown_near_what_was_filmed(tmp_path: Path, transfer: str, nam
     (tmp_path / "made.mp4").write_bytes(pack(path, Wanted()).mp4)
     made = decode(tmp_path / "made.mp4", [request])
     assert made.color_transfer == 1 and made.frames[request][1][0].mean() == pytest.approx(right, abs=4)
+
+
+@pytest.mark.parametrize(("width", "short_side"), [(70, 34), (70, 17), (66, 17), (66, 34)])
+def test_colours_are_the_same_at_every_width(tmp_path: Path, width: int, short_side: int) -> None:
+    """35, 33 and even columns of one colour: 16:9 at 480 lines is 853 wide."""
+    path = tmp_path / "clip.mp4"
+    source = f"color=0x808080:s={width}x34:r=10:d=0.2,format=yuv420p10le,geq=lum=500:cb=490:cr=560"
+    tags = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:log-level=none"
+    ffmpeg("-f", "lavfi", "-i", source, "-c:v", "libx265", "-x265-params", tags, "-tag:v", "hvc1", path)
+    luma, blue, red = (500 - 64) / 876, (490 - 512) / 896, (560 - 512) / 896
+    signal = [luma + 1.4746 * red, luma - 0.16455 * blue - 0.57135 * red, luma + 1.8814 * blue]
+    right = tone_map(np.array([[signal]]), PQ)[0, 0] * 255
+    request = Frames(None, short_side)
+    image = decode(path, [request]).frames[request][1][0]
+    assert image.shape[0] == short_side and np.abs(image - right).max() < 6

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,30 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+import torch
+from av.filter import Graph
 from av.video.frame import VideoFrame
 
+from backends.bodies.sam2 import enlarged
 from backends.language.chat_completion import encode_video
 from backends.pictures.point_tracker import LucasKanade
+from backends.running.onnx_net import letterbox
 from backends.video.image_to_video import Animation, resized
 from backends.video.image_warp import ImageWarp
 from manifests.buckets import Bucket, BucketConfig
 from media.decode import decode, still
+from media.hdr import HLG, PQ, tone_map
 from media.orientation import Orientation
 from media.picture import smaller
 from media.requests import Frames
-from media.shown import Shower
+from media.shown import Shower, fit, fitted
 from media.write import write_video
 from pipelines.generation import portrait_of
 from pipelines.shards.media import Wanted, pack
+from stages.regions import image_to_send
 from tests.support.memory import FILLS, filled
 from trainer.data.decode import _Painter, crop_of, decode_clip
+from trainer.networks.encoders import PictureSettings
 
 Values = npt.NDArray[np.float64]
 Made = tuple[str, bytes, Values, Values]  # size and more, bytes, what was made, the answer
@@ -45,6 +53,10 @@ SIDES = range(16, 65)
 # Around the sizes of training: buckets, and what clips of common shapes are scaled to before they are cut.
 LARGE = [(w, h) for w in (479, 480, 481, 832, 846, 848, 853, 854, 857) for h in (479, 480, 481)]
 EVERY = Frames(None, 4000)
+OTHERS = ("yuv422p", "yuv444p", "nv12", "yuv420p10le", "gbrp", "rgb24")
+HDR = {"pq": PQ, "hlg": HLG}
+SLOW = (*HDR, "interlaced")
+NOTHING = np.zeros(1), np.zeros(1)  # where the bytes alone are compared
 # By ITU-T H.273 number of the matrix: shares of red and blue in luma (BT.709, BT.601).
 SHARES = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}
 LIMITED, FULL = 1, 2  # of the range, as FFmpeg numbers it
@@ -110,13 +122,18 @@ def some() -> list[tuple[int, int]]:
     return list(dict.fromkeys([*wide, *((other, side) for side in SIDES for other in (41, 58))]))
 
 
+def wide() -> list[tuple[int, int]]:
+    """Further widths and heights, for what takes no file."""
+    return [size for side in range(65, 131) for size in ((side, 18), (21, side))]
+
+
 def kind_of(width: int, height: int) -> tuple[int, int]:
     return KINDS[(width + 3 * height) % len(KINDS)]
 
 
 def stages() -> Iterator[Made]:
     """Frames as large as they are wanted, and larger ones."""
-    sizes = [*some(), *LARGE]
+    sizes = [*some(), *wide(), *LARGE]
     larger = [(2 * width + height % 5, 2 * height + width % 7) for width, height in sizes]
     for (width, height), source in zip(sizes + sizes, sizes + larger, strict=True):
         kind = kind_of(width, height)
@@ -131,7 +148,9 @@ def trainer() -> Iterator[Made]:
     """Frames of the bucket's own size, larger ones and smaller ones; some are cut."""
     for width, height in [*product(SIDES, SIDES), *LARGE]:
         yield painted((width, height), Bucket(1, height, width))
-    for width, height in some():
+    for width, height in wide():
+        yield painted((width, height), Bucket(1, height, width))
+    for width, height in [*some(), *wide()]:
         yield painted((2 * width + height % 5, 2 * height + width % 7), Bucket(1, height, width))
         yield painted((width // 2 + 1, height // 2 + 1), Bucket(1, height, width))
     buckets = BucketConfig()
@@ -152,6 +171,84 @@ def cut(source: tuple[int, int], bucket: Bucket, kind: tuple[int, int]) -> Value
     x = places(bucket.width, crop.left / crop.width, (crop.left + bucket.width) / crop.width)
     y = places(bucket.height, crop.top / crop.height, (crop.top + bucket.height) / crop.height)
     return rgb(x, y, kind)
+
+
+def other_yuv(name: str, x: Values, y: Values) -> list[Values]:
+    """The picture's planes; in high dynamic range with a tenth of its chroma, which BT.709 has."""
+    luma, *chroma = yuv(x, y)
+    return [luma, *((plane - 128) * 0.1 + 128 if name in HDR else plane for plane in chroma)]
+
+
+def other_frame(name: str, width: int, height: int) -> VideoFrame:
+    """The picture in another pixel format, as a decoder gives it, of BT.709; where `HDR` has it BT.2020."""
+    made = VideoFrame(width, height, "yuv420p10le" if name in HDR else name)
+    made.colorspace, made.color_range = (0, FULL) if made.format.is_rgb else (1, LIMITED)
+    if name in HDR:
+        made.colorspace = made.color_primaries = 9
+        made.color_trc = HDR[name]
+    deep = made.format.components[0].bits > 8
+    for number, plane in enumerate(made.planes):
+        at = places(plane.width), places(plane.height)
+        if name == "gbrp":
+            values = rgb(*at, KINDS[0])[..., (1, 2, 0)[number]]
+        elif name == "rgb24":
+            values = rgb(*at, KINDS[0]).reshape(plane.height, -1)
+        elif name == "nv12" and number:
+            values = np.stack(yuv(*at)[1:], -1).reshape(plane.height, -1)
+        else:
+            values = other_yuv(name, *at)[number]
+        memory = np.frombuffer(memoryview(plane), np.uint16 if deep else np.uint8)
+        rows = memory.reshape(-1, plane.line_size // memory.itemsize)
+        rows[: plane.height, : values.shape[1]] = (values * (4 if deep else 1)).round()
+    return made
+
+
+def other_answer(name: str, width: int, height: int) -> Values:
+    """That as RGB [H, W, 3], by the standards' own equations."""
+    if name not in HDR:
+        return rgb(places(width), places(height), KINDS[0])
+    luma, blue, red = other_yuv(name, places(width), places(height))
+    luma, red, blue = (luma - 16) / 219, (red - 128) / 224, (blue - 128) / 224
+    red, blue = luma + 1.4746 * red, luma + 1.8814 * blue
+    green = (luma - 0.2627 * red - 0.0593 * blue) / 0.678
+    return tone_map(np.clip(np.stack([red, green, blue], -1), 0, 1), HDR[name]) * 255
+
+
+def interlaced(width: int, height: int) -> VideoFrame:
+    """The picture as two fields of one moment."""
+    graph, made = Graph(), frame(width, height)
+    source = graph.add_buffer(width=width, height=height, format=made.format, time_base=Fraction(1, 10))
+    graph.link_nodes(source, graph.add("setfield", mode="tff"), graph.add("buffersink")).configure()
+    graph.push(made)
+    out: VideoFrame = graph.pull()
+    out.colorspace, out.color_range = KINDS[0]
+    assert out.interlaced_frame
+    return out
+
+
+def formats() -> Iterator[Made]:
+    """Frames in other pixel formats, for stages, shards and trainer, some larger than they are wanted."""
+    sizes = [
+        *((side, 18) for side in (*range(33, 48, 2), 34, 46, 65, 97, 129)),
+        (21, 95),
+        (22, 33),
+        (853, 480),
+    ]
+    for number, (width, height) in enumerate(sizes):
+        for name in (*OTHERS, *(SLOW if number % 4 == 0 or width > 130 else ())):
+            for source in ((width, height), (2 * width + 3, 2 * height + 1)):
+                picture = interlaced(*source) if name == "interlaced" else other_frame(name, *source)
+                answer = other_answer(name, width, height)
+                shower = Shower(1.0)
+                shower.see(picture)
+                image = shower.rgb(picture, (width, height))
+                yield f"{name} {width}x{height} of {source}", image.tobytes(), image, answer
+                yield f"yuv of {name} {source}", shower.yuv(picture, source).to_ndarray().tobytes(), *NOTHING
+            if name in OTHERS:
+                painter = _Painter(Bucket(1, height, width), None, 1)
+                painter.paint(other_frame(name, width, height), 0, 1)
+                image = painter.video[:, 0].transpose(1, 2, 0)
+                yield f"trainer {name} {width}x{height}", image.tobytes(), image, answer
 
 
 def files(folder: Path, reader: Any) -> Iterator[Made]:
@@ -230,7 +327,7 @@ def asked() -> Iterator[Made]:
 
 def pictures() -> Iterator[Made]:
     """Portraits: smaller for the stages, in the size of a video model and of a bucket, and warped."""
-    for width, height in some():
+    for width, height in [*some(), *wide()]:
         image = image_of(2 * width + 1, 2 * height + 3)
         short = smaller(image, min(width, height))
         expected = rgb(places(short.shape[1]), places(short.shape[0]), KINDS[0])
@@ -242,6 +339,7 @@ def pictures() -> Iterator[Made]:
             fitted,
             rgb(places(width), places(height), KINDS[0]),
         )
+        yield from boxed(width, height)
     buckets = BucketConfig()
     for size in [*LARGE, (240, 427), (426, 239)]:
         bucket = Bucket(1, *buckets.size_of(size[0] / size[1]))
@@ -254,6 +352,53 @@ def pictures() -> Iterator[Made]:
     tracks, visible = tracker.track(list(warped), 8)
     first = warped[0].astype(float)
     yield "warp and track", warped.tobytes() + tracks.tobytes() + visible.tobytes(), first, first
+
+
+def boxed(width: int, height: int) -> Iterator[Made]:
+    """For detectors, among clips of other shapes, for a language model and for CLIP; and a mask enlarged."""
+    image, kind = image_of(width, height), KINDS[0]
+    square, scale = letterbox(image, 2 * max(width, height) + 1)
+    inner = max(1, int(width * scale)), max(1, int(height * scale))
+    answer = np.full(square.shape, 114.0)
+    answer[: inner[1], : inner[0]] = clamped(inner, (width, height), kind)
+    yield f"letterbox {width}x{height}", square.tobytes(), square, answer
+    outer = (height + 9, width + 4)
+    beside = fitted(image, outer)
+    inner = fit((width, height), outer)
+    left, top = (outer[0] - inner[0]) // 2, (outer[1] - inner[1]) // 2
+    rows = slice(top, top + inner[1]), slice(left, left + inner[0])
+    seen = np.zeros_like(beside)
+    seen[rows] = beside[rows]
+    assert (beside == seen).all(), "not black beside"
+    part, answer = beside[rows], clamped(inner, (width, height), kind)
+    yield f"fitted {width}x{height}", beside.tobytes(), part, answer
+    sent = image_to_send(image_of(width + 60, height + 60))
+    answer = rgb(places(sent.shape[1]), places(sent.shape[0]), kind)
+    yield f"sent {width}x{height}", sent.tobytes(), sent, answer
+    settings = PictureSettings(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    pixels = torch.from_numpy(image_of(2 * width, 2 * height)).permute(2, 0, 1)[None]
+    clip = settings.prepare(pixels)[0].permute(1, 2, 0).numpy().astype(np.float64) * 255
+    yield f"clip {width}x{height}", clip.tobytes(), clip[1:-1, 1:-1], rgb(*[places(32)] * 2, kind)[1:-1, 1:-1]
+    mask = yuv(places(24), places(16))[0].astype(np.float32)
+    grown = enlarged(mask, height, width)
+    answer = bilinear(mask.astype(np.float64), height, width)
+    yield f"mask {width}x{height}", grown.tobytes(), grown, answer
+
+
+def clamped(size: tuple[int, int], source: tuple[int, int], kind: tuple[int, int]) -> Values:
+    """The picture of `source`'s size enlarged: beyond its outermost middles nothing more is known."""
+    x, y = (np.clip(places(n), 0.5 / of, 1 - 0.5 / of) for n, of in zip(size, source, strict=True))
+    return rgb(x, y, kind)
+
+
+def bilinear(values: Values, height: int, width: int) -> Values:
+    """[h, w] at another size, between the middles of its pixels: along rows, then columns."""
+    for axis, length in ((0, height), (1, width)):
+        at = np.clip(places(length) * values.shape[axis] - 0.5, 0, values.shape[axis] - 1)
+        low = np.minimum(at.astype(int), values.shape[axis] - 2)
+        share = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        values = values.take(low, axis) * (1 - share) + values.take(low + 1, axis) * share
+    return values
 
 
 def new_memory() -> set[int]:
@@ -270,6 +415,7 @@ def work(folder: Path) -> Iterator[tuple[str, Made]]:
     places = {
         "stages": stages(),
         "trainer": trainer(),
+        "formats": formats(),
         "seen": files(folder, seen),
         "packed": files(folder, packed),
         "trained": files(folder, trained),

@@ -18,10 +18,10 @@ from tests.trainer.test_train import DATA, FRAMES
 from trainer.checkpoint import read_info
 from trainer.config import LoraConfig, TrainConfig
 from trainer.generate import load_for_sampling
-from trainer.initial import initial_network, load_merged
 from trainer.lora import add_lora, lora_weights, merge_lora
 from trainer.networks.load import load_backbone
 from trainer.networks.tiny import model_folder
+from trainer.start import initial_network, load_merged
 from trainer.train import train
 
 Configure = Callable[..., TrainConfig]

@@ -305,7 +305,10 @@ def test_folders_that_cannot_be(configure: Configure, changes: dict[str, Any]) -
         loop.output_folder(configure().model_copy(update=changes))
 
 
-def test_an_absent_init(configure: Configure, tmp_path: Path) -> None:
+def test_an_absent_init(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Encoders, "load", lambda *_: pytest.fail("weights are loaded before it is looked for")
+    )
     with pytest.raises(CheckpointError, match="nowhere: no complete checkpoint here"):
         train(configure(init=str(tmp_path / "nowhere")))
 

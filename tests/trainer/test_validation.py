@@ -21,10 +21,10 @@ from trainer.checkpoint import newest
 from trainer.config import TrainConfig
 from trainer.data.source import ClipSource, is_held_out
 from trainer.flow import add_noise, draw_noise, flow_loss, velocity
-from trainer.initial import initial_network
 from trainer.networks.encoders import Encoders, encode
 from trainer.networks.tiny import model_folder
 from trainer.processes import together
+from trainer.start import initial_network
 from trainer.trackers import WeightsAndBiases
 from trainer.train import train
 from trainer.validation import LEVELS, held_out, shown, validation_loss

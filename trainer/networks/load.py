@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
+from safetensors import safe_open
 
 from configs.errors import UserError
 from trainer.config import ModelConfig
@@ -24,6 +25,8 @@ VIT_H: Final[dict[str, Any]] = {
     "image_size": 224,
     "patch_size": 14,
 }
+FETCH: Final = "`interavatar models fetch --for train-wan` (train-ltx) brings all that the shipped runs name"
+FLOATS: Final = frozenset({"BF16", "F16", "F32"})  # as safetensors names them
 
 
 def backbone_of(name: str) -> Backbone:
@@ -128,11 +131,44 @@ def load_part(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> An
     Raises:
         WeightsError: files or weights are missing, or of another shape.
     """
+    return _load_part(kind, folder, dtype)[0]
+
+
+def check_part(kind: Any, folder: Path) -> int:
+    """The number of weights of one part, loaded in bfloat16 and let go of; stricter than `load_part`.
+
+    Args:
+        kind: a class of diffusers or transformers with `from_pretrained`.
+        folder: holds its config.json and its weights.
+
+    Raises:
+        WeightsError: as `load_part`; or there are weights that it has no place for, or others than floats of
+            16 or 32 bits.
+    """
+    model, unexpected = _load_part(kind, folder, torch.bfloat16)
+    if unexpected:
+        raise WeightsError(
+            f"{folder}: {len(unexpected)} weights have no place in {kind.__name__}, first {unexpected[0]}; "
+            "it is of another model"
+        )
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            types = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+        other = [f"{name} is {dtype}" for name, dtype in sorted(types.items()) if dtype not in FLOATS]
+        if other:
+            raise WeightsError(
+                f"{file}: {other[0]}; training begins with weights of {', '.join(sorted(FLOATS))}"
+            )
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
+    """The part, and the names of weights in its files that it has no place for; raises as `load_part`."""
     try:
         class_name = json.loads((folder / "config.json").read_text()).get("_class_name", kind.__name__)
     except FileNotFoundError:
         raise WeightsError(
-            f"{folder}: no config.json of {kind.__name__} there; see `model` in the config"
+            f"{folder}: no config.json of {kind.__name__} there; see `model` in the config; {FETCH}"
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise WeightsError(f"{folder}/config.json: not readable ({error}); fetch it again") from None
@@ -159,7 +195,7 @@ def load_part(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> An
             f"{folder}: {len(wrong)} weights of {kind.__name__} are missing or of another shape, first "
             f"{wrong[0]}; is this the checkpoint that the config means?"
         )
-    return model
+    return model, sorted(loading["unexpected_keys"])
 
 
 def image_encoder_folder(config: ModelConfig, folder: Path) -> Path:
@@ -171,7 +207,7 @@ def image_encoder_folder(config: ModelConfig, folder: Path) -> Path:
     encoder = Path(config.image_encoder) if config.image_encoder else folder / "image_encoder"
     if not encoder.is_dir():
         raise WeightsError(
-            f"{encoder}: no CLIP image encoder there; name a folder of one as model.image_encoder"
+            f"{encoder}: no CLIP image encoder there; name a folder of one as model.image_encoder; {FETCH}"
         )
     return encoder
 

@@ -242,6 +242,7 @@ class Ltx:
     transformer = LTXVideoTransformer3DModel
     vae = AutoencoderKLLTXVideo
     text_encoder = T5EncoderModel
+    pipeline = "LTXImageToVideoPipeline"
 
     def network(self, transformer: Any, config: ModelConfig, image_dim: int, fps: float) -> Network:
         """See `Backbone.network`."""

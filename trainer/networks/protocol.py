@@ -79,6 +79,7 @@ class Backbone(Protocol):
     transformer: Any  # class of diffusers
     vae: Any  # class of diffusers
     text_encoder: Any  # class of transformers
+    pipeline: str  # class of diffusers that makes a video of a picture with these parts
 
     def network(self, transformer: Any, config: ModelConfig, image_dim: int, fps: float) -> Network:
         """The network around a loaded transformer.

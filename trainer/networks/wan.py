@@ -317,6 +317,7 @@ class Wan:
     transformer = WanTransformer3DModel
     vae = AutoencoderKLWan
     text_encoder = UMT5EncoderModel
+    pipeline = "WanImageToVideoPipeline"
 
     def network(self, transformer: Any, config: ModelConfig, image_dim: int, fps: float) -> Network:
         """See `Backbone.network`."""

@@ -71,6 +71,14 @@ def store(tmp_path: Path) -> ModelStore:
 
 # The catalogue.
 
+TRAINING = (
+    "wan2.1-fun-v1.1-1.3b-inp",
+    "wan2.1-t2v-1.3b",
+    "wan2.1-encoders",
+    "wan2.1-clip",
+    "ltx-video-2b",
+)
+
 
 def test_the_shipped_catalogue_reads_and_names_what_the_gpu_profile_needs() -> None:
     models = known_models()
@@ -88,12 +96,15 @@ def test_the_shipped_catalogue_reads_and_names_what_the_gpu_profile_needs() -> N
         "syncnet",
         "qwen2.5-vl-7b-instruct",
         "wan2.2-i2v-a14b",
+        *TRAINING,
     }
     for name, model in models.items():
         assert all(model.url_of(file) for file in model.files), name
-        assert model.licence and model.licence_url and model.roles and not model.random_weights, name
+        assert model.licence and model.licence_url and not model.random_weights, name
+        assert bool(model.roles) == (name not in TRAINING), name
         assert model.source.huggingface is None or len(str(model.source.revision)) == 40, name
-    assert [n for n, m in models.items() if m.commercial is False] == ["insightface-buffalo-l", "cotracker3"]
+    not_commercial = ["insightface-buffalo-l", "cotracker3", "ltx-video-2b"]
+    assert [n for n, m in models.items() if m.commercial is False] == not_commercial
     assert [n for n, m in models.items() if m.commercial is None] == ["syncnet"]
     assert parse_catalogue(dump_catalogue(models), "again") == dict(models)
 

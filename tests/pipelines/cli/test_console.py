@@ -53,6 +53,7 @@ COMMANDS = {
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
     ("train", "--config", "tiny"): "trainer.config.load_config",
+    ("export-model", "c", "--output", "o"): "trainer.export.export_model",
     ("latents", "--config", "tiny", "--output", "cache"): "trainer.config.load_config",
     (
         "sample",

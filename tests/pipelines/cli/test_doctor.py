@@ -61,7 +61,9 @@ def test_doctor_of_the_gpu_profile_lists_every_missing_file(tmp_path: Path) -> N
     )
     assert done.exit_code == 1, done.output
     for name, model in known_models().items():
-        assert f"no  model {name}: " in done.stdout
+        assert (f"no  model {name}: " in done.stdout) == bool(model.roles)
+        if not model.roles:  # training begins with it
+            continue
         for file in model.files:
             assert f"{file} is missing; place: {store / name / file}; from: " in done.stdout
     lines = done.stdout.splitlines()

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from configs.reading import SettingsError
 from manifests.buckets import BucketConfig
 from media.sound import read_sound
+from pipelines.cli import app as cli
 from pipelines.cli import sample as sample_cli
 from pipelines.generation import (
     ROLES,
@@ -350,6 +351,26 @@ def test_a_distilled_checkpoint_takes_its_own_steps(
     result = call(*words)
     assert result.exit_code == 0, result.output
     assert probe(tmp_path / "clip.mp4")["frames"].shape[0] == 32
+
+
+def test_an_exported_folder_gives_the_same_clip(trained: Path, samples: Path, tmp_path: Path) -> None:
+    made = CliRunner().invoke(cli.app, ["export-model", str(trained), "--output", str(tmp_path / "made")])
+    assert made.exit_code == 0 and f"{tmp_path / 'made'}: 0.00 GB" in made.output, made.output
+    words: list[Any] = [
+        "--image",
+        samples / "images" / "uniface_woman1.jpg",
+        "--seconds",
+        "0.6",
+        "--steps",
+        2,
+    ]
+    words += ["--audio", samples / "audio" / "whisper_jfk_en.wav", "--at", "0.5,0.5", "--interaction", "poke"]
+    clips = []
+    for name, checkpoint in (("one", trained), ("other", tmp_path / "made")):
+        result = call(*words, "--checkpoint", checkpoint, "--output", tmp_path / f"{name}.mp4")
+        assert result.exit_code == 0, result.output
+        clips.append((tmp_path / f"{name}.mp4").read_bytes())
+    assert clips[0] == clips[1]
 
 
 def test_the_averaged_weights_are_sampled(trained: Path) -> None:
