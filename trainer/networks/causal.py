@@ -220,24 +220,33 @@ class CausalWan(InterAvatarWan):
         if len(sigmas) != len(noise):
             raise ValueError(f"{len(noise)} noises for {len(sigmas)} noise levels")
         final = len(sigmas) - 1 if last is None else last
-        levels = [torch.full((noise.shape[1],), sigma, device=noise.device) for sigma in sigmas]
-        learns = torch.is_grad_enabled()
         blocks = blocks_of(noise.shape[3], self.latent_block)
         memory = self.begin(conditions, steps=blocks[-1][0])
         given = self.given(conditions)
         generated: list[Tensor] = []
         for first, end in blocks:
             now = given.steps(first, end - first)
-            clean = torch.zeros_like(noise[0, :, :, first:end])  # counts for nothing: the first level is 1
-            for index in range(final + 1):
-                noisy = add_noise(clean, noise[index, :, :, first:end], levels[index])
-                with torch.set_grad_enabled(learns and index == final):
-                    predicted = self.velocity(noisy, levels[index], now, first, memory)
-                    clean = velocity_to_clean(noisy, predicted, levels[index])
+            clean = self.denoise(noise[: final + 1, :, :, first:end], sigmas, now, first, memory)
             generated.append(clean)
             if end < noise.shape[3]:
                 self.remember(clean, now, first, memory)
         return torch.cat(generated, dim=2)
+
+    def denoise(
+        self, noise: Tensor, sigmas: Sequence[float], given: Given, first: int, memory: Memory
+    ) -> Tensor:
+        """Clean latents of one block, from `first` on: [K, B, C, n, h, w] -> [B, C, n, h, w] float32.
+
+        K steps, the first K of the noise levels; gradients come from the last one alone.
+        """
+        learns, last = torch.is_grad_enabled(), len(noise) - 1
+        clean = torch.zeros_like(noise[0])  # counts for nothing: the first level is 1
+        for index, drawn in enumerate(noise):
+            level = torch.full((noise.shape[1],), sigmas[index], device=noise.device)
+            noisy = add_noise(clean, drawn, level)
+            with torch.set_grad_enabled(learns and index == last):
+                clean = velocity_to_clean(noisy, self.velocity(noisy, level, given, first, memory), level)
+        return clean
 
     def given(self, conditions: Conditions) -> Given:
         """Of all latent steps that the audio covers."""
@@ -367,6 +376,11 @@ def rollout_noise(conditions: Conditions, count: int, seed: int, step: int, slot
     return torch.stack(drawn, dim=1).to(conditions.reference.device)
 
 
+def block_noise(shape: Sequence[int], count: int, seed: int, number: int, slot: int) -> Tensor:
+    """What block `number` of a clip that is used begins with, each of its `count` steps: [count, *shape]."""
+    return torch.randn((count, *shape), generator=generator_for("generate", seed, number, slot))
+
+
 @torch.no_grad()
 def generate(
     model: nn.Module, encoders: Encoders, conditions: Conditions, settings: DistillConfig, seed: int = 0
@@ -378,10 +392,17 @@ def generate(
         encoders: decode the latents.
         conditions: `audio` has F = 4 n + 1 rows.
         settings: those it was distilled with.
-        seed: of the noise, drawn for each place in the batch.
+        seed: of the noise, drawn for each block and place in the batch: as a stream draws it.
     """
     conditions = conditions.to(encoders.device)
-    noise = rollout_noise(conditions, len(settings.steps), seed, 0, range(len(conditions.points)))
+    count, channels, _, height, width = conditions.reference.shape
+    steps = latent_steps(conditions.audio.shape[1], CausalWan.frame_step)
+    drawn = []
+    for number, (first, end) in enumerate(blocks_of(steps, settings.block)):
+        shape = (channels, end - first, height, width)
+        each = [block_noise(shape, len(settings.steps), seed, number, slot) for slot in range(count)]
+        drawn.append(torch.stack(each, dim=1))
+    noise = torch.cat(drawn, dim=3).to(encoders.device)
     sigmas = rollout_sigmas(settings.steps, settings.shift)
     with torch.autocast(encoders.device.type, torch.bfloat16, enabled=encoders.device.type == "cuda"):
         latents = model(noise, sigmas, conditions)
