@@ -11,6 +11,7 @@ import typer
 
 from pipelines.cli.compare import compare
 from pipelines.cli.export import export
+from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.repair import repair
@@ -418,7 +419,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
-    "Training": {"train": train, "sample": sample},
+    "Training": {"train": train, "sample": sample, "live": live},
     "The machine": {"doctor": doctor},
 }
 for heading, commands in COMMANDS.items():

@@ -17,62 +17,28 @@ pytest.importorskip("diffusers")
 from diffusers import AutoencoderKLWan
 
 from configs.reading import SettingsError
-from trainer.config import TrainConfig
+from tests.support.live_avatars import BLOCK, WINDOW, distilled, portrait_batch
 from trainer.data.batch import Batch
 from trainer.generate import Trained
 from trainer.networks import causal as causal_file
-from trainer.networks.causal import CausalWan, load_causal
-from trainer.networks.encoders import Encoders, encode
+from trainer.networks.causal import CausalWan
+from trainer.networks.encoders import encode
 from trainer.networks.load import load_backbone
 from trainer.networks.streaming_decoder import StreamingDecoder
-from trainer.networks.tiny import save_random_model
 from trainer.stream import PARTS, Block, Stream
 
-SIDE, BLOCK, WINDOW = 32, 2, 4
 FRAMES = 29  # 8 latent steps, four blocks: the window has rolled
 POKED = "The person is reacting right after being poked."
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A distilled network of random weights, its zero projections filled so that every condition counts."""
-    folder = save_random_model(tmp_path_factory.mktemp("wan"), "wan")
-    config = TrainConfig.model_validate(
-        {
-            **{"name": "toy", "output": str(folder), "steps": 5, "stage": "self_forcing", "init": "none"},
-            "data": {"shards": ["none"]},
-            "model": {"folder": str(folder), "identity_dim": 8, "attribute_dim": 6, "audio_dim": 10},
-            "distill": {"steps": [1000, 500], "block": BLOCK, "window": WINDOW},
-        }
-    )
-    torch.manual_seed(0)
-    model = load_causal(config, folder)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
-    return Trained(model.eval().requires_grad_(False), Encoders.load(config.model, folder), config, {})
+    return distilled(tmp_path_factory.mktemp("wan"))
 
 
 @pytest.fixture
 def batch() -> Batch:
-    draw = torch.Generator().manual_seed(3)
-    yes, no = torch.tensor([True]), torch.tensor([False])
-    return Batch(
-        sample_ids=["one"],
-        runs=[""],
-        slots=[0],
-        video=torch.randint(0, 256, (1, 3, 1, SIDE, SIDE), generator=draw, dtype=torch.uint8),
-        prompts=["a woman smiles"],
-        points=torch.zeros(1, 2),
-        identity=torch.randn((1, 8), generator=draw),
-        attributes=torch.randn((1, 5, 6), generator=draw),
-        audio=torch.randn((1, FRAMES, 10), generator=draw),
-        has_points=no,
-        has_identity=yes,
-        has_attributes=yes,
-        has_audio=yes,
-        has_reference=yes,
-    )
+    return portrait_batch(FRAMES)
 
 
 def frames_of(blocks: list[Block]) -> np.ndarray:
@@ -195,7 +161,7 @@ def test_sound_is_heard_when_it_arrives(trained: Trained, batch: Batch) -> None:
     assert not np.array_equal(late[1], made(None, sound[:5], None)[1])  # three frames of silence
     # What is more than a block hears is for the next.
     assert np.array_equal(made(None, sound[:16], None)[2], made(None, sound[:8], sound[8:16])[2])
-    with pytest.raises(ValueError, match=r"sound of shape \(3, 9\): needed are rows 10 wide"):
+    with pytest.raises(ValueError, match=r"sound of shape \(3, 9\): needed are rows 80 wide"):
         Stream(trained, batch).hear(np.zeros((3, 9), np.float32))
 
 
