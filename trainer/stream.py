@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -55,7 +55,13 @@ class Stream(Iterator[Block]):
     As long as nothing is called between blocks they are the frames of `Trained.sample`, up to rounding.
     """
 
-    def __init__(self, trained: Trained, batch: Batch, seed: int = 0) -> None:
+    def __init__(
+        self,
+        trained: Trained,
+        batch: Batch,
+        seed: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """Prepare the portrait.
 
         Args:
@@ -63,6 +69,7 @@ class Stream(Iterator[Block]):
             batch: of one clip: its first frame, prompt, identity and attributes; no touch, and its sound is
                 not used.
             seed: of the noise.
+            clock: that the parts of blocks are timed by, s.
 
         Raises:
             SettingsError: the checkpoint is not distilled.
@@ -75,7 +82,7 @@ class Stream(Iterator[Block]):
             )
         self._encoders, self._model, self._config = trained.encoders, trained.model, trained.config
         self._sigmas = rollout_sigmas(self._config.distill.steps, self._config.distill.shift)
-        self._seed, self._batch = seed, batch
+        self._seed, self._batch, self._now = seed, batch, clock
         self._device = trained.encoders.device
         self._decoder = StreamingDecoder(trained.encoders)
         self._blocks = 0
@@ -191,8 +198,8 @@ class Stream(Iterator[Block]):
 
     @contextmanager
     def _clock(self, seconds: dict[str, float], part: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        begun = self._now()
         yield
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        seconds[part] = time.perf_counter() - begun
+        seconds[part] = self._now() - begun
