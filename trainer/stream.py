@@ -96,8 +96,12 @@ class Stream(Iterator[Block]):
     @property
     def frames_ahead(self) -> int:
         """How many frames the next block has."""
-        frames = self._model.frame_step * self._model.latent_block
-        return frames if self._blocks else frames - self._model.frame_step + 1
+        return self.block_frames - (0 if self._blocks else self._model.frame_step - 1)
+
+    @property
+    def block_frames(self) -> int:
+        """How many frames a block has, the first one excepted."""
+        return self._model.frame_step * self._model.latent_block
 
     def hear(self, rows: npt.NDArray[np.float32]) -> None:
         """What is said, for the next frames that have heard nothing yet: [F, D_audio], one row a frame.

@@ -90,6 +90,11 @@ class Session:
                 self._clip = VideoWriter(path.with_suffix(".mp4"), size, avatar.fps, CRF, sound)
         self.note("begun", at=datetime.now(UTC).isoformat(), seed=avatar.seed, fps=avatar.fps)
 
+    @property
+    def block_frames(self) -> int:
+        """How many frames a block has, the first one excepted."""
+        return self._stream.block_frames
+
     def touch(self, x: float, y: float, kind: str) -> int:
         """Touched at shares x, y of the picture, how by a type of the vocabulary; the number of the touch."""
         with self._lock:

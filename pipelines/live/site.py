@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +33,10 @@ from manifests.text import public_message
 from pipelines.live.session import Avatar, Session, Shown, jpeg
 from pipelines.review.answers import as_json, failure, parsed, refusal
 
-AHEAD: Final = 2  # blocks that are made and not yet seen: one that plays, one that waits
+# What is made answers no later touch, so a block is begun as late as it may be: when what is left to be seen
+# plays half as long again as the last block took to make, and never while more than a block is left.
+EARLY: Final = 1.5
+EVERY: Final = 4  # frames from one word of the page to the next
 LOOK_S: Final = 0.2  # how often it is looked whether the server ends
 MOST_SOUND_S: Final = 120  # of a request
 TYPES: Final[Mapping[str, str]] = {
@@ -63,9 +68,9 @@ class NewTouch(Of):
 
 
 class Seen(Of):
-    """The last frame of a block is on the screen."""
+    """Frames have been on the screen."""
 
-    frame: int = Field(ge=0, description="Its number.")
+    frame: int = Field(ge=0, description="The number of the last one.")
     first_ms: float | None = Field(None, ge=0, description="From the button to the first frame.")
     touch: int | None = Field(None, ge=1, description="A touch whose first reaction has been seen.")
     reaction_ms: float | None = Field(None, ge=0, description="From the click to that.")
@@ -95,7 +100,8 @@ class Site:
         self._keeps = (folder, keeps_clip)
         self._session: Session | None = None
         self._number, self._is_taken = 0, False
-        self._unseen: list[int] = []  # last frames of blocks
+        self._made = self._looked = 0  # frames that were made, and seen
+        self._make_s = 0.0  # of the last block
         self._was_seen = asyncio.Event()
         self.is_over: Callable[[], bool] = lambda: False  # whether the server ends
 
@@ -138,6 +144,7 @@ class Site:
                 "hears": self._avatar.embedder is not None,
                 "has_sound": self._sound is not None,
                 "rate": RATE,
+                "every": EVERY,
             }
         )
 
@@ -161,7 +168,8 @@ class Site:
             self._is_taken = False
             raise
         self._number += 1
-        self._unseen.clear()
+        self._made = self._looked = 0
+        self._make_s = 0.0
         return Frames(self._frames(self._session), self._number, self._end)
 
     def _end(self) -> None:
@@ -171,22 +179,23 @@ class Site:
 
     async def _frames(self, session: Session) -> AsyncIterator[bytes]:
         try:
-            while await self._wanted():
+            while await self._wanted(session):
+                begun = time.perf_counter()
                 shown = await run_in_threadpool(session.make)
-                self._unseen.append(shown[0].facts["last"])
+                self._make_s = time.perf_counter() - begun
+                self._made += len(shown)
                 for one in shown:
                     yield _record(one)
         except (ValueError, UserError, OSError) as error:  # numbers that are not finite, a full disk
             yield _record(Shown({"error": public_message(str(error))}, b""))
 
-    async def _wanted(self) -> bool:
+    async def _wanted(self, session: Session) -> bool:
         """Wait until the page has seen enough for another block; False: the server ends."""
-        while len(self._unseen) >= AHEAD and not self.is_over():
+        enough = min(EVERY + EARLY * self._make_s * self._avatar.fps, session.block_frames)
+        while self._made - self._looked > enough and not self.is_over():
             self._was_seen.clear()
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._was_seen.wait(), LOOK_S)
-            except TimeoutError:
-                continue
         return not self.is_over()
 
     def _of(self, session: int) -> Session:
@@ -221,7 +230,7 @@ class Site:
         session = self._of(seen.session)
         facts: dict[str, Any] = seen.model_dump(exclude={"session"}, exclude_none=True)
         await run_in_threadpool(session.note, "seen", **facts)
-        self._unseen[:] = [last for last in self._unseen if last > seen.frame]
+        self._looked = max(self._looked, min(seen.frame + 1, self._made))
         self._was_seen.set()
         return Response(status_code=204)
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import requests
 
+from pipelines.live import site
 from pipelines.live.session import Avatar, Session
-from pipelines.live.site import AHEAD, Site
+from pipelines.live.site import Site
 from tests.support.live_avatars import SIDE, TOKEN, avatar_of, served
 
 KINDS = {"poked": "poke"}
-BLOCKS = (5, 8)  # frames of the first block, of each further one
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,11 @@ class Watching:
         self.answer.close()
 
 
-def test_frames_come_in_blocks_and_wait_until_they_are_seen(address: str, avatar: Avatar) -> None:
+def test_frames_come_in_blocks(address: str, avatar: Avatar) -> None:
     watching = Watching(address)
-    blocks = [watching.block() for _ in range(AHEAD)]
-    assert tuple(len(block) for block in blocks) == BLOCKS
+    blocks = [watching.block()]
+    watching.tell("seen", frame=4)
+    blocks.append(watching.block())
     assert [facts["frame"] for block in blocks for facts, _ in block] == list(range(13))
     stream = Session(avatar)
     for shown, (facts, picture) in zip(stream.make(), blocks[0], strict=True):
@@ -74,11 +75,40 @@ def test_frames_come_in_blocks_and_wait_until_they_are_seen(address: str, avatar
     figures = blocks[1][0][0]
     assert figures["seconds"].keys() == {"conditions", "transformer", "vae"}
     assert figures["frames_per_second"] > 0 and figures["first_frame_s"] > 0
-    # The touch is made while the page has seen nothing: no third block was begun before it.
-    assert watching.tell("touch", x=0.5, y=0.5, kind="poked").json() == {"touch": 1}
-    assert watching.tell("seen", frame=4).status_code == 204
-    facts, _ = watching.frame()
-    assert facts["frame"] == 13 and facts["touches"] == 1 and facts["reaction_s"] > 0
+    watching.close()
+
+
+def test_frames_wait_until_they_are_seen(
+    avatar: Avatar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block of 8 is begun when 4 frames are left, so a touch then is answered by the very next one."""
+    monkeypatch.setattr(site, "EARLY", 0)  # as if blocks took no time
+    with served(Site(avatar, KINDS, [], None, tmp_path)) as address:
+        watching = Watching(address)
+        assert len(watching.block()) == 5
+        watching.tell("seen", frame=0)
+        assert watching.block()[0][0]["frame"] == 5
+        watching.tell("seen", frame=7)  # five are left
+        assert watching.tell("touch", x=0.5, y=0.5, kind="poked").json() == {"touch": 1}
+        watching.tell("seen", frame=8)
+        facts, _ = watching.frame()
+        assert facts["frame"] == 13 and facts["touches"] == 1 and facts["reaction_s"] > 0
+        watching.close()
+    lines = [json.loads(line) for line in (tmp_path / "0001.jsonl").read_text().splitlines()]
+    made = looked = 0
+    for line in lines:
+        made += line.get("frames", 0) if line["event"] == "block" else 0
+        looked = line["frame"] + 1 if line["event"] == "seen" else looked
+        assert made - looked <= 4 + 8
+
+
+def test_a_slow_avatar_is_two_blocks_ahead_at_most(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "EARLY", 1e9)
+    watching = Watching(address)
+    assert [len(watching.block()) for _ in range(2)] == [5, 8]
+    watching.tell("touch", x=0.5, y=0.5, kind="poked")
+    watching.tell("seen", frame=4)
+    assert watching.frame()[0]["touches"] == 1  # nothing was begun since the second
     watching.close()
 
 
