@@ -236,7 +236,7 @@ def text_of(found: Measured, side: int) -> str:
     ]
     lines = ["| part | stream, s | bare, s | ratio |", "| --- | --- | --- | --- |"]
     for name, stream, bare in rows:
-        of_bare = "| |" if bare is None else f"| {bare:.2f} | {stream / bare:.2f} |"
+        of_bare = "| | |" if bare is None else f"| {bare:.2f} | {stream / bare:.2f} |"
         lines.append(f"| {name} | {stream:.2f} {of_bare}")
     lines.append("")
     lines.append(f"{found.frames} frames of {side} x {side}: {found.frames / found.stream:.1f} frames/s")

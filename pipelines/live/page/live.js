@@ -249,6 +249,7 @@ for (const note of facts.notes) {
   element("notes").append(item);
 }
 [canvas.width, canvas.height] = [facts.width, facts.height];
+element("view").style.maxWidth = `calc(80vh * ${facts.width / facts.height})`;
 picture.drawImage(await createImageBitmap(await (await fetch("portrait.jpg")).blob()), 0, 0);
 requestAnimationFrame(paint);
 watching(false);
