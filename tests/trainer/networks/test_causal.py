@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,21 @@ def test_checkpointing_changes_no_gradient(causal: Any, window: int) -> None:
         gradients.append([p.grad for p in model.parameters()])
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again)
+
+
+def test_what_the_blocks_saw_is_kept_once(causal: Any) -> None:
+    """Between forward and backward pass, however many blocks have seen it."""
+    model, conditions, steps = causal(), conditions_of(13), 13
+    model.checkpointing = True
+    result = model(latents_of(steps, 5)[None], [1.0], conditions)
+    heads = (2, 12)
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if type(one) is Tensor and one.shape[-2:] == heads]
+    held = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    layers, count, remembered = len(model.adapters), 2, 1 + 12  # the last step need not be
+    one_step = layers * count * SIZE * 2 * 12 * 4
+    assert sum(held.values()) == 2 * remembered * one_step  # keys and values
+    result.sum().backward()
 
 
 def test_without_gradients_nothing_is_kept_for_them(causal: Any) -> None:
