@@ -94,10 +94,12 @@ bench: setup
 	$(BIN)/python -m benchmarks.shards
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.live
 
 # On a machine with a GPU, in an environment with the gpu profile's packages.
 bench-gpu:
 	$(PYTHON) -m benchmarks.gpu
+	$(PYTHON) -m benchmarks.live --device cuda --true-size
 
 clean:
 	rm -rf .venv demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

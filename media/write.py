@@ -78,18 +78,48 @@ def write_video(
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 in yuv420p needs even sides, got {width}x{height}")
-    with open_mp4(path, {"movflags": "+faststart"}) as container:
-        stream = add_h264(container, (width, height), _fraction(fps), crf, "medium")
-        codec = stream.codec_context
-        codec.color_primaries = codec.color_trc = codec.colorspace = BT709
-        track = None if sound is None else add_aac(container, sound_rate)
+    with VideoWriter(path, (width, height), fps, crf, None if sound is None else sound_rate) as writer:
         for image in frames:
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = frame.reformat(format=PIXELS, dst_colorspace="ITU709", dst_color_range=LIMITED_RANGE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-        if track is not None and sound is not None:
-            write_sound(container, track, sound[: round(len(frames) / fps * sound_rate)])
+            writer.add(image)
+        if sound is not None:
+            writer.sound = sound[: round(len(frames) / fps * sound_rate)]
+
+
+class VideoWriter:
+    """Writes an MP4 picture by picture: H.264 in BT.709, and AAC where there is sound."""
+
+    def __init__(
+        self, path: Path, size: tuple[int, int], fps: float, crf: int, sound_rate: int | None = None
+    ) -> None:
+        """As `write_video`; size: width and height; sound_rate: of `sound`, to be set; None: no sound."""
+        self._container = open_mp4(path, {"movflags": "+faststart"})
+        self._stream = add_h264(self._container, size, _fraction(fps), crf, "medium")
+        codec = self._stream.codec_context
+        codec.color_primaries = codec.color_trc = codec.colorspace = BT709
+        self._track = None if sound_rate is None else add_aac(self._container, sound_rate)
+        self.sound = np.zeros(0, np.float32)  # mono, from 0 s on
+
+    def add(self, image: npt.NDArray[np.uint8]) -> None:
+        """The next picture: RGB, uint8 [H, W, 3]."""
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format=PIXELS, dst_colorspace="ITU709", dst_color_range=LIMITED_RANGE)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Write the rest, and the sound."""
+        with self._container as container:
+            container.mux(self._stream.encode())
+            if self._track is not None:
+                write_sound(container, self._track, self.sound)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._container.close()
 
 
 def add_aac(container: Any, rate: int) -> Any:

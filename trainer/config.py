@@ -179,11 +179,20 @@ class DistillConfig(Part):
         default=[1000, 750, 500, 250], min_length=1, description="Timesteps of the rollout."
     )
     block: int = Field(3, ge=1, description="Latent steps generated at once.")
+    window: int = Field(
+        21, ge=1, description="Latent steps that a block sees, its own included, beside the reference."
+    )
     shift: float = Field(5.0, gt=0, description="Timestep shift.")
     critic_steps: int = Field(5, ge=1, description="Critic updates for each generator update.")
     learning_rate: float = Field(2e-6, gt=0, description="Of the generator.")
     critic_learning_rate: float = Field(4e-7, gt=0, description="Of the critic.")
     guidance: float = Field(4.0, ge=1, description="Guidance g of the real score, u + g (v - u).")
+
+    @model_validator(mode="after")
+    def _block_in_window(self) -> DistillConfig:
+        if self.window < self.block:
+            raise ValueError(f"window {self.window} is shorter than a block of {self.block} latent steps")
+        return self
 
 
 class TrainConfig(Part):

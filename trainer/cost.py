@@ -94,7 +94,7 @@ def rollout_bytes(config: TrainConfig, folder: Path | None, bucket: Bucket) -> f
         clean.square().mean().backward()
 
     def causal(network: Any) -> Network:
-        return CausalWan(network.transformer, config.model, config.distill.block)
+        return CausalWan(network.transformer, config.model, config.distill.block, config.distill.window)
 
     return _of_all_layers(config, folder, causal, rollout)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,17 +17,17 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from configs.errors import UserError
-from configs.reading import SettingsError, parse
 from manifests import journal, reviews, storage
 from manifests.reviews import LONGEST_NAME, LONGEST_NOTE, Review, ReviewLog, Verdict
 from manifests.screen import Rule, Screen
 from manifests.text import public_message
 from pipelines.engine.record import parse_run
 from pipelines.review.agreement import agreement
+from pipelines.review.answers import as_json, failure, parsed, refusal
 from pipelines.review.clips import Clips, Rows
 from pipelines.review.page import policy_of
 from pipelines.review.queue import queue
@@ -36,10 +35,7 @@ from pipelines.review.report import REPORT
 from pipelines.review.strips import FOLDER
 
 AT_ONCE = 2  # copies of clips that are made
-MOST_BODY = 1 << 18  # bytes of a request
 MOST_RULES, MOST_QUEUED, QUEUED = 500, 500, 50
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class ShownVerdict(BaseModel):
@@ -108,10 +104,10 @@ class Site:
                 Route("/queue", self._queue, methods=["GET", "POST"]),
             ],
             exception_handlers={
-                HTTPException: _refusal,
-                UserError: _failure,
-                ValueError: _failure,
-                OSError: _failure,
+                HTTPException: refusal,
+                UserError: failure,
+                ValueError: failure,
+                OSError: failure,
             },
         )
 
@@ -165,11 +161,11 @@ class Site:
     async def _said(self, request: Request) -> Response:
         """The last word of each reviewer on each sample, and what they decided."""
         log = await run_in_threadpool(reviews.read, self._run)
-        return _json({"reviewer": self._name(request), **_words(log)})
+        return as_json({"reviewer": self._name(request), **_words(log)})
 
     async def _say(self, request: Request) -> Response:
         """Add a review."""
-        said = await _parsed(request, NewReview, "review")
+        said = await parsed(request, NewReview, "review")
         row = await self._row(said.sample_id)
         screen = await run_in_threadpool(self._screen)
         shown = said.shown or ShownVerdict(
@@ -189,7 +185,7 @@ class Site:
         at = await run_in_threadpool(self._log.append, [review])
         log = await run_in_threadpool(reviews.read, self._run)
         words = _words(log.filter(pc.equal(log["sample_id"], said.sample_id)))["words"]
-        return _json({"at": at.isoformat(), **review.model_dump(mode="json"), "words": words}, 201)
+        return as_json({"at": at.isoformat(), **review.model_dump(mode="json"), "words": words}, 201)
 
     def _name(self, request: Request) -> str:
         return clean_name(request.query_params.get("reviewer", "")) or self._reviewer
@@ -197,7 +193,7 @@ class Site:
     async def _figures(self, request: Request) -> Response:
         """How the run's screen, or one that is tried, agrees with the reviewers."""
         screen = await self._asked_screen(request)
-        return _json(asdict(await run_in_threadpool(self._compared, agreement, screen)))
+        return as_json(asdict(await run_in_threadpool(self._compared, agreement, screen)))
 
     async def _queue(self, request: Request) -> Response:
         """What to review next, by the run's screen or one that is tried."""
@@ -206,7 +202,7 @@ class Site:
             raise HTTPException(422, f"count is a number from 1 to {MOST_QUEUED}")
         screen, name = await self._asked_screen(request), self._name(request)
         found = await run_in_threadpool(self._compared, queue, screen, int(count), name)
-        return _json([asdict(one) for one in found])
+        return as_json([asdict(one) for one in found])
 
     def _compared(self, compare: Callable[..., Any], screen: Screen, *more: Any) -> Any:
         return compare(self._rows.table(screen), reviews.read(self._run), screen, *more)
@@ -214,7 +210,7 @@ class Site:
     async def _asked_screen(self, request: Request) -> Screen:
         if request.method == "GET":
             return await run_in_threadpool(self._screen)
-        other = await _parsed(request, OtherScreen, "screen")
+        other = await parsed(request, OtherScreen, "screen")
         return Screen(name=other.name, rules=other.rules)
 
     def _screen(self) -> Screen:
@@ -228,41 +224,3 @@ def _words(log: pa.Table) -> dict[str, Any]:
         "words": [word | {"at": word["at"].isoformat()} for word in words],
         "decided": dict(zip(*(decided[name].to_pylist() for name in decided.column_names), strict=True)),
     }
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return JSONResponse(content, status, headers={"Cache-Control": "no-store"})
-
-
-async def _parsed(request: Request, model: type[Model], what: str) -> Model:
-    """The body of a request.
-
-    Raises:
-        HTTPException: it is too large, no JSON, or another thing.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise HTTPException(415, "send application/json")
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BODY:
-            raise HTTPException(413, f"at most {MOST_BODY} bytes")
-    try:
-        values = json.loads(bytes(body))
-    except (ValueError, RecursionError):
-        raise HTTPException(400, "the body is no JSON") from None
-    try:
-        return parse(model, values, what)
-    except SettingsError as error:
-        raise HTTPException(422, str(error)) from None
-
-
-async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _json({"detail": error.detail}, error.status_code)
-
-
-async def _failure(request: Request, error: Exception) -> Response:
-    """What a person can put right: a rule that does not fit the manifest, a disk that is full."""
-    status = 503 if isinstance(error, UserError | OSError) else 422
-    return _json({"detail": public_message(str(error))}, status)

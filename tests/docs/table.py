@@ -117,6 +117,12 @@ NOT_RUN = {
         "it serves until it is stopped; tests/pipelines/cli/test_review.py starts and stops it",
         is_a_command_of_ours,
     ),
+    "interavatar train --config configs/train/tiny.yaml --set stage=self_forcing --set init=tiny "
+    "--set output=tiny_live": NotRun("tests/trainer/test_self_forcing.py distils one", is_a_configuration),
+    "interavatar live --checkpoint tiny_live --image portrait.jpg": NotRun(
+        "it serves until it is stopped; tests/pipelines/cli/test_live.py starts and stops it",
+        is_a_command_of_ours,
+    ),
     "interavatar train --config configs/train/wan_stage2.yaml": NotRun(
         "no weights of Wan", is_a_configuration
     ),
@@ -176,5 +182,8 @@ ENDS = {
     "interavatar sample --checkpoint training/wan_stage2 --image face.png --audio voice.wav --at 0.5,0.4 "
     "--interaction poke --output clip.mp4": Ends(
         "nothing was trained", 2, ("error: --checkpoint training/wan_stage2: nothing there",)
+    ),
+    "interavatar live --checkpoint training/wan_stage3 --image face.png": Ends(
+        "nothing was trained", 2, ("error: --checkpoint training/wan_stage3: nothing there",)
     ),
 }

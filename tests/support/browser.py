@@ -11,7 +11,10 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 # Nothing may leave the machine, and containers have no name spaces for a sandbox.
-OPTIONS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run")
+OPTIONS = (
+    *("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"),
+    "--use-fake-device-for-media-stream",  # a microphone that beeps
+)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ def test_settings_are_laid_over_the_file() -> None:
         ("data.worker=2", r"unknown key data\.worker; did you mean data\.workers\?"),
         ("steps=many", r"with --set: steps: Input should be a valid integer"),
         ("steps", r"^--set steps: write key=value"),
+        ("distill.window=2", r"window 2 is shorter than a block of 3 latent steps"),
         ("data.buckets.step=3", r"with --set: wan takes 4 n \+ 1 frames: set data\.buckets\.step to 4"),
     ],
 )

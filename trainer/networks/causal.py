@@ -1,8 +1,8 @@
 """Generation block by block: the network made causal in time, with a memory of what it has generated.
 
 Self-Forcing (Huang et al. 2025, §3): the latent steps of a block attend to each other and to everything
-before them, never to what comes later. Earlier blocks are seen through keys and values that were computed
-once, from the clean latents at timestep 0; so is the reference, which every block sees.
+before them within a window, never to what comes later. Earlier blocks are seen through keys and values that
+were computed once, from the clean latents at timestep 0; so is the reference, which every block sees.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from diffusers.models.transformers.transformer_wan import (
     WanAttention,
     WanAttnProcessor,
@@ -30,8 +31,6 @@ from trainer.networks.conditions import Signals, latent_steps, run_block
 from trainer.networks.encoders import Encoders
 from trainer.networks.load import WeightsError, load_backbone
 from trainer.networks.wan import Context, InterAvatarWan
-
-KeysValues = tuple[Tensor, Tensor]  # [B, L, heads, d] each; the keys are rotated
 
 
 def blocks_of(steps: int, block: int) -> list[tuple[int, int]]:
@@ -56,33 +55,57 @@ def rollout_sigmas(timesteps: Sequence[float], shift: float) -> list[float]:
     return cast(list[float], shift_sigma(levels, shift).tolist())
 
 
-@dataclass(frozen=True)
 class Memory:
-    """Keys and values of the reference and of all clean latent steps so far, a pair for each layer."""
+    """Keys and values of the reference and of clean latent steps, for every layer, in one buffer.
 
-    layers: tuple[KeysValues, ...] = ()
+    Time in a key is the step's place in the stream, so that a key is written once; the reference alone is
+    turned to its place when it is read (see `CausalWan.reference_place`). A full memory overwrites its oldest
+    step: one of `window - block` steps serves a stream without end. A rollout with gradients needs one of the
+    whole clip, as the backward pass reads again what each block saw.
+    """
 
-    def extended(self, new: Sequence[KeysValues]) -> Memory:
-        """With those of further tokens behind."""
-        if not self.layers:
-            return Memory(tuple(new))
-        pairs = zip(self.layers, new, strict=True)
-        return Memory(tuple((torch.cat([k, nk], 1), torch.cat([v, nv], 1)) for (k, v), (nk, nv) in pairs))
+    def __init__(self, shape: Sequence[int], where: Tensor, dtype: torch.dtype) -> None:
+        """shape: (layers, B, steps, S, heads, d) of S tokens a step; on the device of `where`."""
+        layers, count, self.steps, *token = shape
+        size = (layers, count, 1 + self.steps, *token)  # the reference first
+        self.keys = torch.zeros(size, dtype=dtype, device=where.device)
+        self.values = torch.zeros_like(self.keys)
+
+    def slots(self, first: int, end: int) -> list[int]:
+        """Where latent steps from `first` to `end` lie, those that are kept."""
+        return [1 + step % self.steps for step in range(max(first, end - self.steps), end)]
+
+    def seen(self, first: int, end: int) -> slice:
+        """The same for steps that are in it, which then lie side by side; their order is of no account."""
+        slots = self.slots(first, end)
+        return slice(min(slots), max(slots) + 1) if slots else slice(0)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where tokens stand in time and space, as diffusers turns them: [1, L, 1, d] each."""
+
+    cosine: Tensor
+    sine: Tensor
 
 
 class Sight:
-    """What one self-attention needs besides its tokens: their places in time and space, and what lies before.
+    """What one self-attention needs besides its tokens: their places, and what lies before in its layer.
 
     It travels as the rotary argument, the only one that diffusers' block hands to its self-attention. A plain
-    class, which wrappers pass on as it is. Nothing in it changes but `seen`, so that gradient checkpointing
-    may run the block again.
+    class, which wrappers pass on as it is. Gradient checkpointing may run the block again, as nothing is
+    written in passes with gradients.
     """
 
-    def __init__(self, cosine: Tensor, sine: Tensor, past: KeysValues | None) -> None:
-        self.cosine = cosine  # [1, L, 1, d]
-        self.sine = sine
-        self.past = past
-        self.seen: KeysValues | None = None  # keys and values of the tokens themselves, once it has run
+    def __init__(
+        self, places: Places, keys: Tensor, values: Tensor, past: slice, reference: Places | None
+    ) -> None:
+        self.places = places
+        self.keys, self.values = keys, values  # of the memory: [B, 1 + steps, S, heads, d]
+        self.past = past  # in them, without the reference
+        self.reference = reference  # None: it is not seen
+        self.kept: list[int] | None = None  # slots for the last of these tokens; None: they are forgotten
+        self.turned = True  # whether keys are kept with their places in them
 
 
 class CausalAttention(WanAttnProcessor):
@@ -99,26 +122,52 @@ class CausalAttention(WanAttnProcessor):
         """[B, L, D] -> [B, L, D]."""
         if not isinstance(rotary_emb, Sight):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
+        sight = rotary_emb
         value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
-        query, key = (
-            _rotate(norm(to(hidden_states)).unflatten(2, (attn.heads, -1)), rotary_emb).type_as(value)
+        plain_query, plain_key = (
+            norm(to(hidden_states)).unflatten(2, (attn.heads, -1))
             for norm, to in ((attn.norm_q, attn.to_q), (attn.norm_k, attn.to_k))
         )
-        if not torch.is_grad_enabled():
-            rotary_emb.seen = (key, value)
-        if rotary_emb.past is not None:
-            key = torch.cat([rotary_emb.past[0], key], dim=1)
-            value = torch.cat([rotary_emb.past[1], value], dim=1)
-        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        heard = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](heard))
+        query, key = (_rotate(plain, sight.places).type_as(value) for plain in (plain_query, plain_key))
+        keys = [sight.keys[:, sight.past].flatten(1, 2), key]
+        values = [sight.values[:, sight.past].flatten(1, 2), value]
+        if sight.reference is not None:
+            keys.insert(0, _rotate(sight.keys[:, 0], sight.reference).type_as(value))
+            values.insert(0, sight.values[:, 0])
+        pairs = (query, torch.cat(keys, dim=1), torch.cat(values, dim=1))
+        asking, asked, answers = (x.transpose(1, 2) for x in pairs)
+        heard = F.scaled_dot_product_attention(asking, asked, answers)
+        if sight.kept is not None:  # after they were read: the slots may be those of the oldest steps
+            _write(sight.keys, sight.kept, key if sight.turned else plain_key)
+            _write(sight.values, sight.kept, value)
+        return attn.to_out[1](attn.to_out[0](heard.transpose(1, 2).flatten(2)))
 
 
-def _rotate(tokens: Tensor, sight: Sight) -> Tensor:
+def _write(into: Tensor, slots: Sequence[int], tokens: Tensor) -> None:
+    """The last of the tokens [B, L, heads, d] into slots of [B, 1 + steps, S, heads, d]."""
+    steps = tokens.split(into.shape[2], dim=1)
+    for slot, step in zip(slots, steps[len(steps) - len(slots) :], strict=True):
+        into[:, slot] = step
+
+
+def _rotate(tokens: Tensor, places: Places) -> Tensor:
     """Turn pairs of channels by the angles of the tokens' places: [B, L, heads, d]."""
     first, second = tokens.unflatten(-1, (-1, 2)).unbind(-1)
-    cosine, sine = sight.cosine[..., 0::2], sight.sine[..., 1::2]
+    cosine, sine = places.cosine[..., 0::2], places.sine[..., 1::2]
     return torch.stack([first * cosine - second * sine, first * sine + second * cosine], -1).flatten(-2)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The conditions of some latent steps, as far as they are the same at all noise levels."""
+
+    conditions: Conditions
+    context: Tensor  # [B, N, D], see `InterAvatarWan.context_tokens`
+    signals: Signals  # of these latent steps
+
+    def steps(self, first: int, count: int) -> Given:
+        """Of `count` latent steps from `first`."""
+        return replace(self, signals=self.signals.steps(first, count))
 
 
 class CausalWan(InterAvatarWan):
@@ -127,12 +176,19 @@ class CausalWan(InterAvatarWan):
     Called, it generates a whole clip from noise; `begin`, `velocity` and `remember` are the steps of that,
     for a stream. Audio, identity and the rest reach each token as in InterAvatarWan: a latent step hears the
     audio of its own frames alone, so nothing of the future is heard.
+
+    A block sees the reference and the `window - block` latent steps before it, so with its own it has
+    `window`. Only distances count where tokens are turned by their places. In a stream longer than the window
+    the reference moves along (see `reference_place`): all distances are those of a clip of `window` steps.
     """
 
-    def __init__(self, transformer: WanTransformer3DModel, config: ModelConfig, block: int) -> None:
-        """block: latent steps generated at once."""
+    def __init__(
+        self, transformer: WanTransformer3DModel, config: ModelConfig, block: int, window: int
+    ) -> None:
+        """block: latent steps generated at once; window: those that a block sees, its own included."""
         super().__init__(transformer, config)
         self.latent_block = block
+        self.past = window - block
         layers: Any = transformer.blocks
         for layer in layers:
             layer.attn1.set_processor(CausalAttention())
@@ -164,84 +220,139 @@ class CausalWan(InterAvatarWan):
         if len(sigmas) != len(noise):
             raise ValueError(f"{len(noise)} noises for {len(sigmas)} noise levels")
         final = len(sigmas) - 1 if last is None else last
-        levels = [torch.full((noise.shape[1],), sigma, device=noise.device) for sigma in sigmas]
-        learns = torch.is_grad_enabled()
-        memory = self.begin(conditions)
+        blocks = blocks_of(noise.shape[3], self.latent_block)
+        memory = self.begin(conditions, steps=blocks[-1][0])
+        given = self.given(conditions)
         generated: list[Tensor] = []
-        for first, end in blocks_of(noise.shape[3], self.latent_block):
-            clean = torch.zeros_like(noise[0, :, :, first:end])  # counts for nothing: the first level is 1
-            for index in range(final + 1):
-                noisy = add_noise(clean, noise[index, :, :, first:end], levels[index])
-                with torch.set_grad_enabled(learns and index == final):
-                    predicted = self.velocity(noisy, levels[index], conditions, first, memory)
-                    clean = velocity_to_clean(noisy, predicted, levels[index])
+        for first, end in blocks:
+            now = given.steps(first, end - first)
+            clean = self.denoise(noise[: final + 1, :, :, first:end], sigmas, now, first, memory)
             generated.append(clean)
             if end < noise.shape[3]:
-                memory = self.remember(clean, conditions, first, memory)
+                self.remember(clean, now, first, memory)
         return torch.cat(generated, dim=2)
 
-    @torch.no_grad()
-    def begin(self, conditions: Conditions) -> Memory:
-        """The memory of the reference alone: a block of its own before the video, at timestep 0."""
-        signals = self.signals(conditions).steps(0, 1)
-        silent = replace(signals, has_audio=torch.zeros_like(signals.has_audio))
-        tokens = self.reference_tokens(conditions)
-        _, _, new = self._run(tokens, self._zero(conditions), conditions, silent, 0, Memory())
-        return Memory().extended(new)
-
-    def velocity(
-        self, noisy: Tensor, sigma: Tensor, conditions: Conditions, first: int, memory: Memory
+    def denoise(
+        self, noise: Tensor, sigmas: Sequence[float], given: Given, first: int, memory: Memory
     ) -> Tensor:
+        """Clean latents of one block, from `first` on: [K, B, C, n, h, w] -> [B, C, n, h, w] float32.
+
+        K steps, the first K of the noise levels; gradients come from the last one alone.
+        """
+        learns, last = torch.is_grad_enabled(), len(noise) - 1
+        clean = torch.zeros_like(noise[0])  # counts for nothing: the first level is 1
+        for index, drawn in enumerate(noise):
+            level = torch.full((noise.shape[1],), sigmas[index], device=noise.device)
+            noisy = add_noise(clean, drawn, level)
+            with torch.set_grad_enabled(learns and index == last):
+                clean = velocity_to_clean(noisy, self.velocity(noisy, level, given, first, memory), level)
+        return clean
+
+    def given(self, conditions: Conditions) -> Given:
+        """Of all latent steps that the audio covers."""
+        return Given(conditions, self.context_tokens(conditions), self.signals(conditions))
+
+    @torch.no_grad()
+    def begin(self, conditions: Conditions, steps: int) -> Memory:
+        """A memory for `steps` latent steps with the reference in it."""
+        shape: Any = self.transformer.config
+        height, width = conditions.reference.shape[-2:]
+        size = (height // shape.patch_size[1]) * (width // shape.patch_size[2])
+        heads = (shape.num_attention_heads, shape.attention_head_dim)
+        where = conditions.reference
+        half = torch.is_autocast_enabled(where.device.type)
+        dtype = torch.get_autocast_dtype(where.device.type) if half else self.transformer.dtype
+        memory = Memory((len(self.adapters), len(where), steps, size, *heads), where, dtype)
+        self.see_reference(self.given(conditions), memory)
+        return memory
+
+    @torch.no_grad()
+    def see_reference(self, given: Given, memory: Memory) -> None:
+        """Put the reference into a memory: a block of its own before the video, silent, at timestep 0."""
+        signals = given.signals.steps(0, 1)
+        silent = replace(given, signals=replace(signals, has_audio=torch.zeros_like(signals.has_audio)))
+        tokens = self.reference_tokens(given.conditions)
+        self._run(tokens, self._zero(given), silent, None, memory, keep=True)
+
+    def velocity(self, noisy: Tensor, sigma: Tensor, given: Given, first: int, memory: Memory) -> Tensor:
         """The velocity of the latent steps from `first` on, given the memory of all before.
 
-        noisy: [B, C, n, h, w] -> the same. sigma: [B]. conditions: of the clip, as far as it is known.
+        noisy: [B, C, n, h, w] -> the same. sigma: [B]. given: of these n steps.
         """
-        signals = self.signals(conditions).steps(first, noisy.shape[2])
-        tokens = self.video_tokens(noisy, conditions, first)
-        hidden, context, _ = self._run(tokens, sigma, conditions, signals, 1 + first, memory)
+        tokens = self.video_tokens(noisy, given.conditions, first)
+        hidden, temb = self._run(tokens, sigma, given, first, memory)
         steps, height, width = noisy.shape[2:]
-        return self.head(hidden, context.temb, (steps, height, width)).to(noisy.dtype)
+        return self.head(hidden, temb, (steps, height, width)).to(noisy.dtype)
 
     @torch.no_grad()
-    def remember(self, clean: Tensor, conditions: Conditions, first: int, memory: Memory) -> Memory:
-        """The memory with generated latent steps from `first` on: a pass at timestep 0, without gradients."""
-        signals = self.signals(conditions).steps(first, clean.shape[2])
-        tokens = self.video_tokens(clean.detach(), conditions, first)
-        _, _, new = self._run(tokens, self._zero(conditions), conditions, signals, 1 + first, memory)
-        return memory.extended(new)
+    def remember(self, clean: Tensor, given: Given, first: int, memory: Memory) -> None:
+        """Put generated latent steps from `first` on into the memory: a pass at timestep 0."""
+        tokens = self.video_tokens(clean.detach(), given.conditions, first)
+        self._run(tokens, self._zero(given), given, first, memory, keep=True)
 
-    def _zero(self, conditions: Conditions) -> Tensor:
+    def reference_place(self, first: int) -> int:
+        """Where the reference is for the block from `first` on: just before all that the block sees.
+
+        At 0 as long as the block sees the whole stream; latent step k stands at k + 1.
+        """
+        return max(0, first - self.past)
+
+    def places(self, steps: range, height: int, width: int) -> Places:
+        """Of the tokens of h x w latents at places in time, however far these are."""
+        rope: Any = self.transformer.rope
+        in_space = [angles[:, :, 0] for angles in self.rotary(1, height, width)]  # [1, S, d]
+        positions: Any = torch.arange(steps.start, steps.stop, device=in_space[0].device)
+        # Angles in float64, as diffusers' own table has them: far places turn many times.
+        in_time = get_1d_rotary_pos_embed(
+            rope.t_dim,
+            positions,
+            use_real=True,
+            repeat_interleave_real=True,
+            freqs_dtype=torch.float64,
+        )
+        tables = []
+        for time, space in zip(in_time, in_space, strict=True):
+            table = space.repeat(1, len(steps), 1)
+            table[..., : rope.t_dim] = time.repeat_interleave(space.shape[1], dim=0)
+            tables.append(table[:, :, None])
+        return Places(*tables)
+
+    def _zero(self, given: Given) -> Tensor:
+        conditions = given.conditions
         return torch.zeros(len(conditions.points), device=conditions.reference.device)
 
     def _run(
         self,
         hidden: Tensor,
         sigma: Tensor,
-        conditions: Conditions,
-        signals: Signals,
-        place: int,
+        given: Given,
+        first: int | None,
         memory: Memory,
-    ) -> tuple[Tensor, Context, list[KeysValues]]:
-        """All blocks over tokens whose first latent step is at `place` in time, the reference being at 0.
+        keep: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """All blocks over the tokens of the latent steps from `first` on; None: of the reference.
 
-        Without gradients also their keys and values.
+        Returns the tokens [B, L, D] and the time embedding. keep: into the memory.
         """
-        context = self.context(sigma, conditions)
-        height, width = conditions.reference.shape[-2:]
-        shape: Any = self.transformer.config
-        _, rows, columns = shape.patch_size
-        size = (height // rows) * (width // columns)
-        skipped = place * size
-        cosine, sine = self.rotary(place + hidden.shape[1] // size, height, width)
-        new: list[KeysValues] = []
+        temb, modulation = self.time(sigma)
+        context = Context(temb, modulation, given.context)
+        height, width = given.conditions.reference.shape[-2:]
+        count = hidden.shape[1] // memory.keys.shape[3]
+        reference = None
+        if first is None:
+            places, past, kept = self.places(range(1), height, width), slice(0), [0]
+        else:
+            begin = self.reference_place(first)
+            places = self.places(range(1 + first, 1 + first + count), height, width)
+            reference = self.places(range(begin, begin + 1), height, width)
+            past, kept = memory.seen(begin, first), memory.slots(first, first + count)
         for index in range(len(self.adapters)):
-            past = memory.layers[index] if memory.layers else None
-            sight = Sight(cosine[:, skipped:], sine[:, skipped:], past)
-            inputs = (index, hidden, context, signals, sight, 0)
+            sight = Sight(places, memory.keys[index], memory.values[index], past, reference)
+            if keep:
+                sight.kept, sight.turned = kept, first is not None
+            inputs = (index, hidden, context, given.signals, sight, 0)
             hidden = run_block(self.block, *inputs, again=self.checkpointing)
-            if sight.seen is not None:
-                new.append(sight.seen)
-        return hidden, context, new
+        return hidden, temb
 
 
 def load_causal(config: TrainConfig, folder: Path) -> CausalWan:
@@ -253,7 +364,7 @@ def load_causal(config: TrainConfig, folder: Path) -> CausalWan:
     network = load_backbone(config.model, folder)
     if not isinstance(network, InterAvatarWan):
         raise WeightsError(f"{folder}: {config.model.backbone} has no causal form; see trainer/backbones.py")
-    return CausalWan(network.transformer, config.model, config.distill.block)
+    return CausalWan(network.transformer, config.model, config.distill.block, config.distill.window)
 
 
 def rollout_noise(conditions: Conditions, count: int, seed: int, step: int, slots: Sequence[int]) -> Tensor:
@@ -263,6 +374,11 @@ def rollout_noise(conditions: Conditions, count: int, seed: int, step: int, slot
     shape = (count, channels, steps, height, width)
     drawn = [torch.randn(shape, generator=generator_for("rollout", seed, step, slot)) for slot in slots]
     return torch.stack(drawn, dim=1).to(conditions.reference.device)
+
+
+def block_noise(shape: Sequence[int], count: int, seed: int, number: int, slot: int) -> Tensor:
+    """What block `number` of a clip that is used begins with, each of its `count` steps: [count, *shape]."""
+    return torch.randn((count, *shape), generator=generator_for("generate", seed, number, slot))
 
 
 @torch.no_grad()
@@ -276,10 +392,17 @@ def generate(
         encoders: decode the latents.
         conditions: `audio` has F = 4 n + 1 rows.
         settings: those it was distilled with.
-        seed: of the noise, drawn for each place in the batch.
+        seed: of the noise, drawn for each block and place in the batch: as a stream draws it.
     """
     conditions = conditions.to(encoders.device)
-    noise = rollout_noise(conditions, len(settings.steps), seed, 0, range(len(conditions.points)))
+    count, channels, _, height, width = conditions.reference.shape
+    steps = latent_steps(conditions.audio.shape[1], CausalWan.frame_step)
+    drawn = []
+    for number, (first, end) in enumerate(blocks_of(steps, settings.block)):
+        shape = (channels, end - first, height, width)
+        each = [block_noise(shape, len(settings.steps), seed, number, slot) for slot in range(count)]
+        drawn.append(torch.stack(each, dim=1))
+    noise = torch.cat(drawn, dim=3).to(encoders.device)
     sigmas = rollout_sigmas(settings.steps, settings.shift)
     with torch.autocast(encoders.device.type, torch.bfloat16, enabled=encoders.device.type == "cuda"):
         latents = model(noise, sigmas, conditions)

@@ -64,6 +64,7 @@ COMMANDS = {
         "--output",
         "o.mp4",
     ): "pipelines.requests.load_profile",
+    ("live", "--checkpoint", __file__, "--image", __file__): "pipelines.requests.load_profile",
     ("models", "list"): "backends.store.model_store.ModelStore",
     ("models", "fetch"): "backends.store.model_store.ModelStore",
     ("models", "record", "a"): "backends.store.model_store.ModelStore",

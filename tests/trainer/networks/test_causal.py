@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from trainer.config import ModelConfig
 from trainer.data.batch import Conditions
 from trainer.flow import add_noise, velocity_to_clean
-from trainer.networks.causal import CausalWan, Memory, blocks_of, rollout_sigmas
+from trainer.networks.causal import CausalWan, blocks_of, rollout_sigmas
 from trainer.networks.load import load_backbone
 from trainer.networks.tiny import save_random_model
 from trainer.networks.wan import InterAvatarWan
@@ -42,12 +43,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> InterAvatarWan:
 
 @pytest.fixture
 def causal(network: InterAvatarWan) -> Any:
-    """Makes a causal network of the same weights, with its own transformer and block length."""
+    """Makes a causal network of the same weights, with its own transformer, block length and window."""
 
-    def make(block: int = 3) -> CausalWan:
+    def make(block: int = 3, window: int = 21) -> CausalWan:
         transformer: Any = network.transformer
         with torch.random.fork_rng(devices=[]):
-            model = CausalWan(type(transformer).from_config(transformer.config), SETTINGS, block)
+            model = CausalWan(type(transformer).from_config(transformer.config), SETTINGS, block, window)
         model.load_state_dict(network.state_dict())
         return model
 
@@ -97,34 +98,45 @@ class Masked(WanAttnProcessor):
 
 
 def masked_velocity(
-    model: InterAvatarWan, clean: Tensor, noisy: Tensor, sigma: Tensor, conditions: Conditions, block: int
+    model: InterAvatarWan,
+    clean: Tensor,
+    noisy: Tensor,
+    sigma: Tensor,
+    conditions: Conditions,
+    block: int,
+    window: int = 21,
 ) -> Tensor:
-    """Velocities of all noisy blocks in one pass over [reference | clean steps | noisy steps].
+    """Velocities of all noisy blocks in one pass over [reference for each block | clean | noisy steps].
 
-    A clean or reference token sees the clean tokens of its own block and before; a noisy token those before
-    its block, and its own noisy block. Times stand at each token: 0 for clean ones.
+    A clean or noisy token sees the reference of its block, the clean tokens of the `window - block` steps
+    before its block, and its own block, clean or noisy as it is itself. Times stand at each token: 0 for
+    clean ones. The reference of a block stands just before the steps that it sees.
     """
     steps = noisy.shape[2]
-    block_of = [-1] + 2 * [step // block for step in range(steps)]  # of each latent step; -1: the reference
-    is_noisy = [False] * (1 + steps) + [True] * steps
-    sees = torch.tensor(
-        [
-            [
-                (block_of[k] == block_of[q] if is_noisy[k] else block_of[k] < block_of[q])
-                if is_noisy[q]
-                else (not is_noisy[k] and block_of[k] <= block_of[q])
-                for k in range(len(block_of))
-            ]
-            for q in range(len(block_of))
-        ]
-    )
-    mask = sees.repeat_interleave(SIZE, 0).repeat_interleave(SIZE, 1)
-    hidden = torch.cat([model.tokens(clean, conditions), model.video_tokens(noisy, conditions)], dim=1)
-    place = [0] + 2 * list(range(1, steps + 1))
+    firsts = [first for first, _ in blocks_of(steps, block)]
+    begins = [max(0, first + block - window) for first in firsts]
+    number = [step // block for step in range(steps)]
+    # Kind, block, step of each latent step in the sequence.
+    tokens = [("reference", index, -1) for index in range(len(firsts))]
+    tokens += [(kind, number[step], step) for kind in ("clean", "noisy") for step in range(steps)]
+
+    def sees(query: tuple[str, int, int], key: tuple[str, int, int]) -> bool:
+        if query[0] == "reference" or key[0] == "reference":
+            return key[0] == "reference" and key[1] == query[1]
+        before = key[0] == "clean" and begins[query[1]] <= key[2] < firsts[query[1]]
+        return before or key[:2] == query[:2]
+
+    mask = torch.tensor([[sees(query, key) for key in tokens] for query in tokens])
+    mask = mask.repeat_interleave(SIZE, 0).repeat_interleave(SIZE, 1)
+    reference = model.reference_tokens(conditions).repeat(1, len(firsts), 1)
+    videos = [model.video_tokens(latents, conditions) for latents in (clean, noisy)]
+    hidden = torch.cat([reference, *videos], dim=1)
+    place = begins + 2 * list(range(1, steps + 1))
     token_of = [p * SIZE + s for p in place for s in range(SIZE)]
     cosine, sine = (angle[:, token_of] for angle in model.rotary(steps + 1, SIDE, SIDE))
     at_zero, at_sigma = (model.context(level, conditions) for level in (torch.zeros_like(sigma), sigma))
-    each = [at_zero.modulation[:, None].expand(-1, (1 + steps) * SIZE, -1, -1)]
+    skip = len(firsts) * SIZE
+    each = [at_zero.modulation[:, None].expand(-1, skip + steps * SIZE, -1, -1)]
     each += [at_sigma.modulation[:, None].expand(-1, steps * SIZE, -1, -1)]
     context = replace(at_zero, modulation=torch.cat(each, dim=1))
     signals = model.signals(conditions)
@@ -134,11 +146,24 @@ def masked_velocity(
         layer.attn1.set_processor(Masked(mask))
     try:
         for index in range(len(layers)):
-            hidden = model.block(index, hidden, context, signals, (cosine, sine), SIZE)
+            hidden = model.block(index, hidden, context, signals, (cosine, sine), skip)
     finally:
         for layer in layers:
             layer.attn1.set_processor(WanAttnProcessor())
-    return model.head(hidden[:, (1 + steps) * SIZE :], at_sigma.temb, (steps, SIDE, SIDE))
+    return model.head(hidden[:, skip + steps * SIZE :], at_sigma.temb, (steps, SIDE, SIDE))
+
+
+def streamed(
+    model: CausalWan, clean: Tensor, noisy: Tensor, sigma: Tensor, conditions: Conditions, kept: int
+) -> Tensor:
+    """Velocities of all noisy blocks, one after the other, from a memory for `kept` steps."""
+    memory, given, found = model.begin(conditions, kept), model.given(conditions), []
+    assert memory.keys.shape[2:4] == (1 + kept, SIZE)
+    for first, end in blocks_of(noisy.shape[2], model.latent_block):
+        now = given.steps(first, end - first)
+        found.append(model.velocity(noisy[:, :, first:end], sigma, now, first, memory))
+        model.remember(clean[:, :, first:end], now, first, memory)
+    return torch.cat(found, dim=2)
 
 
 @pytest.mark.parametrize("block", [1, 3])
@@ -149,16 +174,48 @@ def test_the_memory_equals_one_masked_pass(network: InterAvatarWan, causal: Any,
     sigma = torch.tensor([0.9, 0.4])
     expected = masked_velocity(network, clean, noisy, sigma, conditions, block)
 
-    model = causal(block)
-    memory, found = model.begin(conditions), []
-    for first, end in blocks_of(steps, block):
-        found.append(model.velocity(noisy[:, :, first:end], sigma, conditions, first, memory))
-        memory = model.remember(clean[:, :, first:end], conditions, first, memory)
-    assert memory.layers[0][0].shape[1] == (1 + steps) * SIZE
-    torch.testing.assert_close(torch.cat(found, dim=2), expected, atol=1e-5, rtol=1e-5)
+    found = streamed(causal(block), clean, noisy, sigma, conditions, steps)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     # The check can fail: with the last block seen by all, it is another result.
     wrong = masked_velocity(network, clean, noisy, sigma, conditions, steps)
     assert (wrong - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("block", "window"), [(1, 4), (2, 4), (3, 8), (3, 4), (2, 2)])
+@torch.no_grad()
+def test_a_rolling_memory_equals_one_masked_pass(
+    network: InterAvatarWan, causal: Any, block: int, window: int
+) -> None:
+    steps = 13
+    conditions, clean, noisy = conditions_of(steps), latents_of(steps, 2), latents_of(steps, 3)
+    sigma = torch.tensor([0.9, 0.4])
+    expected = masked_velocity(network, clean, noisy, sigma, conditions, block, window)
+    for kept in (window - block, steps):  # a stream's memory, which overwrites, and one of the whole clip
+        found = streamed(causal(block, window), clean, noisy, sigma, conditions, kept)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    beyond = masked_velocity(network, clean, noisy, sigma, conditions, block)
+    assert (beyond - expected)[:, :, -block:].abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_only_the_window_counts_however_long_the_stream(causal: Any) -> None:
+    model, conditions = causal(block=2, window=6), conditions_of(1)
+    clean, noisy, sigma = latents_of(4, 2), latents_of(2, 3), torch.tensor([0.9, 0.4])
+    found = []
+    for start in (4, 4_000_000):  # a week of 25 frames a second
+        memory, given = model.begin(conditions, 4), model.given(conditions_of(2)).steps(0, 2)
+        for first in (0, 2):
+            model.remember(clean[:, :, first : first + 2], given, start + first, memory)
+        found.append(model.velocity(noisy, sigma, given, start + 4, memory))
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_places_are_those_of_diffusers(causal: Any) -> None:
+    model = causal()
+    found = model.places(range(5, 8), SIDE, SIDE)
+    for mine, table in zip((found.cosine, found.sine), model.rotary(8, SIDE, SIDE), strict=True):
+        assert torch.equal(mine, table[:, 5 * SIZE :])
 
 
 @torch.no_grad()
@@ -202,12 +259,10 @@ def test_every_block_sees_the_reference(causal: Any) -> None:
     model, conditions = causal(), conditions_of(9)
     noise, sigma = latents_of(3, 5), torch.tensor([1.0, 1.0])
     # Without memory of the blocks between, so that only the reference can make the difference.
-    seen = model.velocity(noise, sigma, conditions, 6, model.begin(conditions))
+    given = model.given(conditions).steps(6, 3)
+    seen = model.velocity(noise, sigma, given, 6, model.begin(conditions, 6))
     other = replace(conditions, reference=conditions.reference + 1)
-    assert not torch.allclose(
-        model.velocity(noise, sigma, conditions, 6, model.begin(other)), seen, atol=1e-3
-    )
-    assert not torch.allclose(model.velocity(noise, sigma, conditions, 6, Memory()), seen, atol=1e-3)
+    assert not torch.allclose(model.velocity(noise, sigma, given, 6, model.begin(other, 6)), seen, atol=1e-3)
 
 
 @torch.no_grad()
@@ -217,17 +272,18 @@ def test_the_rollout_is_its_steps_by_hand(causal: Any) -> None:
     noise = torch.stack([latents_of(5, seed) for seed in (5, 6, 7)])
     level = [torch.full((2,), sigma) for sigma in sigmas]
 
-    memory, expected = model.begin(conditions), []
+    memory, expected = model.begin(conditions, 3), []
     for first, end in ((0, 3), (3, 5)):
+        given = model.given(conditions).steps(first, end - first)
         clean = noise[0, :, :, first:end] - model.velocity(
-            noise[0, :, :, first:end], level[0], conditions, first, memory
+            noise[0, :, :, first:end], level[0], given, first, memory
         )
         for index in (1, 2):
             noisy = add_noise(clean, noise[index, :, :, first:end], level[index])
-            predicted = model.velocity(noisy, level[index], conditions, first, memory)
+            predicted = model.velocity(noisy, level[index], given, first, memory)
             clean = velocity_to_clean(noisy, predicted, level[index])
         expected.append(clean)
-        memory = model.remember(clean, conditions, first, memory)
+        model.remember(clean, given, first, memory)
     torch.testing.assert_close(model(noise, sigmas, conditions), torch.cat(expected, dim=2))
 
 
@@ -244,18 +300,20 @@ def test_gradients_come_from_the_last_step_of_each_block_alone(causal: Any, prec
     # The same by hand: what leads to the last step and the memory are constants.
     model.zero_grad()
     with torch.no_grad():
-        begun = model.begin(conditions)
+        memory = model.begin(conditions, 3)
         first = model(noise, sigmas, conditions, last=0)
         whole = model(noise, sigmas, conditions, last=1)
-        memory = model.remember(whole[:, :, :3], conditions, 0, begun)
+        given = model.given(conditions)
+        model.remember(whole[:, :, :3], given.steps(0, 3), 0, memory)
         one = torch.ones(2)
         tail = noise[0, :, :, 3:]
-        last = tail - model.velocity(tail, one, conditions, 3, memory)
+        last = tail - model.velocity(tail, one, given.steps(3, 1), 3, memory)
     total = torch.zeros(())
-    for (start, end), prior, seen in (((0, 3), first[:, :, :3], begun), ((3, 4), last, memory)):
+    given = model.given(conditions)
+    for (start, end), prior in (((0, 3), first[:, :, :3]), ((3, 4), last)):
         level = torch.full((2,), sigmas[1])
         noisy = add_noise(prior, noise[1, :, :, start:end], level)
-        predicted = model.velocity(noisy, level, conditions, start, seen)
+        predicted = model.velocity(noisy, level, given.steps(start, end - start), start, memory)
         total = total + velocity_to_clean(noisy, predicted, level).square().sum()
     total.backward()
     for name, parameter in model.named_parameters():
@@ -266,17 +324,33 @@ def test_gradients_come_from_the_last_step_of_each_block_alone(causal: Any, prec
         assert (found[name] - expected).norm() <= tolerance * expected.norm() + 1e-6, name
 
 
-def test_checkpointing_changes_no_gradient(causal: Any) -> None:
+@pytest.mark.parametrize("window", [21, 4])
+def test_checkpointing_changes_no_gradient(causal: Any, window: int) -> None:
     conditions, sigmas = conditions_of(5), rollout_sigmas([1000, 500], 5.0)
     noise = torch.stack([latents_of(5, seed) for seed in (5, 6)])
     gradients = []
     for checkpointing in (False, True):
-        model = causal()
+        model = causal(block=2, window=window)  # 4: the last block sees no step of the first
         model.checkpointing = checkpointing
         model(noise, sigmas, conditions).square().sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again)
+
+
+def test_what_the_blocks_saw_is_kept_once(causal: Any) -> None:
+    """Between forward and backward pass, however many blocks have seen it."""
+    model, conditions, steps = causal(), conditions_of(13), 13
+    model.checkpointing = True
+    result = model(latents_of(steps, 5)[None], [1.0], conditions)
+    heads = (2, 12)
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if type(one) is Tensor and one.shape[-2:] == heads]
+    held = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    layers, count, remembered = len(model.adapters), 2, 1 + 12  # the last step need not be
+    one_step = layers * count * SIZE * 2 * 12 * 4
+    assert sum(held.values()) == 2 * remembered * one_step  # keys and values
+    result.sum().backward()
 
 
 def test_without_gradients_nothing_is_kept_for_them(causal: Any) -> None:
