@@ -32,6 +32,7 @@ VERSION: Final = 1
 INFO: Final = "trainer.json"
 CONFIG: Final = "config.yaml"
 EMA: Final = "ema.safetensors"
+STAND_INS: Final = {None: None, "tiny": "random weights", "small": "random weights and a toy autoencoder"}
 
 
 class CheckpointError(UserError):
@@ -102,7 +103,7 @@ def describe(config: TrainConfig, step: int, processes: int) -> dict[str, Any]:
         "step": step,
         "backbone": config.model.backbone,
         "model": None if config.model.folder is None else str(Path(config.model.folder).absolute()),
-        "stand_in": "random weights" if config.model.random else None,
+        "stand_in": STAND_INS[config.model.random],
         "processes": processes,
     }
 

@@ -169,7 +169,8 @@ def _make(
     if trained.is_distilled and (steps is not None or guidance is not None):
         raise SettingsError("--steps, --guidance: a distilled checkpoint has its own steps, and no guidance")
     if trained.info.get("stand_in"):
-        warn(f"the checkpoint began with {trained.info['stand_in']}: the clip will show nothing of use")
+        began = trained.info["stand_in"]
+        warn(f"the checkpoint began with {began}: it knows at best the clips that it was trained on")
     check_embedders(trained, roles, profile)
 
     buckets = trained.config.data.buckets
