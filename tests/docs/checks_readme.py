@@ -178,7 +178,7 @@ def _(at: At) -> None:
 @after(
     "README.md",
     "interavatar sample --checkpoint tiny --image portrait.jpg --audio voice.wav --at 0.5,0.4 "
-    "--interaction poke --output clip.mp4",
+    "--interaction poke --guidance 1 --output clip.mp4",
 )
 def _(at: At) -> None:
     with av.open(str(at.folder / "clip.mp4")) as container:

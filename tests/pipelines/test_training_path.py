@@ -44,7 +44,7 @@ def test_portrait_to_network_to_clip(samples: Path, tmp_path: Path, monkeypatch:
 
     clip = tmp_path / "clip.mp4"
     voice = samples / "audio" / "whisper_jfk_en.wav"
-    heard = ("--audio", voice, "--at", "0.5,0.4", "--interaction", "poke", "--seconds", "0.6", "--steps", 2)
+    heard = ("--audio", voice, "--at", "0.5,0.4", "--interaction", "poke", "--steps", 2)
     said = interavatar(
         "sample", "--checkpoint", "tiny", "--image", portraits / PORTRAIT, *heard, "--output", clip
     )
