@@ -1,4 +1,4 @@
-"""Trains the convolutions of `toy_vae.py` on drawn pictures, and says how well they bring back a photograph.
+"""Trains the convolutions of `toy_vae.py` on drawn pictures, and says how well they bring them back.
 
     python -m trainer.networks.fit_toy_vae
 
