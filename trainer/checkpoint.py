@@ -44,6 +44,7 @@ VERSION: Final = 2
 INFO: Final = "trainer.json"
 CONFIG: Final = "config.yaml"
 AVERAGE: Final = "average"  # of the first network's weights
+STAND_INS: Final = {None: None, "tiny": "random weights", "small": "random weights and a toy autoencoder"}
 
 
 class CheckpointError(UserError):
@@ -172,7 +173,7 @@ def describe(config: TrainConfig, step: int, processes: int, networks: Sequence[
         "step": step,
         "backbone": config.model.backbone,
         "model": None if config.model.folder is None else str(Path(config.model.folder).absolute()),
-        "stand_in": "random weights" if config.model.random else None,
+        "stand_in": STAND_INS[config.model.random],
         "processes": processes,
         "networks": list(networks),
     }

@@ -49,8 +49,11 @@ class ModelConfig(Part):
         description="A diffusers checkpoint: transformer, vae, text_encoder, tokenizer and image_encoder, "
         "with image_processor.",
     )
-    random: Literal["tiny"] | None = Field(
-        None, description="Random weights of a small network of the same architecture instead of a folder."
+    random: Literal["tiny", "small"] | None = Field(
+        None,
+        description="Random weights of a network of the same architecture instead of a folder. small: wide "
+        "enough to learn a few clips on a CPU, with wan and a toy autoencoder that shows them; tiny: for "
+        "tests.",
     )
     image_encoder: str | None = Field(
         None, description="Folder of the CLIP image encoder where the checkpoint has none."

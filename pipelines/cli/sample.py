@@ -243,7 +243,8 @@ def _make(
     if trained.is_distilled and wish.at_s:
         raise SettingsError("--at-s: a distilled checkpoint is touched when its clip begins")
     if trained.info.get("stand_in"):
-        warn(f"the checkpoint began with {trained.info['stand_in']}: the clip will show nothing of use")
+        began = trained.info["stand_in"]
+        warn(f"the checkpoint began with {began}: it knows at best the clips that it was trained on")
     check_embedders(trained, roles, profile)
     _check_layers(guidance, trained)
 

@@ -169,7 +169,7 @@ def _(at: At) -> None:
 
 @after("README.md", "interavatar train --config configs/train/tiny.yaml")
 def _(at: At) -> None:
-    assert load_config(at.folder / "configs" / "train" / "tiny.yaml").steps == 40
+    assert load_config(at.folder / "configs" / "train" / "tiny.yaml").steps == 400
     assert "step 4/4" in at.done.said and "checkpoint  tiny/checkpoints/step-00000004" in at.done.said
     again = at.reader.type("interavatar train --config configs/train/tiny.yaml")
     assert again.status == 0 and "step 4/4" not in again.said and "step-00000004" in again.said
@@ -178,7 +178,7 @@ def _(at: At) -> None:
 @after(
     "README.md",
     "interavatar sample --checkpoint tiny --image portrait.jpg --audio voice.wav --at 0.5,0.4 "
-    "--interaction poke --output clip.mp4",
+    "--interaction poke --guidance 1 --output clip.mp4",
 )
 def _(at: At) -> None:
     with av.open(str(at.folder / "clip.mp4")) as container:

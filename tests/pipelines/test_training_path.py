@@ -39,12 +39,12 @@ def test_portrait_to_network_to_clip(samples: Path, tmp_path: Path, monkeypatch:
     settings = ("--set", "steps=4", "--set", "checkpoint_every=2", "--set", "samples.every=4")
     interavatar("train", "--config", config, *settings)
     info = json.loads(Path("tiny/checkpoints/step-00000004/trainer.json").read_text())
-    assert info["stand_in"] == "random weights"
+    assert info["stand_in"] == "random weights and a toy autoencoder"
     assert info["embedders"]["face_embedder"] == index["face_embedder"].iloc[0]
 
     clip = tmp_path / "clip.mp4"
     voice = samples / "audio" / "whisper_jfk_en.wav"
-    heard = ("--audio", voice, "--at", "0.5,0.4", "--interaction", "poke", "--seconds", "0.6", "--steps", 2)
+    heard = ("--audio", voice, "--at", "0.5,0.4", "--interaction", "poke", "--steps", 2)
     said = interavatar(
         "sample", "--checkpoint", "tiny", "--image", portraits / PORTRAIT, *heard, "--output", clip
     )

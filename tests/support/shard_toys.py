@@ -96,6 +96,7 @@ def toy_shards(
     interactions: int = 1,
     previews: int = 0,
     errors: int = 0,
+    points: Sequence[tuple[float, float]] = ((0.25, 0.75),),
     videos: Sequence[bytes] = (),
     sound: bool = True,
     features: bool = True,
@@ -115,7 +116,7 @@ def toy_shards(
         clips: how many are written; the pictures are `gradient`s, so a frame says when and where it is.
         seconds, size: of every clip, or a list that the clips take in turn; size is width, height.
         runs: weight of each run in the mixing table; clips take the runs in turn. Default: one, `toy`.
-        interactions: the first so many clips of all are touched at (0.25, 0.75).
+        interactions: the first so many clips of all are touched, at `points` in turn.
         previews: the last so many clips were made by a stand-in.
         errors: so many further rows could not be written.
         videos: MP4 files that the clips take in turn instead of pictures made here; their length and size
@@ -181,6 +182,7 @@ def toy_shards(
             arrays["audio"] = rng.standard_normal((heard, audio_dim)).astype(np.float16)
             arrays["audio_hz"] = np.float32(audio_hz)
         touched = row["is_interaction"]
+        x, y = points[number % len(points)]
         caption = f"A person looks into the camera, number {number}."
         record = {
             "sample_id": row["sample_id"],
@@ -190,8 +192,8 @@ def toy_shards(
             "caption": caption,
             "interaction_prompt": SENTENCE if touched else None,
             "interaction_type": "poked" if touched else None,
-            "interaction_x": 0.25 if touched else None,
-            "interaction_y": 0.75 if touched else None,
+            "interaction_x": x if touched else None,
+            "interaction_y": y if touched else None,
             "fps": rate,
             "num_frames": frames,
             "width": width,

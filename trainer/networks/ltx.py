@@ -34,7 +34,7 @@ from trainer.networks.conditions import (
     run_block,
     where_present,
 )
-from trainer.networks.protocol import Backbone, Network
+from trainer.networks.protocol import Backbone, Network, Size
 
 CLIP_DIM = 1280  # ViT-H
 PIXELS = 32  # of a latent, each way
@@ -267,8 +267,8 @@ class Ltx:
         clean = torch.zeros(len(latents), device=latents.device)  # LTX 0.9.1 and later remove noise here
         return torch.as_tensor(vae.decode(latents, clean).sample)
 
-    def tiny_parts(self, t5: Mapping[str, Any]) -> dict[str, Any]:
-        """LTX-Video, about 1 MB."""
+    def random_parts(self, t5: Mapping[str, Any], size: Size) -> dict[str, Any]:
+        """LTX-Video; its autoencoder is random in every size."""
         return {
             "vae": AutoencoderKLLTXVideo(
                 latent_channels=16,
@@ -281,10 +281,10 @@ class Ltx:
             "transformer": LTXVideoTransformer3DModel(
                 in_channels=16,
                 out_channels=16,
-                num_attention_heads=2,
-                attention_head_dim=12,
-                cross_attention_dim=24,
-                num_layers=2,
+                num_attention_heads=size.heads,
+                attention_head_dim=size.head_dim,
+                cross_attention_dim=size.width,
+                num_layers=size.layers,
                 caption_channels=t5["d_model"],
             ),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -59,6 +60,21 @@ class Network(nn.Module):
         return {n: p for n, p in self.named_parameters() if not n.startswith(own) or ".lora_" in n}
 
 
+@dataclass(frozen=True)
+class Size:
+    """Of a transformer of random weights."""
+
+    heads: int
+    head_dim: int
+    layers: int
+    learns: bool  # wide enough for a picture, and its autoencoder gives one back
+
+    @property
+    def width(self) -> int:
+        """Of its tokens."""
+        return self.heads * self.head_dim
+
+
 class Backbone(Protocol):
     """A published video diffusion model: its parts in diffusers' layout, and the network made of it."""
 
@@ -111,9 +127,11 @@ class Backbone(Protocol):
         """[B, C, T, h, w], not normalised, to [B, 3, F, H, W] in about [-1, 1]."""
         ...
 
-    def tiny_parts(self, t5: Mapping[str, Any]) -> dict[str, Any]:
+    def random_parts(self, t5: Mapping[str, Any], size: Size) -> dict[str, Any]:
         """vae, text_encoder and transformer of random weights, small enough for a CPU.
 
-        t5: settings of a small T5 encoder; its width, `d_model`, is that of the CLIP features, too.
+        Args:
+            t5: settings of a small T5 encoder; its width, `d_model`, is that of the CLIP features, too.
+            size: of the transformer.
         """
         ...

@@ -1,19 +1,25 @@
-"""Checkpoints: one of random weights, small enough for a CPU, and the network out of any."""
+"""Checkpoints of random weights, small enough for a CPU."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import torch
 
 from trainer.config import ModelConfig
 from trainer.networks.load import backbone_of, quiet
+from trainer.networks.protocol import Size
 
 WIDTH = 32  # of text and image features
 IMAGE_SIDE = 32  # px; 8 x 8 patches: 17 tokens
+# By the names that `model.random` has.
+SIZES: Final = {
+    "tiny": Size(heads=2, head_dim=12, layers=2, learns=False),
+    "small": Size(heads=4, head_dim=32, layers=4, learns=True),
+}
 
 
 def model_folder(config: ModelConfig, output: Path) -> Path:
@@ -21,12 +27,12 @@ def model_folder(config: ModelConfig, output: Path) -> Path:
 
     Several processes may ask at once: the folder appears whole, and the weights are the same in each.
     """
-    if config.folder is not None:
-        return Path(config.folder)
-    folder = output / f"random-{config.backbone}"
+    if config.random is None:
+        return Path(str(config.folder))
+    folder = output / f"random-{config.random}-{config.backbone}"
     if not folder.is_dir():
         making = output / f".{folder.name}-{uuid4().hex}"
-        save_random_model(making, config.backbone)
+        save_random_model(making, config.backbone, config.random)
         try:
             making.replace(folder)
         except OSError:
@@ -36,24 +42,25 @@ def model_folder(config: ModelConfig, output: Path) -> Path:
     return folder
 
 
-def save_random_model(folder: Path, backbone: str, seed: int = 0) -> Path:
+def save_random_model(folder: Path, backbone: str, size: str = "tiny", seed: int = 0) -> Path:
     """Save a checkpoint of random weights in the layout of the published ones, and give its folder back.
 
-    About 1 MB, a CLIP encoder included. The tokenizer's pieces are single characters. The global generator
-    is left as it was.
+    A CLIP encoder is included; in the size `tiny` all is under 1 MB. The tokenizer's pieces are single
+    characters. The global generator is left as it was.
     """
     with quiet():
-        for name, part in random_parts(backbone, seed).items():
+        for name, part in random_parts(backbone, size, seed).items():
             part.save_pretrained(folder / name)
     return folder
 
 
-def random_parts(backbone: str, seed: int = 0) -> dict[str, Any]:
+def random_parts(backbone: str, size: str = "tiny", seed: int = 0) -> dict[str, Any]:
     """The parts of such a checkpoint by the names of their folders."""
     tokenizer = tiny_tokenizer()
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = backbone_of(backbone).tiny_parts(_t5_settings(tokenizer)) | {"tokenizer": tokenizer}
+        parts = backbone_of(backbone).random_parts(_t5_settings(tokenizer), SIZES[size])
+        parts["tokenizer"] = tokenizer
         parts["image_encoder"], parts["image_processor"] = _clip()
     return parts
 

@@ -35,7 +35,8 @@ from trainer.networks.conditions import (
     run_block,
     where_present,
 )
-from trainer.networks.protocol import Backbone, Network
+from trainer.networks.protocol import Backbone, Network, Size
+from trainer.networks.toy_vae import toy_vae
 
 TEXT_TOKENS = 512  # diffusers takes the last 512 tokens of the context for the text, whatever they are
 MASK_CHANNELS = 4  # one for each frame of a latent step
@@ -349,34 +350,38 @@ class Wan:
         """See `Backbone.decode`."""
         return torch.as_tensor(vae.decode(latents).sample)
 
-    def tiny_parts(self, t5: Mapping[str, Any]) -> dict[str, Any]:
-        """Wan2.1 image-to-video: 36 input channels and a CLIP branch, about 0.5 MB."""
+    def random_parts(self, t5: Mapping[str, Any], size: Size) -> dict[str, Any]:
+        """Wan2.1 image-to-video: 36 input channels and a CLIP branch."""
         return {
-            "vae": AutoencoderKLWan(
-                base_dim=3,
-                z_dim=16,
-                dim_mult=[1, 1, 1, 1],
-                num_res_blocks=1,
-                temperal_downsample=[False, True, True],
-            ),
+            "vae": toy_vae() if size.learns else _random_vae(),
             "text_encoder": UMT5EncoderModel(UMT5Config(**t5)),
             "transformer": WanTransformer3DModel(
                 patch_size=(1, 2, 2),
-                num_attention_heads=2,
-                attention_head_dim=12,
+                num_attention_heads=size.heads,
+                attention_head_dim=size.head_dim,
                 in_channels=36,
                 out_channels=16,
                 text_dim=t5["d_model"],
                 freq_dim=32,
-                ffn_dim=48,
-                num_layers=2,
+                ffn_dim=2 * size.width,
+                num_layers=size.layers,
                 cross_attn_norm=True,
                 qk_norm="rms_norm_across_heads",
                 image_dim=t5["d_model"],
-                added_kv_proj_dim=24,
+                added_kv_proj_dim=size.width,
                 rope_max_seq_len=128,
             ),
         }
+
+
+def _random_vae() -> AutoencoderKLWan:
+    return AutoencoderKLWan(
+        base_dim=3,
+        z_dim=16,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+    )
 
 
 BACKBONE: Backbone = Wan()

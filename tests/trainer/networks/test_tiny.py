@@ -75,7 +75,9 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(tmp_path: Path)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    same = [save_random_model(tmp_path / name, "wan", seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    same = [
+        save_random_model(tmp_path / name, "wan", seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
     assert torch.equal(torch.rand(3), expected)
     weights: list[dict[str, Any]] = [
         load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors") for folder in same
@@ -100,14 +102,14 @@ def test_another_process_may_have_been_faster(tmp_path: Path, monkeypatch: pytes
 
     save = module.save_random_model
 
-    def slow(folder: Path, backbone: str) -> Path:
-        save(tmp_path / "random-wan", backbone)  # the other one
-        return save(folder, backbone)
+    def slow(folder: Path, backbone: str, size: str) -> Path:
+        save(tmp_path / "random-tiny-wan", backbone, size)  # the other one
+        return save(folder, backbone, size)
 
     monkeypatch.setattr(module, "save_random_model", slow)
     made = model_folder(ModelConfig(random="tiny"), tmp_path)
-    assert made == tmp_path / "random-wan"
-    assert [path.name for path in tmp_path.iterdir()] == ["random-wan"]
+    assert made == tmp_path / "random-tiny-wan"
+    assert [path.name for path in tmp_path.iterdir()] == ["random-tiny-wan"]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
