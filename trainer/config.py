@@ -176,7 +176,12 @@ class SamplesConfig(Part):
 
 
 class DistillConfig(Part):
-    """Self-Forcing (stage 3): see `trainer/self_forcing.py`."""
+    """Self-Forcing (stage 3): see `trainer/self_forcing.py`; its student also in `trainer/ode.py`."""
+
+    teacher: str | None = Field(
+        None,
+        description="Checkpoint of the real score, which the critic begins with, too; null: that of `init`.",
+    )
 
     steps: list[int] = Field(
         default=[1000, 750, 500, 250], min_length=1, description="Timesteps of the rollout."
@@ -196,6 +201,12 @@ class DistillConfig(Part):
         if self.window < self.block:
             raise ValueError(f"window {self.window} is shorter than a block of {self.block} latent steps")
         return self
+
+
+class OdeConfig(Part):
+    """Regression on the teacher's ODE, between stages 2 and 3: see `trainer/ode.py`."""
+
+    steps: int = Field(50, ge=1, description="Of the teacher from noise to a clean clip.")
 
 
 class TrainConfig(Part):
@@ -243,6 +254,12 @@ class TrainConfig(Part):
     reference: ReferenceConfig = ReferenceConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     distill: DistillConfig = DistillConfig()
+    ode: OdeConfig = OdeConfig()
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether its network generates block by block in few steps."""
+        return self.stage != "flow"
 
     @model_validator(mode="after")
     def _steps_of_the_backbone(self) -> TrainConfig:

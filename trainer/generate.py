@@ -44,7 +44,7 @@ class Trained:
     @property
     def is_distilled(self) -> bool:
         """Whether it generates block by block in few steps."""
-        return self.config.stage == "self_forcing"
+        return self.config.is_causal
 
     def sample(
         self,
@@ -84,7 +84,7 @@ def load_for_sampling(
     folder = folder or base_folder(checkpoint, info, config)
     device = torch.device(device)
     model: Network
-    if config.stage == "self_forcing":
+    if config.is_causal:
         model = load_causal(config, folder)
     else:
         model = load_backbone(config.model, folder, config.data.buckets.fps)

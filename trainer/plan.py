@@ -108,6 +108,8 @@ def _passes(config: TrainConfig) -> float:
     both = 4 if config.model.gradient_checkpointing else 3
     if config.stage == "flow":
         return both
+    if config.stage == "ode":
+        return both + 1  # what is remembered; the teacher's way is computed once a clip
     distill = config.distill
     rollout = (len(distill.steps) + 1) / 2 + 1  # noise levels until the exit, and what is remembered
     teacher = 2 if distill.guidance != 1 else 1
@@ -123,8 +125,8 @@ def _memory(
     encoders: dict[str, int],
 ) -> dict[str, float]:
     half = 2 if config.precision == "bf16" else 4
-    distils = config.stage == "self_forcing"
-    trained = 2 if distils else 1  # networks: student and critic, or the one
+    distils = config.is_causal
+    trained = 2 if config.stage == "self_forcing" else 1  # networks: student and critic, or the one
     memory: dict[str, float] = {
         "weights": 4 * trained * sizes.all / shares,
         "gradients": 4 * trained * sizes.trained / shares,

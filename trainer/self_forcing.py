@@ -6,8 +6,7 @@ et al. 2024) says where the whole clip should move: away from what a critic take
 towards what the teacher, the stage-2 network with guidance, takes for real ones. The critic learns by flow
 matching on the student's clips. The shards give conditions and first frames; no other frame is learned from.
 
-Left out of Self-Forcing's recipe: its first part, a regression of the student on solutions of the teacher's
-ODE. All three networks begin as the stage-2 network.
+The student begins as `trainer/ode.py` leaves it, or as the stage-2 network like the other two.
 """
 
 from __future__ import annotations
@@ -145,18 +144,22 @@ def check_settings(config: TrainConfig) -> list[float]:
 
 
 def load_networks(config: TrainConfig, folder: Path) -> tuple[Network, Network, Network]:
-    """Student, critic and frozen teacher, on the CPU: all with the averaged weights of `config.init`.
+    """Student, critic and frozen teacher, on the CPU, with averaged weights.
+
+    The student's are those of `config.init`, the others' those of `config.distill.teacher`.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is of another network.
     """
     begin = checkpoints.find(Path(str(config.init)))
+    score = checkpoints.find(Path(config.distill.teacher or str(config.init)))
     student, critic, teacher = (
         load_causal(config, folder),
         *(load_backbone(config.model, folder) for _ in "ct"),
     )
-    for network in (student, critic, teacher):
-        load_merged(begin, network)
+    load_merged(begin, student)
+    for network in (critic, teacher):
+        load_merged(score, network)
     # Where passes are in bfloat16, so are the weights of what is never updated.
     half = torch.bfloat16 if config.precision == "bf16" else torch.float32
     return student, critic, teacher.requires_grad_(False).to(half)

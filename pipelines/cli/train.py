@@ -71,10 +71,11 @@ def train(
             _show_plan(settings, gpus, memory, tflops)
             return
         from trainer.checkpoint import read_info
+        from trainer.ode import regress
         from trainer.self_forcing import distill
         from trainer.train import train as flow_matching
 
-        loop = {"flow": flow_matching, "self_forcing": distill}[settings.stage]
+        loop = {"flow": flow_matching, "ode": regress, "self_forcing": distill}[settings.stage]
         checkpoint = loop(settings, allow or ())
         done = int(read_info(checkpoint)["step"])
         _say_once(f"checkpoint  {checkpoint}")

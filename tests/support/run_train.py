@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from trainer.config import load_config
+from trainer.ode import regress
 from trainer.self_forcing import distill
 from trainer.train import train
 
@@ -19,4 +20,4 @@ if __name__ == "__main__":
     path, *changes = sys.argv[1:]
     config = load_config(Path(path), [change for change in changes if "=" in change])
     allow = [change.removeprefix("allow:") for change in changes if change.startswith("allow:")]
-    {"flow": train, "self_forcing": distill}[config.stage](config, allow)
+    {"flow": train, "ode": regress, "self_forcing": distill}[config.stage](config, allow)

@@ -232,6 +232,34 @@ class CausalWan(InterAvatarWan):
                 self.remember(clean, now, first, memory)
         return torch.cat(generated, dim=2)
 
+    def regress(
+        self, noisy: Tensor, clean: Tensor, sigmas: Sequence[float], levels: Tensor, conditions: Conditions
+    ) -> Tensor:
+        """The clean latents that are seen in each block of noisy ones, the clean blocks before it remembered.
+
+        Args:
+            noisy: [B, K, C, T, h, w]: a clip under each of K noise levels.
+            clean: [B, C, T, h, w].
+            sigmas: the K noise levels.
+            levels: [B, blocks] int64: at which of them a block is seen.
+            conditions: audio of 4 (T - 1) + 1 rows.
+
+        Returns:
+            [B, C, T, h, w] float32.
+        """
+        blocks, each = blocks_of(clean.shape[2], self.latent_block), torch.arange(len(clean))
+        memory, given = self.begin(conditions, steps=blocks[-1][0]), self.given(conditions)
+        found: list[Tensor] = []
+        for number, (first, end) in enumerate(blocks):
+            now, chosen = given.steps(first, end - first), levels[:, number]
+            level = torch.tensor(sigmas, device=clean.device)[chosen.to(clean.device)]
+            seen = noisy[each, chosen][:, :, first:end]
+            predicted = self.velocity(seen, level, now, first, memory)
+            found.append(velocity_to_clean(seen, predicted, level))
+            if end < clean.shape[2]:
+                self.remember(clean[:, :, first:end], now, first, memory)
+        return torch.cat(found, dim=2)
+
     def denoise(
         self, noise: Tensor, sigmas: Sequence[float], given: Given, first: int, memory: Memory
     ) -> Tensor:
