@@ -34,6 +34,8 @@ from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
 from trainer.networks.encoders import Encoders, encode
 from trainer.networks.load import load_backbone
 from trainer.networks.tiny import save_random_model
+from trainer.optimiser import adamw
+from trainer.scalars import Scalars
 from trainer.train import train
 
 WIDTHS = {"identity_dim": 512, "attribute_dim": 1024, "audio_dim": 768}
@@ -59,6 +61,7 @@ def configure(folder: Path, steps: int, side: int, batch: int) -> TrainConfig:
         "output": str(folder / "out"),
         "steps": steps,
         "batch": batch,
+        "micro_batch": batch,
         "precision": "fp32",
         "checkpoint_every": steps + 1,
         "log_every": 1,
@@ -82,7 +85,7 @@ def between(begun: tuple[float, float], ended: tuple[float, float]) -> tuple[flo
     return ended[0] - begun[0], ended[1] - begun[1]
 
 
-class Clock(loop.Scalars):
+class Clock(Scalars):
     """The loop's scalars, which also note when each step ended."""
 
     ends: list[tuple[float, float]] = []
@@ -109,7 +112,7 @@ def bare_steps(
     encoders = Encoders.load(config.model, folder)
     torch.manual_seed(config.seed)
     model = load_backbone(config.model, folder)
-    optimiser = loop.adamw(model, config)
+    optimiser = adamw(model, config)
     source = ClipSource(config, config.seed, encoders.id)
     batch = collate([source.load(pick) for pick in source.plan(0)])
     sigma = draw_sigmas(0, 0, batch.slots, config.shift)

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from configs.reading import SettingsError
+
 # A collective that waits longer is an error; `trainer.watchdog` says before who is late, s.
 PATIENCE_S: Final = 3600
 
@@ -87,10 +89,24 @@ class Processes:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False)
 
 
+def _shares_store() -> bool:
+    """Whether torchrun's agent keeps the store through which processes find each other."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 @contextmanager
 def together() -> Iterator[Processes]:
-    """The group that this process belongs to; made here unless Ray Train has made it, and then ended here."""
+    """The group that this process belongs to; made here unless Ray Train has made it, and then ended here.
+
+    Raises:
+        SettingsError: torchrun is to start processes again, and could not.
+    """
     mine = not dist.is_initialized()
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and _shares_store():
+        raise SettingsError(
+            "torchrun --max-restarts: processes that it starts again find the addresses of those that died "
+            "(pytorch issue 135712): set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 beside it"
+        )
     local = int(os.environ.get("LOCAL_RANK", 0))
     if torch.cuda.is_available():
         device = torch.device("cuda", local % torch.cuda.device_count())

@@ -7,6 +7,7 @@ are cut into shares, machines hold copies of one another (HSDP): what travels be
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ def shard(network: Network, processes: Processes) -> Network:
     network.to(processes.device)
     if processes.count == 1:
         return network
+    # Of what a network gives back nothing is changed in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = _mesh(processes)
     # In the weights' own type: autocast decides what is computed in which.
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)

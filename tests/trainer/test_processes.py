@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from tests.support.checkpoints import tensors_of
 from tests.support.shard_toys import toy_shards
+from tests.trainer.data.test_source import overwrite
 from tests.trainer.test_train import DATA, FRAMES, UNCLIPPED, WIDTHS
 from trainer.checkpoint import newest, path_of, read_info
 from trainer.config import load_config
@@ -46,8 +48,9 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def start(config: Path, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
+def start(config: Path, *overrides: str, processes: int = 1, restarts: int = 0) -> subprocess.Popen[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    torchrun += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
     command = [
         sys.executable,
         *(torchrun if processes > 1 else ()),
@@ -58,7 +61,8 @@ def start(config: Path, *overrides: str, processes: int = 1) -> subprocess.Popen
     return subprocess.Popen(
         [*command, *overrides],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": str(int(restarts > 0))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -119,3 +123,35 @@ def test_sigterm_to_all_processes_saves_and_stops(config: Path, tmp_path: Path) 
     settings[0] = f"steps={done + 1}"
     finish(start(config, *settings, "allow:steps"))
     assert newest(output) == path_of(output, done + 1)
+
+
+def test_a_machine_that_is_lost_costs_the_steps_since_the_last_checkpoint(
+    config: Path, tmp_path: Path
+) -> None:
+    """torchrun starts both again when one of them dies; the end is that of a run that nothing happened to."""
+    torch.set_num_threads(1)
+    steps = ["steps=12", "checkpoint_every=1", "keep_checkpoints=2"]
+    alone = train(load_config(config, [*steps, f"output={tmp_path / 'one'}"]))
+    process = start(config, *steps, processes=2, restarts=1)
+    deadline = time.monotonic() + TIMEOUT_S
+    while newest(tmp_path / "two") is None and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)  # it takes seconds to begin
+    workers = [p for p in psutil.Process(process.pid).children() if "run_train" in " ".join(p.cmdline())]
+    assert len(workers) == 2
+    workers[1].kill()
+    said = finish(process)
+    assert said.count("going on after step") == 1 and "training on 4 clips" in said
+    last = newest(tmp_path / "two")
+    assert last == path_of(tmp_path / "two", 12)
+    assert largest_difference(tensors_of(alone), tensors_of(last)) < 1e-5
+
+
+def test_what_a_process_cannot_read_ends_all_of_them_and_is_saved_first(config: Path, tmp_path: Path) -> None:
+    """One process alone meets too many bad clips: the others end with its reason, none waits for ever."""
+    settings = ["steps=50", "checkpoint_every=100", "data.max_bad_clips=0"]
+    overwrite(tmp_path / "shards", "toy-0003", ".mp4", b"\0" * 10**6)
+    process = start(config, *settings, processes=2)
+    said, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode != 0
+    assert "1 clips cannot be read, data.max_bad_clips allows 0; the last: sample toy-0003 of toy" in said
+    assert newest(tmp_path / "two") is None  # it was one of the first step's
