@@ -23,6 +23,7 @@ from trainer.config import TrainConfig, load_config
 from trainer.export import export_model
 from trainer.flow import sampling_sigmas
 from trainer.generate import load_for_sampling
+from trainer.guidance import Guidance
 from trainer.networks.causal import load_causal
 from trainer.networks.load import WeightsError, backbone_of, load_backbone
 from trainer.networks.tiny import model_folder
@@ -100,7 +101,7 @@ def test_the_trainer_takes_it_back_bit_for_bit(backbone: str, checkpoint: Path, 
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
     assert one.encoders.id == other.encoders.id and other.info["embedders"] == {"face_embedding": "arcface@1"}
     given = conditions_of(backbone)
-    clips = [t.sample(given, frames_of(backbone), steps=2, guidance=2.0) for t in (one, other)]
+    clips = [t.sample(given, frames_of(backbone), steps=2, guidance=Guidance(2.0)) for t in (one, other)]
     assert torch.equal(*clips) and clips[0].float().std() > 1
     assert other.config.shift == 3.0 and find(exported) == exported
     assert read_info(exported)["step"] == 1

@@ -19,6 +19,7 @@ from trainer.config import load_config
 from trainer.data.loader import collate
 from trainer.data.source import ClipSource
 from trainer.generate import load_for_sampling
+from trainer.guidance import Guidance
 from trainer.networks.encoders import encode
 from trainer.train import train
 
@@ -69,7 +70,7 @@ def test_the_touched_side_decides(tmp_path: Path, capfd: pytest.CaptureFixture[s
     batch = collate(sorted((source.load(pick) for pick in source.plan(0)), key=lambda clip: clip.sample_ids))
     assert torch.allclose(batch.points, torch.tensor(TOUCHED)) and len(set(batch.prompts)) == 1
     _, conditions = encode(batch, trained.encoders)
-    made = trained.sample(conditions, FRAMES, steps=20, guidance=1, seed=1).numpy()
+    made = trained.sample(conditions, FRAMES, steps=20, guidance=Guidance(1.0), seed=1).numpy()
     seen = batch.video.numpy()
     near = np.array([[decibels(one, other) for other in seen] for one in made])
     assert near.diagonal().min() > 18, near

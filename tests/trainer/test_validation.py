@@ -131,7 +131,7 @@ def test_a_run_validates_with_its_average_and_leaves_training_as_it_was(configur
     clips = sorted((Path(config.output) / "samples" / "step-00000002").iterdir())
     assert [path.name[:2] for path in clips] == ["00", "01"]
     seen = Frames(fps=16, short_side=32)
-    assert [len(decode(path, [seen]).frames[seen].images) for path in clips] == [FRAMES, FRAMES]
+    assert [len(decode(path, [seen]).frames[seen][1]) for path in clips] == [FRAMES, FRAMES]
     quiet = train(configure("quiet", validation={"share": 0.4, "every": 100}))
     one, other = weights_of(made), weights_of(quiet)
     assert all(torch.equal(one[name], other[name]) for name in one)
