@@ -123,9 +123,10 @@ NOT_RUN = {
         "it serves until it is stopped; tests/pipelines/cli/test_live.py starts and stops it",
         is_a_command_of_ours,
     ),
-    "interavatar train --config configs/train/wan_stage2.yaml": NotRun(
-        "no weights of Wan", is_a_configuration
-    ),
+    **{
+        f"interavatar train --config configs/train/{name}.yaml": NotRun("no weights of Wan", is_a_configuration)
+        for name in ("wan_stage2", "wan_ode", "wan_stage3")
+    },
     "uv pip install 'cotracker @ git+https://github.com/facebookresearch/co-tracker.git'": NotRun(
         "comes over the network", installed_on_every_worker
     ),
