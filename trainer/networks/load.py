@@ -219,13 +219,14 @@ def quiet() -> Iterator[None]:
     import transformers
 
     logs: list[Any] = [diffusers.utils.logging, transformers.utils.logging]
-    levels = [log.get_verbosity() for log in logs]
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
     for log in logs:
         log.set_verbosity_error()
         log.disable_progress_bar()
     try:
         yield
     finally:
-        for log, level in zip(logs, levels, strict=True):
+        for log, (level, had_bar) in zip(logs, before, strict=True):
             log.set_verbosity(level)
-            log.enable_progress_bar()
+            if had_bar:
+                log.enable_progress_bar()
