@@ -148,10 +148,6 @@ def _write_latents(settings: TrainConfig, output: str, batch: int) -> None:
     from trainer.processes import together
 
     with together() as processes:
-        folder = model_folder(settings.model, Path(settings.output))
-        half = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        encoders = Encoders.load(settings.model, folder, processes.device, half)
-        ids = encoder_ids(settings, folder, encoders)
         # All clips, those of held-out persons included.
         whole = {
             "data": settings.data.model_copy(update={"latents": None}),
@@ -160,6 +156,10 @@ def _write_latents(settings: TrainConfig, output: str, batch: int) -> None:
         source = ClipSource(settings.model_copy(update=whole))
         for reason, count in source.left_out.items():
             _say_once(f"left out: {count} {reason}")
+        folder = model_folder(settings.model, Path(settings.output))
+        half = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        encoders = Encoders.load(settings.model, folder, processes.device, half)
+        ids = encoder_ids(settings, folder, encoders)
         written = write_latents(source, encoders, ids, output, batch, processes.rank, processes.count)
         out().print(f"latents  {output}: {written.new} new, {written.found} there already")
 

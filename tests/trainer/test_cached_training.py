@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pipelines.cli import train as train_cli
 from tests.support.checkpoints import weights_of
 from tests.support.shard_toys import toy_shards
-from tests.trainer.test_train import UNCLIPPED, WIDTHS, scalars_of
+from tests.trainer.test_train import WIDTHS, scalars_of
 from trainer.config import TrainConfig
 from trainer.data.latent_cache import LatentError
 from trainer.data.loader import collate
@@ -72,7 +72,7 @@ def configure(shards: Path, tmp_path: Path) -> Configure:
             "log_every": 1,
             "data": data | changes.pop("data", {}),
             "model": {"random": "tiny", **WIDTHS},
-            "optimiser": UNCLIPPED,
+            "optimiser": {"warmup_steps": 0, "learning_rate": 1e-3},
             "validation": {"share": 0.4, "every": 1, "clips": 2},
             "samples": {"every": 2, "clips": 2, "prompts": [PROMPT]},
         }
