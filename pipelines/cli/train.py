@@ -156,7 +156,8 @@ def _write_latents(settings: TrainConfig, output: str, batch: int) -> None:
         source = ClipSource(settings.model_copy(update=whole))
         for reason, count in source.left_out.items():
             _say_once(f"left out: {count} {reason}")
-        folder = model_folder(settings.model, Path(settings.output))
+        with processes.main_first():
+            folder = model_folder(settings.model, Path(settings.output))
         half = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         encoders = Encoders.load(settings.model, folder, processes.device, half)
         ids = encoder_ids(settings, folder, encoders)
