@@ -43,7 +43,9 @@ class Held:
 def held_out(config: TrainConfig, ids: EncoderIds | None) -> Held | None:
     """Up to `validation.clips` clips of held-out persons; None where none are held out.
 
-    ids: of the encoders; see `ClipSource`.
+    Args:
+        config: of the run.
+        ids: of the encoders; see `ClipSource`.
 
     Raises:
         SettingsError: the share of persons is so small that it has no clip.

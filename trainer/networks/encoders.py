@@ -275,9 +275,10 @@ def encoder_ids(config: TrainConfig, folder: Path, encoders: Encoders) -> Encode
     beginning of each file.
     """
     clip, settings = _image_parts(config.model, folder)
+    image = _digest_of(*_files(clip), *_files(settings.parent))
     text = _digest_of(*(path for part in ("text_encoder", "tokenizer") for path in _files(folder / part)))
     return EncoderIds(
-        pictures=f"{encoders.id}-clip-{_digest_of(*_files(clip), *_files(settings.parent))}-{config.precision}",
+        pictures=f"{encoders.id}-clip-{image}-{config.precision}",
         text=f"{encoders.backbone.name}-text-{text}-{config.precision}",
     )
 
