@@ -34,6 +34,18 @@ class DataConfig(Part):
         100, ge=0, description="Clips that cannot be read are left out and named; more than this end the run."
     )
     latents: str | None = Field(None, description="Folder of the latent cache; null: encode while training.")
+    windows: int = Field(
+        1,
+        ge=1,
+        description="With `latents`: up to so many places in a clip where training may begin, evenly spread, "
+        "no two within a quarter of a window of one another.",
+    )
+    references: int = Field(
+        4,
+        ge=1,
+        description="With `latents`: frames of a clip, evenly spread, that its reference is drawn from where "
+        "it is not the first one shown.",
+    )
     buckets: BucketConfig = BucketConfig()
     workers: int = Field(2, ge=0, description="Processes that decode; 0: in the training process.")
 

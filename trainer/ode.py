@@ -76,7 +76,7 @@ def regress(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
         raise SettingsError(f"distill.steps: {error}") from None
     with loop.begin(config, allow) as run:
         encoders, processes = run.encoders, run.processes
-        run.source = SameEachTime(config, config.seed, encoders.id)
+        run.source = SameEachTime(config, config.seed, run.source.ids)
         begin = starting_checkpoint(config)
         assert begin is not None  # the configuration asks for one
         student, teacher = load_causal(config, run.folder), load_backbone(config.model, run.folder)
@@ -209,6 +209,7 @@ class Trajectories:
             "ode": config.ode.model_dump(),
             "levels": [config.distill.steps, config.distill.shift, config.distill.guidance],
             "clips": config.model_dump(mode="json", include={"seed", "dropout", "reference"}),
+            "cache": [config.data.latents is not None, config.data.windows, config.data.references],
             "buckets": config.data.buckets.model_dump(mode="json"),
         }
         self.folder = folder / hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]

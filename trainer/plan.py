@@ -36,7 +36,7 @@ class Plan:
     """What a run takes."""
 
     gpus: int
-    parameters: dict[str, int]  # numbers of the network and of each encoder
+    parameters: dict[str, int]  # numbers of the network and of each encoder that is loaded
     memory: dict[str, float]  # bytes on one GPU, by kind, at their most
     micro_batches: int  # forward passes that a GPU's share of a batch takes
     flops: float  # of one sample in a step, what is computed again included; encoders apart
@@ -83,6 +83,8 @@ def plan(
     micro_batches = parts_of_share(config, gpus)
     bucket, shares = longest_bucket(config), min(gpus, per_machine)
     sizes, encoders = sizes_of(config, folder), encoder_sizes(config, folder)
+    if config.data.latents is not None:
+        encoders = {"vae": encoders["vae"]}  # all that is loaded
     forward = forward_flops(config, folder, bucket)
     flops = forward * _passes(config)
     return Plan(
@@ -143,7 +145,8 @@ def _memory(
     if distils:
         passes = max(passes, rollout_bytes(config, folder, bucket))
     memory["activations"] = passes
-    memory["encoders"] = 4.0 * (encoders["vae"] + encoders["image_encoder"]) + half * encoders["text_encoder"]
+    size = {"vae": 4, "image_encoder": 4, "text_encoder": half}
+    memory["encoders"] = float(sum(size[name] * count for name, count in encoders.items()))
     if config.data.latents is None and not distils:
         # They are done before the passes begin: only what they need beyond those counts.
         memory["encoding"] = max(0.0, encoding_bytes(config, folder, bucket) - passes)

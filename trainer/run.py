@@ -28,7 +28,7 @@ from trainer.data.loader import loader
 from trainer.data.source import ClipSource
 from trainer.ema import Ema
 from trainer.left_out import LeftOut, Share
-from trainer.networks.encoders import Encoders
+from trainer.networks.encoders import CachedEncoders, Encoders
 from trainer.networks.tiny import model_folder
 from trainer.optimiser import NonFiniteLoss, check_finite, clip_gradients
 from trainer.processes import Processes, together
@@ -96,8 +96,12 @@ def begin(config: TrainConfig, allow: Sequence[str] = ()) -> Iterator[Run]:
             with processes.main_first():
                 folder = model_folder(config.model, output)
             half = torch.bfloat16 if config.precision == "bf16" else torch.float32
-            encoders = Encoders.load(config.model, folder, processes.device, half)
-            source.vae = encoders.id
+            encoders: Encoders
+            if config.data.latents is None:
+                encoders = Encoders.load(config.model, folder, processes.device, half)
+            else:
+                encoders = cached = CachedEncoders(config, folder, processes.device)
+                source.ids = cached.cache.ids
             torch.manual_seed(config.seed)
             yield Run(config, processes, output, folder, found, before, encoders, source, facts)
 
@@ -312,7 +316,10 @@ def about(source: ClipSource) -> str:
     parts = [f"training on {len(source.rows())} clips: {shares}"]
     parts += [f"{count} clips are left out: {reason}" for reason, count in source.left_out.items()]
     if source.config.data.latents is not None:
-        parts.append("cached latents: every clip begins at its first frame")
+        parts.append(
+            f"latent cache: clips begin at up to {source.config.data.windows} places, references elsewhere "
+            f"are of up to {source.config.data.references} frames"
+        )
     return "; ".join(parts)
 
 

@@ -58,7 +58,7 @@ def train(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
             compile_parts(model)
         optimiser = adamw(model, config)
         state = checkpoints.State({"network": (model, optimiser)}, loop.average_of(run, model))
-        held = held_out(config, run.encoders.id)
+        held = held_out(config, run.source.ids)
 
         def generate(batch: Batch) -> Tensor:
             conditions, frames = encode_conditions(batch, run.encoders), batch.audio.shape[1]

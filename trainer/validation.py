@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from configs.reading import SettingsError
 from trainer.config import DropoutConfig, TrainConfig
 from trainer.data.batch import Batch
+from trainer.data.latent_cache import EncoderIds
 from trainer.data.source import ClipSource, Pick
 from trainer.flow import add_noise, draw_noise, flow_loss, velocity
 from trainer.generate import write_clip
@@ -39,8 +40,12 @@ class Held:
         return self.source.load(self.picks[number])
 
 
-def held_out(config: TrainConfig, vae: str | None) -> Held | None:
+def held_out(config: TrainConfig, ids: EncoderIds | None) -> Held | None:
     """Up to `validation.clips` clips of held-out persons; None where none are held out.
+
+    Args:
+        config: of the run.
+        ids: of the encoders; see `ClipSource`.
 
     Raises:
         SettingsError: the share of persons is so small that it has no clip.
@@ -48,7 +53,7 @@ def held_out(config: TrainConfig, vae: str | None) -> Held | None:
     if not config.validation.share:
         return None
     try:
-        source = ClipSource(_whole(config), config.seed, vae, held_out=True)
+        source = ClipSource(_whole(config), config.seed, ids, held_out=True)
     except SettingsError as error:
         raise SettingsError(
             f"validation.share {config.validation.share:g} holds no clip out: {error}; set a larger share"
@@ -113,7 +118,7 @@ def write_samples(
     for number, pick in enumerate(held.picks):
         batch = held.load(number)
         if number < len(config.samples.prompts):
-            batch = replace(batch, prompts=[config.samples.prompts[number]])
+            batch = replace(batch, prompts=[config.samples.prompts[number]], text=None, text_mask=None)
         clip = generate(batch)
         paths.append(folder / f"{number:02d}-{_file_name(pick.sample_id)}.mp4")
         if main:

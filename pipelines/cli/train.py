@@ -116,8 +116,11 @@ def latents(
     config: Config,
     output: Annotated[str, typer.Option("--output", metavar="DIR", help="Folder of the cache, or a URL.")],
     overrides: Overrides = None,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Clips of one size, pictures or prompts encoded at once.")
+    ] = 1,
 ) -> None:
-    """Encode every clip that a configuration trains on once; name DIR as data.latents then.
+    """Encode every clip and prompt that a configuration trains on once; name DIR as data.latents then.
 
     The same command again encodes what is missing. Under torchrun the processes share the work.
 
@@ -129,23 +132,23 @@ def latents(
         from trainer.config import load_config
 
         settings = load_config(config, overrides or ())
-        _write_latents(settings, output)
+        _write_latents(settings, output, batch)
 
 
-def _write_latents(settings: TrainConfig, output: str) -> None:
+def _write_latents(settings: TrainConfig, output: str, batch: int) -> None:
     from pathlib import Path
+
+    import torch
 
     from pipelines.cli.console import out
     from trainer.config import ValidationConfig
     from trainer.data.source import ClipSource
     from trainer.data.write_latents import write_latents
-    from trainer.networks.encoders import Encoders
+    from trainer.networks.encoders import Encoders, encoder_ids
     from trainer.networks.tiny import model_folder
     from trainer.processes import together
 
     with together() as processes:
-        folder = model_folder(settings.model, Path(settings.output))
-        encoders = Encoders.load(settings.model, folder, processes.device)
         # All clips, those of held-out persons included.
         whole = {
             "data": settings.data.model_copy(update={"latents": None}),
@@ -154,7 +157,12 @@ def _write_latents(settings: TrainConfig, output: str) -> None:
         source = ClipSource(settings.model_copy(update=whole))
         for reason, count in source.left_out.items():
             _say_once(f"left out: {count} {reason}")
-        written = write_latents(source, encoders, output, processes.rank, processes.count)
+        with processes.main_first():
+            folder = model_folder(settings.model, Path(settings.output))
+        half = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        encoders = Encoders.load(settings.model, folder, processes.device, half)
+        ids = encoder_ids(settings, folder, encoders)
+        written = write_latents(source, encoders, ids, output, batch, processes.rank, processes.count)
         out().print(f"latents  {output}: {written.new} new, {written.found} there already")
 
 

@@ -124,7 +124,9 @@ NOT_RUN = {
         is_a_command_of_ours,
     ),
     **{
-        f"interavatar train --config configs/train/{name}.yaml": NotRun("no weights of Wan", is_a_configuration)
+        f"interavatar train --config configs/train/{name}.yaml": NotRun(
+            "no weights of Wan", is_a_configuration
+        )
         for name in ("wan_stage2", "wan_ode", "wan_stage3")
     },
     "uv pip install 'cotracker @ git+https://github.com/facebookresearch/co-tracker.git'": NotRun(
@@ -177,6 +179,18 @@ ENDS = {
         2,
         ("error: identity of toy face is 4 wide, model.identity_dim is 512: set it to",),
     ),
+    **{
+        command: Ends(
+            "as for the command above",
+            2,
+            ("error: identity of toy face is 4 wide, model.identity_dim is 512: set it to",),
+        )
+        for command in (
+            "interavatar latents --config wan_stage1 --output latents --set data.windows=4 --batch 4",
+            "interavatar train --config configs/train/wan_stage1.yaml --set data.latents=latents "
+            "--set data.windows=4",
+        )
+    },
     "interavatar export-model training/wan_stage2 --output interavatar-wan --dtype bfloat16": Ends(
         "nothing was trained", 2, ("error: training/wan_stage2: no complete checkpoint here",)
     ),

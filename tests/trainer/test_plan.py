@@ -113,6 +113,21 @@ def test_what_is_trained_takes_gradients_and_moments(tmp_path: Path) -> None:
         plan(config, 3, folder=folder)
 
 
+def test_beside_the_latent_cache_the_vae_alone_is_loaded(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    folder = model_folder(config.model, tmp_path)
+    whole = plan(config, 1, folder=folder)
+    data = config.data.model_copy(update={"latents": "latents"})
+    beside = plan(config.model_copy(update={"data": data}), 1, folder=folder)
+    assert {"vae", "image_encoder", "text_encoder"} < whole.parameters.keys()
+    assert whole.parameters.keys() - beside.parameters.keys() == {"image_encoder", "text_encoder"}
+    assert whole.memory["encoders"] == 4 * sum(
+        whole.parameters[name] for name in ("vae", "image_encoder", "text_encoder")
+    )
+    assert beside.memory["encoders"] == 4 * beside.parameters["vae"]
+    assert whole.memory.keys() - beside.memory.keys() == {"encoding"}
+
+
 def test_what_does_not_fit_is_refused_with_what_takes_it() -> None:
     memory = {"weights": 20 * GIB, "activations": 70 * GIB, "encoders": 1 * GIB, "average": 2.0 * GIB}
     found = Plan(8, {}, memory, 1, 1.0, 1.0, 350)

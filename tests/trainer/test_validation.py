@@ -96,7 +96,7 @@ def test_the_loss_is_that_of_the_held_clips_under_each_noise_level(configure: Co
     encoders = Encoders.load(config.model, folder)
     torch.manual_seed(1)
     network = initial_network(config, folder, None)
-    held = held_out(config, encoders.id)
+    held = held_out(config, None)
     assert held is not None and len(held.picks) == 3
     with together() as processes:
         said = validation_loss(network, encoders, held, processes)
@@ -208,7 +208,7 @@ def test_the_loss_of_knowing_nothing(configure: Configure) -> None:
     config = configure()
     folder = model_folder(config.model, Path(config.output))
     encoders = Encoders.load(config.model, folder)
-    held = held_out(config, encoders.id)
+    held = held_out(config, None)
     assert held is not None
     squares = []
     for number in range(3):

@@ -23,8 +23,8 @@ class Batch:
     sample_ids: list[str]
     runs: list[str]  # names in the mixing table
     slots: list[int]  # places in the global batch: noise and dropout are drawn for (seed, step, slot)
-    video: Tensor  # [B, 3, F, H, W] uint8; no frames with cached latents; for sampling the known ones alone
-    reference: Tensor  # [B, 3, H, W] uint8: the reference picture, without marker
+    video: Tensor  # [B, 3, F, H, W] uint8; no frames with the cache; for sampling the known ones alone
+    reference: Tensor  # [B, 3, H, W] uint8: the reference picture, without marker; no pixels with the cache
     prompts: list[str]  # after dropout; "" where the text was dropped
     points: Tensor  # [B, 2] float32, shares of the reference picture; (0, 0) without
     identity: Tensor  # [B, D_id] float32
@@ -36,8 +36,13 @@ class Batch:
     has_audio: Tensor  # [B] bool
     has_reference: Tensor  # [B] bool: reference latent and CLIP features
     known: Tensor  # [B] int64: latent steps of video that are known, from step 0 on; see MOTION_STEPS
-    latents: Tensor | None = None  # [B, C, T, h, w] float32 from the cache
-    image_latents: Tensor | None = None  # [B, C, T, h, w] float32 from the cache; see Conditions
+    # What the latent cache has of the clips, all or none of it; see Conditions.
+    latents: Tensor | None = None  # [B, C, T, h, w] float32
+    image_latents: Tensor | None = None  # [B, C, T, h, w] float32
+    reference_latent: Tensor | None = None  # [B, C, 1, h, w] float32
+    image: Tensor | None = None  # [B, N_clip, D_clip] float32, of the marked picture where there is a point
+    text: Tensor | None = None  # [B, L, D_text] of `prompts`, in the type that the text encoder computed in
+    text_mask: Tensor | None = None  # [B, L] bool
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,12 @@ def drop(rng: np.random.Generator, is_interaction: bool, dropout: DropoutConfig)
     return frozenset(names)
 
 
+def prompts_of(sentence: str | None, caption: str | None) -> list[str]:
+    """All that `prompt_of` may say of a clip, each once."""
+    dropped: list[frozenset[str]] = [frozenset(), frozenset({CAPTION}), frozenset({"text"})]
+    return list(dict.fromkeys(prompt_of(sentence, caption, names) for names in dropped))
+
+
 def prompt_of(sentence: str | None, caption: str | None, dropped: frozenset[str]) -> str:
     """The training prompt (§3.4) without what is dropped; "" where the text is."""
     if "text" in dropped:

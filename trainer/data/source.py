@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from trainer.data.batch import MOTION_STEPS, Batch
 from trainer.data.clip import Clip, features_at, naming, read_clip
 from trainer.data.decode import decode_clip
 from trainer.data.dropout import drop, prompt_of
-from trainer.data.latent_cache import LatentCache
+from trainer.data.latent_cache import EncoderIds, LatentCache, spread, window_starts
 from trainer.data.sampling_plan import SamplingPlan, clip_stream
 
 Groups = dict[tuple[str, Bucket], npt.NDArray[np.int64]]
@@ -49,6 +50,15 @@ class Pick:
     sample_id: str
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which of its own pictures a clip is given in a step; times on its clock, s."""
+
+    start: float  # of what is shown
+    reference: float
+    known: int  # latent steps
+
+
 def is_held_out(person: str, share: float) -> bool:
     """Whether a person's clips are held out, of a share of all persons: a function of the name alone."""
     number = int.from_bytes(hashlib.blake2b(person.encode(), digest_size=8).digest())
@@ -61,7 +71,7 @@ class ClipSource:
     Args:
         config: `data`, `model`, `dropout` and `batch` are read.
         seed: of the order, the starts in the clips and the dropout; None: the config's.
-        vae: id of the VAE whose cached latents are wanted; None: those that the cache holds.
+        ids: of the encoders whose cache is wanted; None: those that the cache is of.
         held_out: the clips that `validation.share` holds out, instead of the others.
 
     Attributes:
@@ -76,9 +86,13 @@ class ClipSource:
     """
 
     def __init__(
-        self, config: TrainConfig, seed: int | None = None, vae: str | None = None, held_out: bool = False
+        self,
+        config: TrainConfig,
+        seed: int | None = None,
+        ids: EncoderIds | None = None,
+        held_out: bool = False,
     ) -> None:
-        self.config, self.vae, self.held_out = config, vae, held_out
+        self.config, self.ids, self.held_out = config, ids, held_out
         self.seed = config.seed if seed is None else seed
         self.folders = [ShardsFolder(address) for address in config.data.shards]
         self._ends = np.cumsum([len(folder.index) for folder in self.folders])
@@ -190,7 +204,7 @@ class ClipSource:
         """The latent cache that the config names."""
         if self.config.data.latents is None:
             return None
-        return LatentCache.find(self.config.data.latents, self.config.data.buckets.fps, self.vae)
+        return LatentCache.find(self.config.data.latents, self.config.data.buckets.fps, self.ids)
 
     def reopen(self) -> None:
         """Connect to object stores anew: a connection cannot be used by the processes forked after it."""
@@ -226,13 +240,13 @@ class ClipSource:
         """One clip as a batch of 1, conditions dropped as its step and slot say.
 
         An interaction clip begins with its first frame, to which the point belongs and which is its
-        reference; others begin anywhere, and their reference may be any frame. With cached latents all begin
-        with their first frame, and `video` has no frames.
+        reference; others begin anywhere, and their reference may be any frame. With the latent cache others
+        begin with one of `windows`, their reference is one of `references`, and nothing is decoded.
 
         Raises:
             ClipError: the clip or its shard is damaged.
             StorageError: the disk or object store cannot be read.
-            LatentError: the latents are missing.
+            LatentError: the cache lacks something of the clip.
         """
         entry = self.entry(pick.row)
         with naming(entry):
@@ -243,73 +257,113 @@ class ClipSource:
         clip = self._read(entry, pick.row)
         rng = clip_stream(self.seed, pick.step, pick.slot)
         dropped = drop(rng, clip.sentence is not None, self.config.dropout)
-        start = float(rng.uniform(0, max(0.0, entry["seconds"] - bucket.frames / fps)))
-        if clip.sentence is not None or self.latents is not None:
-            start = 0.0
-        elsewhere, known = self._given(rng, entry, clip)
-        known = 0 if "reference" in dropped else known
-        latents = image_latents = None
-        if self.latents is not None:
-            path = self.latents.path(entry, bucket)
-            latents, image_latents = self.latents.read(path, clip.digest, known)
-        shown = decode_clip(clip.video, bucket, fps, start, clip.point, None if latents is None else 1)
-        reference = shown.video[:, 0]
-        if elsewhere is not None:
-            reference = decode_clip(clip.video, bucket, fps, elsewhere, frames=1).video[:, 0]
-        times = start + np.arange(bucket.frames) / fps
+        choice = self._choose(rng, pick.row, entry, clip)
+        if "reference" in dropped:
+            choice = replace(choice, known=0)
+        has_point = clip.point is not None and "interaction" not in dropped
+        prompt = prompt_of(clip.sentence, clip.caption, dropped)
+        if self.latents is None:
+            seen, point = self._decoded(clip, bucket, choice)
+        else:
+            seen, point = self._cached(self.latents, entry, clip, bucket, choice, has_point, prompt)
+        times = choice.start + np.arange(bucket.frames) / fps
         given = features_at(clip.arrays, times, self.config.model)
         features = {name: torch.from_numpy(values)[None] for name, (values, _) in given.items()}
         has = {name: there and name not in dropped for name, (_, there) in given.items()}
-        has["points"] = shown.point is not None and "interaction" not in dropped
+        has["points"] = has_point
         has["reference"] = "reference" not in dropped
         return Batch(
             sample_ids=[pick.sample_id],
             runs=[pick.run],
             slots=[pick.slot],
-            video=shown.video[None] if latents is None else shown.video[None, :, :0],
-            reference=reference[None],
-            prompts=[prompt_of(clip.sentence, clip.caption, dropped)],
-            points=torch.tensor([(shown.point if has["points"] else None) or (0.0, 0.0)]),
+            prompts=[prompt],
+            points=torch.tensor([(point if has_point else None) or (0.0, 0.0)]),
             **{name: values * has[name] for name, values in features.items()},
             **{f"has_{name}": torch.tensor([there]) for name, there in has.items()},
-            known=torch.tensor([known]),
-            latents=None if latents is None else latents[None],
-            image_latents=None if image_latents is None else image_latents[None],
+            known=torch.tensor([choice.known]),
+            **{name: value[None] for name, value in seen.items()},
         )
 
-    def _given(
-        self, rng: np.random.Generator, entry: Mapping[str, Any], clip: Clip
-    ) -> tuple[float | None, int]:
-        """Draw which of its own pictures a clip is given.
+    def _decoded(
+        self, clip: Clip, bucket: Bucket, choice: Choice
+    ) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
+        """Fields of a batch that are pictures, without its first dimension; the point in the cut picture."""
+        fps = self.config.data.buckets.fps
+        shown = decode_clip(clip.video, bucket, fps, choice.start, clip.point)
+        reference = shown.video[:, 0]
+        if choice.reference != choice.start:
+            reference = decode_clip(clip.video, bucket, fps, choice.reference, frames=1).video[:, 0]
+        return {"video": shown.video, "reference": reference}, shown.point
 
-        Returns:
-            where in the clip its reference is, s, None: it is the first frame; how many latent steps are
-            known.
-        """
-        rates = self.config.reference
+    def _cached(
+        self,
+        cache: LatentCache,
+        entry: Mapping[str, Any],
+        clip: Clip,
+        bucket: Bucket,
+        choice: Choice,
+        is_marked: bool,
+        prompt: str,
+    ) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
+        """What `_decoded` gives, encoded, and the prompt."""
+        start, frame = (round(time * cache.fps) for time in (choice.start, choice.reference))
+        window = cache.clip_path(entry, bucket, "window", start)
+        reference = cache.clip_path(entry, bucket, "reference", frame)
+        latents, image_latents = cache.read_window(window, clip.digest, choice.known)
+        latent, image, point = cache.read_reference(reference, clip.digest, is_marked)
+        text, mask = cache.read_text(prompt)
+        seen = {
+            "video": torch.empty(3, 0, bucket.height, bucket.width, dtype=torch.uint8),
+            "reference": torch.empty(3, 0, 0, dtype=torch.uint8),
+            "latents": latents,
+            "image_latents": image_latents,
+            "reference_latent": latent,
+            "image": image,
+            "text": text,
+            "text_mask": mask,
+        }
+        return seen, point
+
+    def _choose(self, rng: np.random.Generator, row: int, entry: Mapping[str, Any], clip: Clip) -> Choice:
+        rates, fps, seconds = self.config.reference, self.config.data.buckets.fps, entry["seconds"]
         # Always as many numbers, so that one rate does not move what the others draw.
-        elsewhere, motion = rng.random(2)
-        time = float(rng.uniform(0, max(0.0, entry["seconds"] - 1 / self.config.data.buckets.fps)))
+        place, elsewhere, motion, other = rng.random(4)
+        if self.latents is None:
+            start = place * max(0.0, seconds - self.bucket(row).frames / fps)
+            reference = other * max(0.0, seconds - 1 / fps)
+        else:
+            starts, frames = self.windows(row, clip), self.references(row, clip)
+            start = starts[int(place * len(starts))] / fps
+            reference = frames[int(other * len(frames))] / fps
+        if clip.sentence is not None:
+            start = 0.0
         is_elsewhere = clip.sentence is None and elsewhere < rates.elsewhere
-        return time if is_elsewhere else None, MOTION_STEPS if motion < rates.motion else 1
+        return Choice(
+            start, reference if is_elsewhere else start, MOTION_STEPS if motion < rates.motion else 1
+        )
 
-    def whole(self, row: int, known: str | None = None) -> tuple[str, Tensor | None]:
-        """What the latent cache encodes of a clip: its digest, and all frames of its bucket from 0 s on.
+    def windows(self, row: int, clip: Clip) -> list[int]:
+        """Numbers of the frames that a clip may begin with where it comes from the latent cache."""
+        most = 1 if clip.sentence is not None else self.config.data.windows
+        return window_starts(self._frames(row), self.bucket(row).frames, most)
 
-        Returns:
-            the clip's digest, and [3, F, H, W] uint8; None where the digest is `known`.
+    def references(self, row: int, clip: Clip) -> list[int]:
+        """Numbers of the frames that may be a clip's reference elsewhere, from the latent cache."""
+        return [0] if clip.sentence is not None else spread(self._frames(row), self.config.data.references)
+
+    def _frames(self, row: int) -> int:
+        """How many a clip has, as its bucket counts them."""
+        return math.floor(self.index["seconds"][row].as_py() * self.config.data.buckets.fps + 1e-3)
+
+    def read(self, row: int) -> Clip:
+        """A clip, nothing decoded yet.
 
         Raises:
             ClipError: the clip or its shard is damaged.
             StorageError: the disk or object store cannot be read.
         """
         with naming(entry := self.entry(row)):
-            clip = self._read(entry, row)
-            digest = clip.digest
-            if digest == known:
-                return digest, None
-            fps = self.config.data.buckets.fps
-            return digest, decode_clip(clip.video, self.bucket(row), fps, 0.0, clip.point).video
+            return self._read(entry, row)
 
     def _read(self, entry: Mapping[str, Any], row: int) -> Clip:
         return read_clip(self.folders[int(np.searchsorted(self._ends, row, side="right"))].read(entry))

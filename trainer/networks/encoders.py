@@ -6,7 +6,7 @@ import hashlib
 import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, TrainConfig
 from trainer.data.batch import Batch, Conditions
 from trainer.data.decode import to_unit
+from trainer.data.latent_cache import EncoderIds, LatentCache
 from trainer.networks.conditions import known_steps, latent_steps, where_present
-from trainer.networks.load import WeightsError, backbone_of, image_encoder_folder, load_part
+from trainer.networks.load import FETCH, WeightsError, backbone_of, image_encoder_folder, load_part
 from trainer.networks.marker import draw_marker
 from trainer.networks.protocol import Backbone
 
 SETTINGS: Final = "preprocessor_config.json"
+_HEAD: Final = 2**20  # bytes of a file of weights that tell it from others
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,7 @@ class Encoders:
         from transformers import AutoTokenizer, CLIPVisionModel
 
         backbone = backbone_of(config.backbone)
-        image_folder = image_encoder_folder(config, folder)
-        settings = (image_folder if config.image_encoder else folder / "image_processor") / SETTINGS
+        image_folder, settings = _image_parts(config, folder)
         image_encoder = load_part(CLIPVisionModel, image_folder)
         if not (folder / "tokenizer").is_dir():
             raise WeightsError(f"{folder}: no tokenizer; needed is a checkpoint in diffusers' layout")
@@ -243,6 +244,71 @@ class Encoders:
         return torch.autocast(self.device.type, enabled=False)
 
 
+class CachedEncoders(Encoders):
+    """The VAE alone: prompts come from the latent cache, all else stands in the batches that it gives."""
+
+    def __init__(self, config: TrainConfig, folder: Path, device: torch.device | str = "cpu") -> None:
+        """From a checkpoint in diffusers' layout, beside the cache that `data.latents` names.
+
+        Raises:
+            WeightsError: the VAE is missing or does not fit, or no file names the other encoders.
+            LatentError: there is no cache of these encoders.
+        """
+        self.backbone = backbone_of(config.model.backbone)
+        self.device = torch.device(device)
+        vae = load_part(self.backbone.vae, folder / "vae")
+        self.vae = vae.to(self.device).eval().requires_grad_(False)
+        ids = encoder_ids(config, folder, self)
+        self.cache = LatentCache.find(str(config.data.latents), config.data.buckets.fps, ids)
+        self._read_text = lru_cache(maxsize=16)(self.cache.read_text)
+
+    def text(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """See `Encoders.text`; LatentError: the cache lacks a prompt."""
+        tokens, masks = zip(*(self._read_text(prompt) for prompt in prompts), strict=True)
+        return torch.stack(tokens).to(self.device).float(), torch.stack(masks).to(self.device)
+
+
+def encoder_ids(config: TrainConfig, folder: Path, encoders: Encoders) -> EncoderIds:
+    """Names of the encoders in a checkpoint's folder, as the precision of a run has them.
+
+    The VAE by all of its weights; the larger ones, which need not be loaded for it, by the size and the
+    beginning of each file.
+    """
+    clip, settings = _image_parts(config.model, folder)
+    image = _digest_of(*_files(clip), *_files(settings.parent))
+    text = _digest_of(*(path for part in ("text_encoder", "tokenizer") for path in _files(folder / part)))
+    return EncoderIds(
+        pictures=f"{encoders.id}-clip-{image}-{config.precision}",
+        text=f"{encoders.backbone.name}-text-{text}-{config.precision}",
+    )
+
+
+def _image_parts(config: ModelConfig, folder: Path) -> tuple[Path, Path]:
+    """Folder of the CLIP image encoder, and the file that says how pictures are prepared for it."""
+    clip = image_encoder_folder(config, folder)
+    return clip, (clip if config.image_encoder else folder / "image_processor") / SETTINGS
+
+
+def _files(folder: Path) -> list[Path]:
+    """Weights and settings of a part.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    found = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".safetensors", ".model")]
+    if not found:
+        raise WeightsError(f"{folder}: nothing there names the encoder; {FETCH}")
+    return found
+
+
+def _digest_of(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(_HEAD))
+    return digest.hexdigest()[:16]
+
+
 def encode(batch: Batch, encoders: Encoders) -> tuple[Tensor, Conditions]:
     """What one step needs: clean latents float32 [B, C, T, h, w] and the conditions, on the encoders' device.
 
@@ -260,7 +326,7 @@ def encode_conditions(batch: Batch, encoders: Encoders, frames: int | None = Non
     A dropped reference gives zeros for the reference latent and for CLIP's features.
 
     Args:
-        batch: its cached `image_latents` are taken as they are.
+        batch: what it has of the latent cache is taken as it is.
         encoders: of the network that it is for.
         frames: that z_img covers; None: those of the sound. A stream, whose end is not known, has all that it
             needs with `backbone.grey_frames`.
@@ -269,14 +335,20 @@ def encode_conditions(batch: Batch, encoders: Encoders, frames: int | None = Non
     given = batch.image_latents
     if given is None:
         given = encoders.image_latents(to_unit(batch.video), batch.known, frames or batch.audio.shape[1])
+    tokens, mask = batch.text, batch.text_mask
+    if tokens is None or mask is None:
+        tokens, mask = encoders.text(batch.prompts)
+    image, reference = batch.image, batch.reference_latent
+    if image is None:
+        image = encoders.image(batch.reference, batch.points, batch.has_points)
+    if reference is None:
+        reference = encoders.latents(to_unit(batch.reference).unsqueeze(2))
     kept = batch.has_reference.to(device)
-    tokens, mask = encoders.text(batch.prompts)
-    image = encoders.image(batch.reference, batch.points, batch.has_points)
     conditions = Conditions(
-        text=tokens,
+        text=tokens.to(device).float(),
         text_mask=mask,
-        image=where_present(kept, image),
-        reference=where_present(kept, encoders.latents(to_unit(batch.reference).unsqueeze(2))),
+        image=where_present(kept, image.to(device)),
+        reference=where_present(kept, reference.to(device)),
         image_latents=given,
         known=batch.known,
         points=batch.points,

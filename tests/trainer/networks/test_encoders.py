@@ -317,11 +317,26 @@ def test_a_dropped_reference_is_zero(both: dict[str, Encoders]) -> None:
 
 def test_latents_of_the_cache_are_taken_as_they_are(both: dict[str, Encoders]) -> None:
     latents, given = torch.randn(2, 16, 3, 8, 8), torch.randn(2, 16, 3, 8, 8)
+    reference, image = torch.randn(2, 16, 1, 8, 8), torch.randn(2, 17, 32)
+    text, mask = torch.randn(2, 512, 32).bfloat16(), torch.ones(2, 512, dtype=torch.bool)
     batch = batch_of()
-    # With a cache the video has no frames.
-    batch = replace(batch, video=batch.video[:, :, :0], latents=latents, image_latents=given)
+    batch = replace(
+        batch,
+        video=batch.video[:, :, :0],
+        reference=batch.reference[:, :, :0, :0],
+        has_reference=torch.tensor([True, False]),
+        latents=latents,
+        image_latents=given,
+        reference_latent=reference,
+        image=image,
+        text=text,
+        text_mask=mask,
+    )
     found, conditions = encode(batch, both["wan"])
     assert torch.equal(found, latents) and torch.equal(conditions.image_latents, given)
+    assert torch.equal(conditions.text, text.float()) and torch.equal(conditions.text_mask, mask)
+    for kept, of_cache in ((conditions.reference, reference), (conditions.image, image)):
+        assert torch.equal(kept[0], of_cache[0]) and not kept[1].any()
 
 
 def test_a_clip_that_is_to_be_made_has_its_known_frames_alone(both: dict[str, Encoders]) -> None:
