@@ -26,6 +26,7 @@ from trainer.data.source import ClipSource
 from trainer.flow import draw_noise
 from trainer.left_out import BadClips
 from trainer.optimiser import NonFiniteLoss, learning_rate
+from trainer.resume import continued
 from trainer.train import train
 
 Configure = Callable[..., TrainConfig]
@@ -298,3 +299,14 @@ def test_the_cosine_goes_on_where_the_number_of_steps_changes(configure: Configu
     with pytest.raises(SettingsError, match=r"at the end of its cosine.*init: "):
         train(configure(steps=8, optimiser={"warmup_steps": 0, "learning_rate": 1.0}), ["steps"])
     assert config.steps == 4
+
+
+def test_at_the_end_of_the_ode_stage_its_rate_is_0_too(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, short = train(configure(steps=1)), configure(steps=1, stage="ode", init="somewhere")
+    monkeypatch.setattr("trainer.resume.load_config", lambda path: short)
+    longer = short.model_copy(update={"steps": 2})
+    with pytest.raises(SettingsError, match=r"at the end of its cosine.*begin in another output$"):
+        continued(longer, made, ["steps"])
+    assert learning_rate(longer, 1, [[0, 1], [1, 2]]) == pytest.approx(0)
