@@ -6,6 +6,7 @@ not finite touches no weight, and whatever ends a run, what it has learned is sa
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -93,6 +94,7 @@ def begin(config: TrainConfig, allow: Sequence[str] = ()) -> Iterator[Run]:
             facts = {"embedders": known_embedders(source, before)} | continued(config, found, allow)
             if main:
                 checkpoints.sweep(output)
+                shutil.rmtree(output / FOLDER, ignore_errors=True)  # of more processes, or on other machines
             with processes.main_first():
                 folder = model_folder(config.model, output)
             half = torch.bfloat16 if config.precision == "bf16" else torch.float32

@@ -310,3 +310,13 @@ def test_at_the_end_of_the_ode_stage_its_rate_is_0_too(
     with pytest.raises(SettingsError, match=r"at the end of its cosine.*begin in another output$"):
         continued(longer, made, ["steps"])
     assert learning_rate(longer, 1, [[0, 1], [1, 2]]) == pytest.approx(0)
+
+
+def test_what_another_start_noted_of_its_processes_is_gone(configure: Configure) -> None:
+    """A run that goes on with fewer processes must not take one that is no more for the late one."""
+    config = configure(steps=1)
+    old = Path(config.output) / "heartbeats" / "7.json"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"rank": 7, "host": "gone", "step": 0, "phase": "clips", "since": 0}')
+    train(config)
+    assert not old.exists()
