@@ -174,12 +174,14 @@ def train_steps(
                 phase("after")
                 done = number + 1
                 stopping = processes.in_any([stop.is_set()])[0]
+                if stopping:
+                    break  # a scheduler waits for the checkpoint alone, and not for long
                 if around.validate is not None and _due(done, config.validation.every, config):
                     with state.ema.applied() if state.ema is not None else nullcontext():
                         scalars.note(done, around.validate())
                 if config.samples.every and done % config.samples.every == 0:
                     _sample(run, state, around, scalars, done)
-                if stopping or done == config.steps:
+                if done == config.steps:
                     break
                 if done % config.checkpoint_every == 0:
                     saver.begin(done)
@@ -348,7 +350,10 @@ def output_folder(config: TrainConfig) -> Path:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or Ctrl-C sets; a second one acts as usual. Main thread only."""
+    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C acts as usual. Main thread only.
+
+    A second SIGTERM is the first one again: a scheduler sends it to all processes, and torchrun passes it on.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # in a worker of Ray Train, which has ways of its own
@@ -358,7 +363,8 @@ def stop_signals() -> Iterator[threading.Event]:
 
     def hear(number: int, frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
 
     for number in numbers:
         signal.signal(number, hear)

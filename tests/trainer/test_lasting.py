@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from trainer.flow import draw_noise
 from trainer.left_out import BadClips
 from trainer.optimiser import NonFiniteLoss, learning_rate
 from trainer.resume import continued
+from trainer.run import stop_signals
 from trainer.train import train
 
 Configure = Callable[..., TrainConfig]
@@ -320,3 +322,40 @@ def test_what_another_start_noted_of_its_processes_is_gone(configure: Configure)
     old.write_text('{"rank": 7, "host": "gone", "step": 0, "phase": "clips", "since": 0}')
     train(config)
     assert not old.exists()
+
+
+# --- signals
+
+
+def test_a_second_sigterm_is_the_first_one_again() -> None:
+    """A scheduler sends it to all processes, and torchrun passes on its own: neither may cost the saving."""
+    heard: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: heard.append(number))
+        with stop_signals() as stop:
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+            assert stop.is_set() and heard == []
+            signal.raise_signal(signal.SIGINT)
+            assert heard == [signal.SIGINT]
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGINT, signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_run_that_is_to_stop_makes_no_clips_before_it_saves(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(steps=3, samples={"every": 1})
+
+    def asked_to_stop(latents: Tensor, seed: int, step: int, slots: Any) -> Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return draw_noise(latents, seed, step, slots)
+
+    monkeypatch.setattr("trainer.train.draw_noise", asked_to_stop)
+    assert train(config) == path_of(Path(config.output), 1)
+    assert not (Path(config.output) / "samples").exists()
