@@ -208,8 +208,13 @@ def _due(done: int, every: int, config: TrainConfig) -> bool:
 
 
 def _sample(run: Run, state: checkpoints.State, around: Around, scalars: Scalars, done: int) -> None:
-    with state.ema.applied() if state.ema is not None else nullcontext():
-        paths = around.write_samples(run.output / "samples" / f"step-{done:08d}")
+    folder = run.output / "samples" / f"step-{done:08d}"
+    try:
+        with state.ema.applied() if state.ema is not None else nullcontext():
+            paths = around.write_samples(folder)
+    except OSError as error:
+        scalars.say(f"{folder}: clips cannot be written: {error}; training goes on")
+        return
     if run.processes.is_main:
         scalars.clips(done, paths)
 

@@ -30,6 +30,7 @@ from trainer.optimiser import NonFiniteLoss, learning_rate
 from trainer.resume import continued
 from trainer.run import stop_signals
 from trainer.train import train
+from trainer.validation import held_out
 
 Configure = Callable[..., TrainConfig]
 
@@ -151,6 +152,17 @@ def test_an_error_of_any_kind_saves_first(configure: Configure, monkeypatch: pyt
     assert_same_bits(train(config), train(configure("whole")))
 
 
+def test_a_held_out_clip_that_cannot_be_read_does_not_end_the_run(configure: Configure) -> None:
+    config = configure(steps=1, validation={"share": 0.7, "every": 1}, samples={"every": 1})
+    held = held_out(config, None)
+    assert held is not None and len(held.picks) > 1
+    bad = held.picks[0].sample_id
+    assert break_clip(config, int(bad[-4:])) == bad
+    assert read_info(train(config))["step"] == 1
+    assert len(scalars_of(config)["validation/loss"]) == 1
+    assert len(list((Path(config.output) / "samples" / "step-00000001").iterdir())) == 1
+
+
 # --- numbers
 
 
@@ -214,6 +226,17 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
     assert "step-00000001 could not be written: [Errno 28] No space left on device" in capfd.readouterr().err
     saved = sorted(path.name for path in (Path(config.output) / "checkpoints").iterdir())
     assert saved == ["step-00000002", "step-00000003"]
+
+
+def test_clips_that_cannot_be_written_do_not_end_the_run(
+    configure: Configure, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(steps=2, samples={"every": 1})
+    Path(config.output).mkdir()
+    (Path(config.output) / "samples").write_text("where the folder should be")
+    assert read_info(train(config))["step"] == 2
+    said = capfd.readouterr().err
+    assert "samples/step-00000001: clips cannot be written" in said and "Not a directory" in said
 
 
 def test_the_last_checkpoint_must_be_written(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

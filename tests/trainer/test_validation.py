@@ -108,7 +108,7 @@ def test_the_loss_is_that_of_the_held_clips_under_each_noise_level(configure: Co
     expected = {level: [] for level in LEVELS}
     with torch.no_grad():
         for number in range(3):
-            batch = held.load(number)
+            batch = held.source.load(held.picks[number])
             assert bool(batch.has_reference.all() and batch.has_audio.all())
             latents, conditions = encode(batch, encoders)
             for level in LEVELS:
@@ -149,7 +149,7 @@ def test_a_shared_network_keeps_nothing_gathered(
     encoders = Encoders.load(config.model, folder)
     held = held_out(config, encoders.id)
     assert held is not None
-    latents, conditions = encode(held.load(0), encoders)
+    latents, conditions = encode(held.source.load(held.picks[0]), encoders)
     monkeypatch.setattr(sharding, "_mesh", lambda processes: init_device_mesh("cpu", (1,)))
     with together():
         network = initial_network(config, folder, None)
@@ -234,7 +234,7 @@ def test_the_loss_of_knowing_nothing(configure: Configure) -> None:
     assert held is not None
     squares = []
     for number in range(3):
-        batch = held.load(number)
+        batch = held.source.load(held.picks[number])
         latents, _ = encode(batch, encoders)
         squares.append(velocity(latents, draw_noise(latents, 0, 1 << 62, batch.slots)).square().mean().item())
     with together() as processes:
