@@ -105,9 +105,13 @@ class LeftOut:
         checkpoints.restore(newest, self.state)
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        if self.processes.is_main:
+        if not self.processes.is_main:
+            return
+        try:
             with (self.output / SKIPPED).open("a") as file:
                 file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            self.scalars.say(f"{self.output / SKIPPED} could not be written: {error}; training goes on")
 
 
 def raise_in_all(processes: Processes, error: Exception | None) -> NoReturn:

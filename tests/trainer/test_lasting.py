@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.summary.writer import record_writer
 from torch import Tensor
 
 from configs.reading import SettingsError
@@ -237,6 +238,27 @@ def test_clips_that_cannot_be_written_do_not_end_the_run(
     assert read_info(train(config))["step"] == 2
     said = capfd.readouterr().err
     assert "samples/step-00000001: clips cannot be written" in said and "Not a directory" in said
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's
+def test_a_full_disk_ends_neither_the_run_nor_its_saving(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is tracked, and the list of what was left out, are lost; what was learned is not."""
+    config, write = configure(), record_writer.RecordWriter.write
+
+    def full(self: Any, data: bytes) -> None:
+        if b"gradient_norm" in data:
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(record_writer.RecordWriter, "write", full)
+    Path(config.output, "skipped.jsonl").mkdir(parents=True)
+    break_clip(config, 1)
+    assert read_info(train(config))["step"] == 3
+    said = capfd.readouterr().err
+    assert said.count("TensorBoard: [Errno 28] No space left on device; training goes on without it") == 1
+    assert "skipped.jsonl could not be written" in said and "left out, 1 of at most 100" in said
 
 
 def test_the_last_checkpoint_must_be_written(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
