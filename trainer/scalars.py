@@ -130,9 +130,14 @@ class Scalars:
 
     def clips(self, done: int, paths: Sequence[Path]) -> None:
         """Clips that were made after `done` steps."""
-        self._tell(lambda tracker: [tracker.clip(path.stem, path, done) for path in paths])
 
-    def _tell(self, what: Callable[[Tracker], object]) -> None:
+        def show(tracker: Tracker) -> None:
+            for path in paths:
+                tracker.clip(path.stem, path, done)
+
+        self._tell(show)
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
         """Tell all trackers; one that fails (a full disk, a server) is done without: it ends no run."""
         for tracker in list(self.trackers):
             try:
