@@ -294,7 +294,10 @@ def restore(checkpoint: Path, state: State) -> int:
         set_model_state_dict(network, wanted[f"{name}.weights"])
         optimiser.state.clear()
         if f"{name}.optimiser" in wanted:
+            settings = [{k: v for k, v in g.items() if k != "params"} for g in optimiser.param_groups]
             set_optimizer_state_dict(network, optimiser, wanted[f"{name}.optimiser"])
+            for group, own in zip(optimiser.param_groups, settings, strict=True):
+                group.update(own)  # the configuration's: they may have been changed on purpose
     if state.ema is not None and AVERAGE not in wanted:  # the run had no average until now
         state.ema.restart()
     return int(info["step"])

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from configs.errors import UserError
 from trainer import checkpoint as checkpoints
@@ -67,11 +67,7 @@ class LeftOut:
         processes = self.processes
         failed, skipped = processes.in_any([share.error is not None, bool(share.skipped)])
         if failed:
-            said = processes.from_all(None if share.error is None else str(share.error))
-            if share.error is not None:
-                raise share.error
-            rank = next(rank for rank, text in enumerate(said) if text is not None)
-            raise Elsewhere(f"process {rank} cannot go on: {said[rank]}")
+            raise_in_all(processes, share.error)
         if skipped:
             self._name(number, [one for part in processes.from_all(share.skipped) for one in part])
         return share
@@ -109,9 +105,22 @@ class LeftOut:
         checkpoints.restore(newest, self.state)
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        if self.processes.is_main:
+        if not self.processes.is_main:
+            return
+        try:
             with (self.output / SKIPPED).open("a") as file:
                 file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            self.scalars.say(f"{self.output / SKIPPED} could not be written: {error}; training goes on")
+
+
+def raise_in_all(processes: Processes, error: Exception | None) -> NoReturn:
+    """Raise what keeps this process from going on; in those that could, `Elsewhere`. All call it."""
+    said = processes.from_all(None if error is None else str(error))
+    if error is not None:
+        raise error
+    rank = next(rank for rank, text in enumerate(said) if text is not None)
+    raise Elsewhere(f"process {rank} cannot go on: {said[rank]}")
 
 
 def _bad_clips(output: Path) -> set[str]:

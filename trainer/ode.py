@@ -98,7 +98,7 @@ def regress(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
 
         def samples(folder: Path) -> list[Path]:
             clips = shown(config, None, run.source)
-            return write_samples(folder, clips, config, processes.is_main, generate_for)
+            return write_samples(folder, clips, config, processes, generate_for)
 
         def way_of(batch: Batch, conditions: Conditions) -> Tensor:
             """[B, K + 1, C, T, h, w]: all processes go through the teacher where one of them must."""

@@ -53,10 +53,10 @@ def continued(config: TrainConfig, newest: Path | None, allow: Sequence[str]) ->
             f"on purpose: {names}"
         )
     if config.steps != before.steps:
-        if done == before.steps and config.stage == "flow":
+        if done == before.steps and config.stage != "self_forcing":
+            init = f" with init: {newest.parents[1]}" if config.stage == "flow" else ""
             raise SettingsError(
-                f"{newest} is at the end of its cosine, its learning rate is 0: begin in another output "
-                f"with init: {newest.parents[1]}"
+                f"{newest} is at the end of its cosine, its learning rate is 0: begin in another output{init}"
             )
         schedule.append([done, config.steps])
     taken = [{"step": done, "name": n, "was": pair[0], "is": pair[1]} for n, pair in changed.items()]

@@ -6,6 +6,7 @@ not finite touches no weight, and whatever ends a run, what it has learned is sa
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -93,6 +94,7 @@ def begin(config: TrainConfig, allow: Sequence[str] = ()) -> Iterator[Run]:
             facts = {"embedders": known_embedders(source, before)} | continued(config, found, allow)
             if main:
                 checkpoints.sweep(output)
+                shutil.rmtree(output / FOLDER, ignore_errors=True)  # of more processes, or on other machines
             with processes.main_first():
                 folder = model_folder(config.model, output)
             half = torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -176,12 +178,14 @@ def train_steps(
                 phase("after")
                 done = number + 1
                 stopping = processes.in_any([stop.is_set()])[0]
+                if stopping:
+                    break  # a scheduler waits for the checkpoint alone, and not for long
                 if around.validate is not None and _due(done, config.validation.every, config):
                     with state.ema.applied() if state.ema is not None else nullcontext():
                         scalars.note(done, around.validate())
                 if config.samples.every and done % config.samples.every == 0:
                     _sample(run, state, around, scalars, done)
-                if stopping or done == config.steps:
+                if done == config.steps:
                     break
                 if done % config.checkpoint_every == 0:
                     saver.begin(done)
@@ -208,8 +212,13 @@ def _due(done: int, every: int, config: TrainConfig) -> bool:
 
 
 def _sample(run: Run, state: checkpoints.State, around: Around, scalars: Scalars, done: int) -> None:
-    with state.ema.applied() if state.ema is not None else nullcontext():
-        paths = around.write_samples(run.output / "samples" / f"step-{done:08d}")
+    folder = run.output / "samples" / f"step-{done:08d}"
+    try:
+        with state.ema.applied() if state.ema is not None else nullcontext():
+            paths = around.write_samples(folder)
+    except OSError as error:
+        scalars.say(f"{folder}: clips cannot be written: {error}; training goes on")
+        return
     if run.processes.is_main:
         scalars.clips(done, paths)
 
@@ -353,7 +362,10 @@ def output_folder(config: TrainConfig) -> Path:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or Ctrl-C sets; a second one acts as usual. Main thread only."""
+    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C acts as usual. Main thread only.
+
+    A second SIGTERM is the first one again: a scheduler sends it to all processes, and torchrun passes it on.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # in a worker of Ray Train, which has ways of its own
@@ -363,7 +375,8 @@ def stop_signals() -> Iterator[threading.Event]:
 
     def hear(number: int, frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
 
     for number in numbers:
         signal.signal(number, hear)

@@ -54,7 +54,7 @@ class Scalars:
         console: Console | None = None,
     ) -> None:
         self.steps, self.every, self.main = config.steps, config.log_every, processes.is_main
-        self.trackers, self.processes = trackers, processes
+        self.trackers, self.processes = list(trackers), processes
         self.peak = config.peak_tflops or _published_peak(processes.device)
         self.console = console or Console(stderr=True, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -73,8 +73,7 @@ class Scalars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
-        for tracker in self.trackers:
-            tracker.close()
+        self._tell(lambda tracker: tracker.close())
 
     def say(self, text: str) -> None:
         """One line."""
@@ -126,14 +125,26 @@ class Scalars:
 
     def note(self, done: int, values: Mapping[str, float]) -> None:
         """Further scalars, by name, of the step that makes `done` of them."""
-        for tracker in self.trackers if values else ():
-            tracker.numbers(values, done)
+        if values:
+            self._tell(lambda tracker: tracker.numbers(values, done))
 
-    def clips(self, done: int, paths: Iterable[Path]) -> None:
+    def clips(self, done: int, paths: Sequence[Path]) -> None:
         """Clips that were made after `done` steps."""
-        for path in paths:
-            for tracker in self.trackers:
+
+        def show(tracker: Tracker) -> None:
+            for path in paths:
                 tracker.clip(path.stem, path, done)
+
+        self._tell(show)
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        """Tell all trackers; one that fails (a full disk, a server) is done without: it ends no run."""
+        for tracker in list(self.trackers):
+            try:
+                what(tracker)
+            except Exception as error:
+                self.trackers.remove(tracker)
+                self.say(f"{type(tracker).__name__}: {error}; training goes on without it")
 
 
 def mean_losses(rows: Iterable[tuple[str, float, float]]) -> dict[str, float]:

@@ -80,7 +80,7 @@ def distill(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
 
         def samples(folder: Path) -> list[Path]:
             clips = shown(config, None, run.source)
-            return write_samples(folder, clips, config, processes.is_main, generate_for)
+            return write_samples(folder, clips, config, processes, generate_for)
 
         def one_step(step: Step) -> Report:
             warmth = min(1, (step.number + 1) / max(config.optimiser.warmup_steps, 1))

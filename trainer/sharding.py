@@ -35,7 +35,8 @@ def shard(network: Network, processes: Processes) -> Network:
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     for part in parts_of(network):
         fully_shard(part, mesh=mesh, mp_policy=policy)
-    fully_shard(network, mesh=mesh, mp_policy=policy)
+    # Let go of after each pass, too: validation and clips put other weights in, and take them out again.
+    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     return network
 
 

@@ -66,7 +66,7 @@ def train(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
 
         def samples(folder: Path) -> list[Path]:
             clips = shown(config, held, run.source)
-            return write_samples(folder, clips, config, run.processes.is_main, generate)
+            return write_samples(folder, clips, config, run.processes, generate)
 
         def validate() -> Mapping[str, float]:
             assert held is not None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,11 @@ from configs.reading import SettingsError
 from trainer.config import DropoutConfig, TrainConfig
 from trainer.data.batch import Batch
 from trainer.data.latent_cache import EncoderIds
+from trainer.data.loader import Clips, Loaded
 from trainer.data.source import ClipSource, Pick
 from trainer.flow import add_noise, draw_noise, flow_loss, velocity
 from trainer.generate import write_clip
+from trainer.left_out import raise_in_all
 from trainer.networks.encoders import Encoders, encode
 from trainer.processes import Processes
 from trainer.scalars import mean_losses
@@ -35,9 +37,17 @@ class Held:
     source: ClipSource
     picks: list[Pick]
 
-    def load(self, number: int) -> Batch:
-        """A clip as a batch of 1."""
-        return self.source.load(self.picks[number])
+    def load(self, number: int, processes: Processes) -> Batch:
+        """A clip as a batch of 1; one that cannot be read is replaced by another of its run and bucket.
+
+        Raises:
+            UserError: what keeps any of the processes, which all call it, from its clip.
+        """
+        loaded = Clips(self.source)[self.picks[number]]
+        error = loaded if isinstance(loaded, ValueError) else None
+        if processes.in_any([error is not None])[0]:
+            raise_in_all(processes, error)
+        return cast(Loaded, loaded).batch
 
 
 def held_out(config: TrainConfig, ids: EncoderIds | None) -> Held | None:
@@ -85,7 +95,7 @@ def validation_loss(
     count = len(held.picks)
     for begin in range(0, count, processes.count):
         mine = min(begin + processes.rank, count - 1)  # all go through the same passes
-        batch = held.load(mine)
+        batch = held.load(mine, processes)
         latents, conditions = encode(batch, encoders)
         noise = draw_noise(latents, held.source.seed, _PURPOSE, batch.slots)
         losses = []
@@ -102,7 +112,7 @@ def validation_loss(
 
 
 def write_samples(
-    folder: Path, held: Held, config: TrainConfig, main: bool, generate: Callable[[Batch], Tensor]
+    folder: Path, held: Held, config: TrainConfig, processes: Processes, generate: Callable[[Batch], Tensor]
 ) -> list[Path]:
     """Write a clip for the conditions of each of the held clips; gives the files.
 
@@ -110,19 +120,24 @@ def write_samples(
         folder: where; files are named by their number and sample id.
         held: whose conditions.
         config: `samples.prompts` take the place of the first clips' texts.
-        main: whether this process writes.
+        processes: the main one writes.
         generate: a batch of 1 to uint8 [3, F, H, W]; called in every process, as each may have but a share of
             the network.
+
+    Raises:
+        OSError: in the main process, once all clips are made: they cannot be written.
     """
-    paths = []
+    paths, clips = [], []
     for number, pick in enumerate(held.picks):
-        batch = held.load(number)
+        batch = held.load(number, processes)
         if number < len(config.samples.prompts):
             batch = replace(batch, prompts=[config.samples.prompts[number]], text=None, text_mask=None)
         clip = generate(batch)
         paths.append(folder / f"{number:02d}-{_file_name(pick.sample_id)}.mp4")
-        if main:
-            write_clip(paths[-1], clip, config.data.buckets.fps)
+        if processes.is_main:
+            clips.append(clip)
+    for path, clip in zip(paths, clips, strict=False):
+        write_clip(path, clip, config.data.buckets.fps)
     return paths
 
 

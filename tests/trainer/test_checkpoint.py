@@ -105,6 +105,18 @@ def test_a_disk_that_is_full_leaves_what_was_there(
     assert parts.save(config, 2) == newest(output)
 
 
+def test_the_optimiser_keeps_the_settings_of_its_configuration(config: TrainConfig) -> None:
+    """They may have been changed on purpose (--allow optimiser.weight_decay)."""
+    made = Parts(2).save(config, 2)
+    other = Parts()
+    other.optimiser = torch.optim.AdamW(other.model.parameters(), lr=0.1, weight_decay=0.5, betas=(0.5, 0.6))
+    other.state = State({"network": (other.model, other.optimiser)}, other.ema)
+    other.restore(made)
+    (group,) = other.optimiser.param_groups
+    assert (group["weight_decay"], group["betas"]) == (0.5, (0.5, 0.6))
+    assert other.optimiser.state[other.model.weight]["step"] == 2
+
+
 def test_all_comes_back_bit_for_bit(config: TrainConfig) -> None:
     old = Parts(3)
     made = old.save(config, 3)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tensorboard.summary.writer import record_writer
 from torch import Tensor
 
 from configs.reading import SettingsError
@@ -26,7 +28,10 @@ from trainer.data.source import ClipSource
 from trainer.flow import draw_noise
 from trainer.left_out import BadClips
 from trainer.optimiser import NonFiniteLoss, learning_rate
+from trainer.resume import continued
+from trainer.run import stop_signals
 from trainer.train import train
+from trainer.validation import held_out
 
 Configure = Callable[..., TrainConfig]
 
@@ -148,6 +153,17 @@ def test_an_error_of_any_kind_saves_first(configure: Configure, monkeypatch: pyt
     assert_same_bits(train(config), train(configure("whole")))
 
 
+def test_a_held_out_clip_that_cannot_be_read_does_not_end_the_run(configure: Configure) -> None:
+    config = configure(steps=1, validation={"share": 0.7, "every": 1}, samples={"every": 1})
+    held = held_out(config, None)
+    assert held is not None and len(held.picks) > 1
+    bad = held.picks[0].sample_id
+    assert break_clip(config, int(bad[-4:])) == bad
+    assert read_info(train(config))["step"] == 1
+    assert len(scalars_of(config)["validation/loss"]) == 1
+    assert len(list((Path(config.output) / "samples" / "step-00000001").iterdir())) == 1
+
+
 # --- numbers
 
 
@@ -211,6 +227,38 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
     assert "step-00000001 could not be written: [Errno 28] No space left on device" in capfd.readouterr().err
     saved = sorted(path.name for path in (Path(config.output) / "checkpoints").iterdir())
     assert saved == ["step-00000002", "step-00000003"]
+
+
+def test_clips_that_cannot_be_written_do_not_end_the_run(
+    configure: Configure, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(steps=2, samples={"every": 1})
+    Path(config.output).mkdir()
+    (Path(config.output) / "samples").write_text("where the folder should be")
+    assert read_info(train(config))["step"] == 2
+    said = capfd.readouterr().err
+    assert "samples/step-00000001: clips cannot be written" in said and "Not a directory" in said
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's
+def test_a_full_disk_ends_neither_the_run_nor_its_saving(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is tracked, and the list of what was left out, are lost; what was learned is not."""
+    config, write = configure(), record_writer.RecordWriter.write
+
+    def full(self: Any, data: bytes) -> None:
+        if b"gradient_norm" in data:
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(record_writer.RecordWriter, "write", full)
+    Path(config.output, "skipped.jsonl").mkdir(parents=True)
+    break_clip(config, 1)
+    assert read_info(train(config))["step"] == 3
+    said = capfd.readouterr().err
+    assert said.count("TensorBoard: [Errno 28] No space left on device; training goes on without it") == 1
+    assert "skipped.jsonl could not be written" in said and "left out, 1 of at most 100" in said
 
 
 def test_the_last_checkpoint_must_be_written(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,3 +346,61 @@ def test_the_cosine_goes_on_where_the_number_of_steps_changes(configure: Configu
     with pytest.raises(SettingsError, match=r"at the end of its cosine.*init: "):
         train(configure(steps=8, optimiser={"warmup_steps": 0, "learning_rate": 1.0}), ["steps"])
     assert config.steps == 4
+
+
+def test_at_the_end_of_the_ode_stage_its_rate_is_0_too(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, short = train(configure(steps=1)), configure(steps=1, stage="ode", init="somewhere")
+    monkeypatch.setattr("trainer.resume.load_config", lambda path: short)
+    longer = short.model_copy(update={"steps": 2})
+    with pytest.raises(SettingsError, match=r"at the end of its cosine.*begin in another output$"):
+        continued(longer, made, ["steps"])
+    assert learning_rate(longer, 1, [[0, 1], [1, 2]]) == pytest.approx(0)
+
+
+def test_what_another_start_noted_of_its_processes_is_gone(configure: Configure) -> None:
+    """A run that goes on with fewer processes must not take one that is no more for the late one."""
+    config = configure(steps=1)
+    old = Path(config.output) / "heartbeats" / "7.json"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"rank": 7, "host": "gone", "step": 0, "phase": "clips", "since": 0}')
+    train(config)
+    assert not old.exists()
+
+
+# --- signals
+
+
+def test_a_second_sigterm_is_the_first_one_again() -> None:
+    """A scheduler sends it to all processes, and torchrun passes on its own: neither may cost the saving."""
+    heard: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: heard.append(number))
+        with stop_signals() as stop:
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+            assert stop.is_set() and heard == []
+            signal.raise_signal(signal.SIGINT)
+            assert heard == [signal.SIGINT]
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGINT, signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_run_that_is_to_stop_makes_no_clips_before_it_saves(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(steps=3, samples={"every": 1})
+
+    def asked_to_stop(latents: Tensor, seed: int, step: int, slots: Any) -> Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return draw_noise(latents, seed, step, slots)
+
+    monkeypatch.setattr("trainer.train.draw_noise", asked_to_stop)
+    assert train(config) == path_of(Path(config.output), 1)
+    assert not (Path(config.output) / "samples").exists()

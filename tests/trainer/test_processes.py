@@ -155,3 +155,17 @@ def test_what_a_process_cannot_read_ends_all_of_them_and_is_saved_first(config: 
     assert process.returncode != 0
     assert "1 clips cannot be read, data.max_bad_clips allows 0; the last: sample toy-0003 of toy" in said
     assert newest(tmp_path / "two") is None  # it was one of the first step's
+
+
+def test_a_held_out_clip_that_one_process_cannot_read_ends_all_of_them(config: Path, tmp_path: Path) -> None:
+    """The only one of its run: nothing takes its place. The others hear of it; what was done is saved."""
+    shards = tmp_path / "more"
+    runs = {"many": 1.0, "one": 1.0}
+    toy_shards(shards, clips=4, seconds=FRAMES / 16, runs=runs, **WIDTHS)
+    settings = [f"data.shards=[{shards}]", "validation.share=0.5", "validation.every=1"]
+    overwrite(shards, "one-0003", ".mp4", b"\0" * 10**6)
+    process = start(config, *settings, "watchdog_s=60", processes=2)
+    said, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode != 0
+    assert "sample one-0003 of one" in said and "cannot go on: sample" in said
+    assert newest(tmp_path / "two") == path_of(tmp_path / "two", 1)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from configs.reading import SettingsError
 from media.decode import decode
@@ -17,13 +19,14 @@ from media.requests import Frames
 from tests.support.checkpoints import weights_of
 from tests.support.shard_toys import toy_shards
 from tests.trainer.test_train import DATA, FRAMES, WIDTHS, scalars_of
+from trainer import sharding
 from trainer.checkpoint import newest
 from trainer.config import TrainConfig
 from trainer.data.source import ClipSource, is_held_out
 from trainer.flow import add_noise, draw_noise, flow_loss, velocity
 from trainer.networks.encoders import Encoders, encode
 from trainer.networks.tiny import model_folder
-from trainer.processes import together
+from trainer.processes import Processes, together
 from trainer.start import initial_network
 from trainer.trackers import WeightsAndBiases
 from trainer.train import train
@@ -105,7 +108,7 @@ def test_the_loss_is_that_of_the_held_clips_under_each_noise_level(configure: Co
     expected = {level: [] for level in LEVELS}
     with torch.no_grad():
         for number in range(3):
-            batch = held.load(number)
+            batch = held.source.load(held.picks[number])
             assert bool(batch.has_reference.all() and batch.has_audio.all())
             latents, conditions = encode(batch, encoders)
             for level in LEVELS:
@@ -135,6 +138,25 @@ def test_a_run_validates_with_its_average_and_leaves_training_as_it_was(configur
     quiet = train(configure("quiet", validation={"share": 0.4, "every": 100}))
     one, other = weights_of(made), weights_of(quiet)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_shared_network_keeps_nothing_gathered(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a pass with the average gathered must not be what the next step of training goes through."""
+    config = configure()
+    folder = model_folder(config.model, Path(config.output))
+    encoders = Encoders.load(config.model, folder)
+    held = held_out(config, encoders.id)
+    assert held is not None
+    latents, conditions = encode(held.source.load(held.picks[0]), encoders)
+    monkeypatch.setattr(sharding, "_mesh", lambda processes: init_device_mesh("cpu", (1,)))
+    with together():
+        network = initial_network(config, folder, None)
+        shared: Any = sharding.shard(network, Processes(0, 2, 2, torch.device("cpu")))
+        with torch.no_grad():
+            shared(latents, torch.tensor([0.5]), conditions)
+        assert {type(weight.data) for weight in shared.parameters()} == {DTensor}
 
 
 def test_sample_clips_are_of_held_out_persons_and_their_prompts_are_replaced(configure: Configure) -> None:
@@ -212,7 +234,7 @@ def test_the_loss_of_knowing_nothing(configure: Configure) -> None:
     assert held is not None
     squares = []
     for number in range(3):
-        batch = held.load(number)
+        batch = held.source.load(held.picks[number])
         latents, _ = encode(batch, encoders)
         squares.append(velocity(latents, draw_noise(latents, 0, 1 << 62, batch.slots)).square().mean().item())
     with together() as processes:
