@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ import yaml
 from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -261,6 +263,8 @@ def load_weights(checkpoint: Path, model: nn.Module, ema: bool = True) -> None:
     )
     averaged = {n for n in state if ema and f"{AVERAGE}.{n}" in known}
     wanted = {f"{AVERAGE}.{n}" if n in averaged else prefix + n: value for n, value in state.items()}
+    if not all(isinstance(known[name], TensorStorageMetadata) for name in wanted):
+        raise CheckpointError(f"{checkpoint} holds something else than tensors; use another one")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # each process for itself: meant
         dcp.load(wanted, storage_reader=_reader(checkpoint), no_dist=True)
@@ -303,13 +307,63 @@ def restore(checkpoint: Path, state: State) -> int:
     return int(info["step"])
 
 
+class _Known(pickle.Unpickler):
+    """Makes nothing but what torch writes into a checkpoint's list of tensors."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if name not in _LISTED.get(module, ()):
+            raise pickle.UnpicklingError(f"{module}.{name} has no place in a list of tensors")
+        return super().find_class(module, name)
+
+
+# Modules and what of them a list of tensors is made of.
+_LISTED: Final[Mapping[str, Sequence[str]]] = {
+    "torch": ("Size",),
+    "torch.serialization": ("_get_layout",),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.distributed.checkpoint.metadata": (
+        *(
+            "Metadata",
+            "MetadataIndex",
+            "TensorStorageMetadata",
+            "BytesStorageMetadata",
+            "ChunkStorageMetadata",
+        ),
+        *("TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING"),
+    ),
+    "pathlib": ("Path", "PosixPath"),
+}
+
+
+class _Reader(FileSystemReader):
+    """Reads a checkpoint's list of tensors, a pickle, without running what a stranger may have put there."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """See `FileSystemReader.read_metadata`.
+
+        Raises:
+            CheckpointError: it is damaged, or holds something else.
+        """
+        path = Path(self.path) / ".metadata"
+        try:
+            with path.open("rb") as file:
+                metadata: Metadata = _Known(file).load()
+        except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+            raise CheckpointError(f"{path}: {error}; use an older checkpoint") from None
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
 def _reader(checkpoint: Path) -> FileSystemReader:
-    return FileSystemReader(checkpoint)
+    return _Reader(checkpoint)
 
 
 def _check_names(checkpoint: Path, there: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError unless the weights there have the names and shapes of a network's."""
-    sizes = {name: tuple(about.size) for name, about in there.items()}
+    sizes = {name: tuple(getattr(about, "size", ())) for name, about in there.items()}
     wanted = {name: tuple(value.shape) for name, value in state.items()}
     wrong = sorted(name for name in sizes.keys() | wanted.keys() if sizes.get(name) != wanted.get(name))
     if wrong:

@@ -247,7 +247,9 @@ class TrainConfig(Part):
     trackers: list[Literal["tensorboard", "wandb"]] = Field(
         default=["tensorboard"], description="Where scalars and clips go; wandb as its environment says."
     )
-    compile: bool = Field(False, description="Compile the network's blocks (torch.compile).")
+    compile: bool = Field(
+        False, description="Compile blocks (torch.compile): all but those of a causal student."
+    )
     peak_tflops: float | None = Field(
         None,
         gt=0,

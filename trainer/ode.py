@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -40,7 +41,7 @@ from trainer.networks.conditions import known_steps
 from trainer.networks.encoders import encode_conditions
 from trainer.networks.load import load_backbone
 from trainer.optimiser import adamw, freeze, learning_rate, set_learning_rate
-from trainer.sharding import shard
+from trainer.sharding import compile_parts, shard
 from trainer.start import load_merged, starting_checkpoint
 from trainer.step import Report, Step
 from trainer.validation import shown, write_samples
@@ -86,6 +87,8 @@ def regress(config: TrainConfig, allow: Sequence[str] = ()) -> Path:
         half = torch.bfloat16 if config.precision == "bf16" else torch.float32
         teacher = shard(teacher.requires_grad_(False).to(half), processes)
         model: Any = shard(student, processes)
+        if config.compile:
+            compile_parts(teacher)
         if processes.count > 1:
             register_fsdp_forward_method(model, "regress")
         optimiser = adamw(model, config)
@@ -227,6 +230,9 @@ class Trajectories:
             return None
 
     def write(self, name: str, way: Tensor) -> None:
-        """Keep it, in one step; in half precision, as it is regressed on."""
-        with storage.making(self.path(name)) as new:
+        """Keep it, in one step; in half precision, as it is regressed on.
+
+        One that cannot be kept, on a full disk, is computed again when it is needed.
+        """
+        with suppress(OSError, SafetensorError), storage.making(self.path(name)) as new:
             save_file({"way": way.to("cpu", torch.float16).contiguous()}, new)

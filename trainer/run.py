@@ -104,6 +104,7 @@ def begin(config: TrainConfig, allow: Sequence[str] = ()) -> Iterator[Run]:
             else:
                 encoders = cached = CachedEncoders(config, folder, processes.device)
                 source.ids = cached.cache.ids
+            facts["vae"] = known_vae(encoders.id, before)
             torch.manual_seed(config.seed)
             yield Run(config, processes, output, folder, found, before, encoders, source, facts)
 
@@ -317,6 +318,21 @@ def known_embedders(source: ClipSource, before: Path | None) -> dict[str, str]:
                 "compute their features again with the former, or begin anew in another output"
             )
     return known | source.embedders
+
+
+def known_vae(mine: str, before: Path | None) -> str:
+    """The id of the VAE whose latents the network has seen.
+
+    Raises:
+        SettingsError: the checkpoint `before` was trained with another one.
+    """
+    known = mine if before is None else checkpoints.read_info(before).get("vae", mine)
+    if known != mine:
+        raise SettingsError(
+            f"{before} was trained on latents of the VAE {known}, model.folder has {mine}: name the folder "
+            "that it began with"
+        )
+    return mine
 
 
 def about(source: ClipSource) -> str:

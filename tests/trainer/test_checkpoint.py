@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
 from tests.support.checkpoints import average_of, save, tensors_of
 from trainer import checkpoint as checkpoints
@@ -281,3 +283,40 @@ def test_frozen_weights_and_buffers_are_saved_beside_the_average(config: TrainCo
     other = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     load_weights(made, other)
     assert torch.equal(other[0].weight, model[0].weight) and other[1].running_mean.tolist() == [0, 0]
+
+
+def with_list(checkpoint: Path, data: bytes) -> Path:
+    """The checkpoint with another list of tensors, which its size does not give away."""
+    (checkpoint / ".metadata").write_bytes(data)
+    info = json.loads((checkpoint / "trainer.json").read_text())
+    info["files"][".metadata"] = len(data)
+    (checkpoint / "trainer.json").write_text(json.dumps(info))
+    return checkpoint
+
+
+class Harmful:
+    """A pickle of it makes a file where it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_strangers_list_of_tensors_runs_no_code(config: TrainConfig, tmp_path: Path) -> None:
+    data = pickle.dumps(Harmful(tmp_path / "ran"))
+    made = with_list(Parts(1).save(config, 1), data)
+    with pytest.raises(CheckpointError, match=r"\.metadata: .* has no place in a list of tensors"):
+        load_weights(made, nn.Linear(3, 2))
+    assert not (tmp_path / "ran").exists()
+    assert pickle.loads(data) is None and (tmp_path / "ran").exists()  # it would have
+
+
+def test_what_is_no_tensor_is_not_read(config: TrainConfig) -> None:
+    """Bytes in the place of a weight would be unpickled."""
+    made = Parts(1).save(config, 1)
+    metadata = pickle.loads((made / ".metadata").read_bytes())
+    metadata.state_dict_metadata["average.weight"] = BytesStorageMetadata()
+    with pytest.raises(CheckpointError, match="holds something else than tensors"):
+        load_weights(with_list(made, pickle.dumps(metadata)), nn.Linear(3, 2))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tensorboard.summary.writer import record_writer
 from torch import Tensor
 
@@ -404,3 +405,11 @@ def test_a_run_that_is_to_stop_makes_no_clips_before_it_saves(
     monkeypatch.setattr("trainer.train.draw_noise", asked_to_stop)
     assert train(config) == path_of(Path(config.output), 1)
     assert not (Path(config.output) / "samples").exists()
+
+
+def test_another_vae_is_refused(configure: Configure) -> None:
+    config = stopped_at(configure(), 1)
+    (weights,) = Path(config.output).glob("random-*/vae/*.safetensors")
+    save_file({name: value * 1.7 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    with pytest.raises(SettingsError, match=r"the VAE wan-vae-\w+, model.folder has wan-vae-\w+: name"):
+        train(config)
