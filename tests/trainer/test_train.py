@@ -33,6 +33,7 @@ from trainer.networks.encoders import Encoders, encode
 from trainer.networks.load import load_backbone
 from trainer.networks.tiny import model_folder
 from trainer.optimiser import NonFiniteLoss, adamw, check_finite, learning_rate
+from trainer.processes import together
 from trainer.scalars import mean_losses
 from trainer.train import train
 
@@ -215,7 +216,8 @@ def test_sample_clips_lack_nothing(configure: Configure) -> None:
     source = ClipSource(config)
     first = source.load(source.plan(0)[0])
     assert not (first.has_reference | first.has_audio | first.has_identity).any() and first.prompts == [""]
-    shown = validation.shown(config, None, source).load(0)
+    with together() as processes:
+        shown = validation.shown(config, None, source).load(0, processes)
     assert (shown.has_reference & shown.has_audio & shown.has_identity).all() and shown.prompts != [""]
     assert not source.load(source.plan(0)[0]).has_audio.any()  # the source drops as before
 
