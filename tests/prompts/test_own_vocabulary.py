@@ -207,11 +207,11 @@ def test_a_clip_is_made_of_an_added_type(hug: Vocabulary) -> None:
 
 # Of stages that read nothing computed, seed 0, with the paper's eleven.
 PAPERS = {
-    "interaction": "039c3356cda0a469",
-    "reactions": "0af63aecb8c6fa07",
-    "touch_point": "ba5c0548d7ab3893",
+    "interaction": "6b596198d3c37e34",
+    "reactions": "aa00d83642661c47",
+    "touch_point": "da8a4cd495c63ee8",
     "synthesise": "98c83dc65fc1a2ed",
-    "contacts": "7e6b1e0e890861d8",
+    "contacts": "50556bb46b924849",
 }
 
 
@@ -230,7 +230,7 @@ def test_the_papers_types_leave_every_fingerprint_as_it_is(tmp_path: Path) -> No
     (tmp_path / "verbs.yaml").write_text("types: {poked: aggressive}\nverbs: {poked: prod}\n")
     assert fingerprints(VOCABULARY) == fingerprints(load_vocabulary(str(tmp_path / "verbs.yaml"))) == PAPERS
     in_any_order = Reactions.Config(types=("punched", "kissed"))
-    assert fingerprint(Reactions(Noting(), config=in_any_order), {}, 0) == "0313a3ef5673a10a"
+    assert fingerprint(Reactions(Noting(), config=in_any_order), {}, 0) == "a1b0087a766e5fe6"
 
 
 @pytest.mark.parametrize(
