@@ -47,24 +47,32 @@ def flops_by_bucket(config: TrainConfig, folder: Path | None) -> Callable[[Bucke
     """What a sample of a bucket costs in a step: forward and backward pass, floating-point operations.
 
     Thrice the forward pass; what is computed again where activations are not kept does not count (as MFU has
-    it).
+    it). The network is built once, with the first bucket that is asked for.
     """
+    mode = FakeTensorMode()
+
+    @cache
+    def network() -> Network:
+        return empty_network(config.model, folder, config.data.buckets.fps)
 
     @cache
     def flops(bucket: Bucket) -> float:
-        return 3 * forward_flops(config, folder, bucket)
+        with _no_contents(mode):
+            return 3 * _forward_flops(network(), config, bucket)
 
     return flops
 
 
 def forward_flops(config: TrainConfig, folder: Path | None, bucket: Bucket) -> float:
     """Of one sample's forward pass."""
-    with _no_contents():
-        network = empty_network(config.model, folder, config.data.buckets.fps)
-        noisy, conditions = empty_inputs(network, config, bucket)
-        counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
-        with torch.no_grad(), counter:
-            network(noisy, torch.empty(len(noisy)), conditions)
+    return flops_by_bucket(config, folder)(bucket) / 3
+
+
+def _forward_flops(network: Network, config: TrainConfig, bucket: Bucket) -> float:
+    noisy, conditions = empty_inputs(network, config, bucket)
+    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
+    with torch.no_grad(), counter:
+        network(noisy, torch.empty(len(noisy)), conditions)
     return float(counter.get_total_flops())
 
 
@@ -210,8 +218,8 @@ class _Held(TorchDispatchMode):
 
 
 @contextmanager
-def _no_contents() -> Iterator[None]:
-    with FakeTensorMode(), warnings.catch_warnings():
+def _no_contents(mode: FakeTensorMode | None = None) -> Iterator[None]:
+    with mode or FakeTensorMode(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # of a CPU's norm
         yield
 
