@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.names import profiles
+from pipelines.cli.sample import BaseModel, EmbeddersOf, Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,21 +36,9 @@ def live(
     keep_clips: Annotated[
         bool, typer.Option("--keep-clips", help="What was seen and heard, too: 0001.mp4 in --output.")
     ] = False,
-    profile: Annotated[
-        str,
-        typer.Option(
-            "--profile",
-            help="Whose embedders; those that the shards were made with.",
-            autocompletion=profiles,
-        ),
-    ] = "laptop",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as vocabulary=my_types.yaml.")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", help="The diffusers checkpoint that training began with, if it has moved."),
-    ] = None,
+    profile: EmbeddersOf = "laptop",
+    overrides: Settings = None,
+    model: BaseModel = None,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Where to listen; 0: any port that is free.")
     ] = 8440,

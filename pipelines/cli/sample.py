@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 MAX_SECONDS = 600.0  # the frames of a clip wait in memory for its end
 
 
+# What `sample` and `live` ask for alike.
+EmbeddersOf = Annotated[
+    str,
+    typer.Option(
+        "--profile", help="Whose embedders; those that the shards were made with.", autocompletion=profiles
+    ),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting, such as vocabulary=my_types.yaml.")
+]
+BaseModel = Annotated[
+    Path | None,
+    typer.Option("--model", help="The diffusers checkpoint that training began with, if it has moved."),
+]
+
+
 def sample(
     checkpoint: Annotated[
         Path, typer.Option("--checkpoint", help="A checkpoint, or the output of a training run: its newest.")
@@ -78,21 +94,9 @@ def sample(
         typer.Option("--skip-layers", metavar="N,N", help="Which blocks. Default: 8 for Wan, 19 for LTX."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another clip.")] = 0,
-    profile: Annotated[
-        str,
-        typer.Option(
-            "--profile",
-            help="Whose embedders; those that the shards were made with.",
-            autocompletion=profiles,
-        ),
-    ] = "laptop",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as vocabulary=my_types.yaml.")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", help="The diffusers checkpoint that training began with, if it has moved."),
-    ] = None,
+    profile: EmbeddersOf = "laptop",
+    overrides: Settings = None,
+    model: BaseModel = None,
 ) -> None:
     """Make a clip of a person who speaks, and reacts to a touch, with a trained checkpoint.
 
