@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
 from configs.reading import SettingsError
 from tests.support.checkpoints import tensors_of, weights_of
+from tests.support.two_processes import train_in_two_processes
 from tests.trainer.networks.test_causal import conditions_of
 from tests.trainer.test_self_forcing import (  # noqa: F401  # fixtures
     Normal,
@@ -189,17 +186,7 @@ def test_stage_3_begins_with_it_and_keeps_its_teacher(configure: Any, stage2: Pa
 def test_two_processes_are_one(configure: Any, tmp_path: Path) -> None:  # noqa: F811
     one = regress(ode_run(configure, "one", steps=2))
     config = ode_run(configure, "two", steps=2)
-    path = tmp_path / "two.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    done = subprocess.run(
-        [*command, "-m", "tests.support.run_train", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    train_in_two_processes(config, tmp_path)
     two = newest(Path(config.output))
     assert two is not None
     a, b = tensors_of(one), tensors_of(two)

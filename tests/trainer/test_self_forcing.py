@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
@@ -21,6 +18,7 @@ pytest.importorskip("diffusers")
 from configs.reading import SettingsError
 from tests.support.checkpoints import average_of, part_of, weights_of
 from tests.support.shard_toys import toy_shards
+from tests.support.two_processes import train_in_two_processes
 from tests.trainer.networks.test_causal import conditions_of
 from trainer import self_forcing
 from trainer.checkpoint import load_weights, newest, path_of, read_info
@@ -311,17 +309,7 @@ def test_accumulation_and_bf16(configure: Configure) -> None:
 def test_two_processes_are_one(configure: Configure, tmp_path: Path) -> None:
     whole = files(distill(configure("one")))
     config = configure("two")
-    path = tmp_path / "two.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    done = subprocess.run(
-        [*command, "-m", "tests.support.run_train", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    train_in_two_processes(config, tmp_path)
     found = newest(Path(config.output))
     assert found is not None
     two = files(found)
