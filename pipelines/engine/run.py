@@ -21,6 +21,7 @@ from backends.store.model_store import ModelStore, ModelStoreError
 from manifests import journal, reviews, store
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, save_screen
+from pipelines.engine.earlier_runs import Earlier, read_earlier
 from pipelines.engine.figures import both
 from pipelines.engine.live import Publisher
 from pipelines.engine.lock import lock
@@ -239,7 +240,12 @@ class Run:
             listed=pa.chunked_array([], pa.string()) if listed is None else listed,
             head_start=head_start or {},
             before=self.before,
+            earlier=self._earlier() if folder == self.folder else Earlier(),
         )
+
+    def _earlier(self) -> Earlier:
+        """The finished runs of this profile into the folder."""
+        return read_earlier(self.folder, self.pipeline.name, self.settings.device, self.profile.name)
 
     def resources_of(self, step: Step) -> Resources:
         """What one worker of a stage takes."""

@@ -60,6 +60,9 @@ class ClusterSettings(BaseModel):
 
     cpus: float | None = Field(None, gt=0, description="CPUs; default: what is there when the run starts.")
     gpus: float | None = Field(None, ge=0, description="GPUs; likewise.")
+    gpu_hour_usd: float | None = Field(
+        None, ge=0, description="US dollars that one GPU costs for an hour, for the bill that `plan` shows."
+    )
 
 
 class SourceSettings(BaseModel):

@@ -391,3 +391,45 @@ def test_requests_and_their_price_follow_from_the_first_ones(samples: Path, tmp_
         (done,) = foretell("portraits", portraits, tmp_path / "out", *asks, limit=1)
         assert done.todo == 0 and done.asked is not None and done.asked.requests == 0
         assert len(server.chats()) == chats == 13  # a plan asks nothing
+
+
+def test_the_placement_and_its_bill(files: Path, tmp_path: Path) -> None:
+    """Square takes a GPU for 30 s, root half of one for 5 s: for three samples three of four GPUs and one."""
+    out = tmp_path / "out"
+    gpus = profile(tmp_path, "laptop", square={"gpus": 1}, root={"gpus": 0.5})
+    execute("toy", files, out, profile=gpus, limit=2)
+    change(out, {"length": 0.0, "square": 60.0, "root": 10.0})
+    cluster = ["cluster.cpus=16", "cluster.gpus=4"]
+    (made,) = foretell("toy", files, out, *cluster, "cluster.gpu_hour_usd=36", profile=gpus)
+    (turn,) = made.turns
+    assert [(pool.steps[0].name, pool.size) for pool in turn.pools] == [
+        ("length", 3),
+        ("square", 3),
+        ("root", 2),
+    ]
+    assert [pool.busy for pool in turn.pools] == [0, 1, pytest.approx(0.25)]
+    assert (
+        made.placed_seconds == turn.seconds == pytest.approx(3 * 30 / 3 + 35)
+    )  # three samples, the last one's way
+    assert made.gpus_usd == pytest.approx(65 * 4 / 3600 * 36)
+    said = (
+        CliRunner()
+        .invoke(
+            cli.app,
+            ["plan", "toy", "--input", str(files), "--output", str(out), "--profile", gpus]
+            + [part for one in [*cluster, "cluster.gpu_hour_usd=36"] for part in ("--set", one)],
+        )
+        .output
+    )
+    assert "placement  3 x (1 CPU) for length, idle 100%" in said
+    assert "3 x (1 CPU, 1 GPU) for square, idle 0%" in said
+    assert "bill       about 0:01:05 so placed: 260 GPU-seconds, of which 62% idle, 2.60 US dollars" in said
+    (one,) = foretell("toy", files, out, "cluster.cpus=16", "cluster.gpus=1", profile=gpus)
+    assert [[pool.steps[0].name for pool in turn.pools] for turn in one.turns] == [
+        ["length", "square"],
+        ["root"],
+    ]
+    (none,) = foretell("toy", files, out, "cluster.cpus=16", "cluster.gpus=0", profile=gpus)
+    assert none.turns == [] and any(
+        "cannot be placed: the stages need at least" in note for note in none.notes
+    )
