@@ -27,7 +27,7 @@ from pipelines.engine.inline_runner import run_inline
 from pipelines.engine.live import Publisher, places_of
 from pipelines.engine.other_folder import refuse_other_folder
 from pipelines.engine.pipeline import Engine, RunError
-from pipelines.engine.placement import Pool, Turn
+from pipelines.engine.placement import Turn, described, rows_to_measure
 from pipelines.engine.plan import Tally, outdated, plan
 from pipelines.engine.plan_file import ROW_GROUP, writing
 from pipelines.engine.program import Group, Program
@@ -49,9 +49,6 @@ MERGE_PARTS, MERGE_SECONDS, MERGE_SHARE = 500, 300.0, 20
 # most so many, and so many where no run has measured.
 COMMIT_SECONDS, MOST_ROWS, FIRST_ROWS = 60.0, 256, 8
 FIRST_PARTS = 16  # at least, where there are as many rows
-# Rows that are computed first where nobody knows what the groups cost: as many as take so long by what is
-# known, s, but not fewer or more than these.
-MEASURE_S, MEASURED_LEAST, MEASURED_MOST = 900.0, 8, 64
 PUBLISHED_FOR: Gpu = "H100"  # figures of other GPUs have nearly the same ratio to each other
 
 
@@ -357,36 +354,3 @@ class Pass:
 
     def _deadlines(self) -> Deadlines:
         return Deadlines(self.settings.deadline_s, self.before)
-
-
-def rows_to_measure(
-    turns: Sequence[Turn], groups: Sequence[Group], seconds: Sequence[float | None], rows: int
-) -> int:
-    """How many rows are computed first, to see what the groups cost; 0: nothing can be chosen by it.
-
-    It is worth it where groups that nobody measured share more than one GPU, for a tenth of the rows at most.
-    """
-    pools = [pool for pool in turns[0].pools if pool.resources.gpus]
-    known = [
-        each / pool.size
-        for pool, (_, takes), each in zip(turns[0].pools, groups, seconds, strict=False)
-        if each is not None and takes.gpus
-    ]
-    is_open = len(turns) == 1 and len(pools) > 1 and len(known) < len(pools)
-    if not is_open or sum(pool.size * pool.resources.gpus for pool in pools) <= 1:
-        return 0
-    slowest = max(known, default=0.0)
-    wanted = (
-        MEASURED_MOST if not slowest else min(max(int(MEASURE_S / slowest), MEASURED_LEAST), MEASURED_MOST)
-    )
-    return wanted if rows >= 10 * wanted else 0
-
-
-def described(pools: Sequence[Pool]) -> str:
-    """The workers of all groups, in one line."""
-    return ", ".join(
-        f"{pool.size} x {pool.steps[0].name}"
-        + (f" to {pool.steps[-1].name}" if len(pool.steps) > 1 else "")
-        + (f" ({pool.resources.gpus:g} GPU)" if pool.resources.gpus else "")
-        for pool in pools
-    )

@@ -24,6 +24,12 @@ SLACK = 1e-9
 # for the last samples of the turn before; an estimate. Groups that fit together take turns only where that
 # saves more.
 TURN_S = 300.0
+# What a sample is taken to cost a group that nobody has measured beside groups that are known, s: what is
+# published is the making of videos, which takes minutes, and the other models take seconds.
+ASSUMED_S = 10.0
+# Rows that are computed first where nobody knows what the groups cost: as many as take so long by what is
+# known, s, but not fewer or more than these.
+MEASURE_S, MEASURED_LEAST, MEASURED_MOST = 900.0, 8, 64
 
 
 class Pool(NamedTuple):
@@ -142,6 +148,39 @@ def take_turns(
     return best
 
 
+def rows_to_measure(
+    turns: Sequence[Turn], groups: Sequence[Group], seconds: Sequence[float | None], rows: int
+) -> int:
+    """How many rows are computed first, to see what the groups cost; 0: nothing can be chosen by it.
+
+    It is worth it where groups that nobody measured share more than one GPU, for a tenth of the rows at most.
+    """
+    pools = [pool for pool in turns[0].pools if pool.resources.gpus]
+    known = [
+        each / pool.size
+        for pool, (_, takes), each in zip(turns[0].pools, groups, seconds, strict=False)
+        if each is not None and takes.gpus
+    ]
+    is_open = len(turns) == 1 and len(pools) > 1 and len(known) < len(pools)
+    if not is_open or sum(pool.size * pool.resources.gpus for pool in pools) <= 1:
+        return 0
+    slowest = max(known, default=0.0)
+    wanted = (
+        MEASURED_MOST if not slowest else min(max(int(MEASURE_S / slowest), MEASURED_LEAST), MEASURED_MOST)
+    )
+    return wanted if rows >= 10 * wanted else 0
+
+
+def described(pools: Sequence[Pool]) -> str:
+    """The workers of all groups, in one line."""
+    return ", ".join(
+        f"{pool.size} x {pool.steps[0].name}"
+        + (f" to {pool.steps[-1].name}" if len(pool.steps) > 1 else "")
+        + (f" ({pool.resources.gpus:g} GPU)" if pool.resources.gpus else "")
+        for pool in pools
+    )
+
+
 def _cuts(groups: int) -> Iterator[tuple[int, ...]]:
     """Where a chain of groups can be cut into turns; fewer cuts first."""
     for count in range(groups):
@@ -169,7 +208,7 @@ def place(
 
     Every group gets its fixed number, or one. Then the slowest group that asks for a GPU gets one worker
     more, again and again, as far as there are GPUs and CPUs beside them: what another group could have would
-    not make the run faster. Where seconds are not known, GPUs are shared equally. The groups without a GPU
+    not make the run faster. Where no seconds are known, GPUs are shared equally. The groups without a GPU
     share the CPUs that are left in the same way, as far as memory goes. Groups with a GPU begin with all the
     workers that fit, the others beside them with one: growing later, they cannot fill the CPUs next to a GPU
     first.
@@ -238,14 +277,15 @@ def _with_busy(pools: Sequence[Pool], seconds: Sequence[float | None] | None) ->
 def _costs(takes: Sequence[Resources], seconds: Sequence[float | None]) -> list[float]:
     """What the groups' numbers of workers are made proportional to: seconds a sample.
 
-    Where those of a group are not known, so that GPUs (of the others: CPUs) are shared equally.
+    Where none are known of the groups with a GPU (or of those without), so that all share equally.
     """
-    costs = [1.0] * len(takes)
+    costs = [1 / (_size(one) or 1.0) for one in takes]
     for has_gpu in (True, False):
         mine = [i for i, one in enumerate(takes) if bool(one.gpus) is has_gpu]
-        are_known = all(seconds[i] is not None for i in mine)
-        for i in mine:
-            costs[i] = max(seconds[i] or 0.0, 1e-6) if are_known else 1 / (_size(takes[i]) or 1.0)
+        if any(seconds[i] is not None for i in mine):
+            for i in mine:
+                each = seconds[i]
+                costs[i] = ASSUMED_S if each is None else max(each, 1e-6)
     return costs
 
 

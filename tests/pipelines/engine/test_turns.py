@@ -13,10 +13,9 @@ import pytest
 import ray
 from rich.console import Console
 
-from pipelines.engine import passes
-from pipelines.engine.passes import rows_to_measure
+from pipelines.engine import placement
 from pipelines.engine.pipeline import Resources, RunError
-from pipelines.engine.placement import Pool, Turn, place, take_turns
+from pipelines.engine.placement import Pool, Turn, place, rows_to_measure, take_turns
 from pipelines.engine.progress import Progress
 from pipelines.engine.ray_runner import _reserved
 from pipelines.engine.settings import Profile
@@ -85,7 +84,13 @@ def test_what_does_not_fit_together_takes_turns_also_on_cpus() -> None:
 
 def test_pools_are_sized_by_what_a_sample_costs() -> None:
     groups = [([], Resources(1, 1)), ([], Resources(1, 1)), ([], Resources(1))]
-    for costs, expected in [((7, 1), [7, 1]), ((1, 1), [4, 4]), ((0, 3), [1, 7]), ((None, 3), [4, 4])]:
+    for costs, expected in [
+        ((7, 1), [7, 1]),
+        ((1, 1), [4, 4]),
+        ((0, 3), [1, 7]),
+        ((None, None), [4, 4]),
+        ((None, 70), [1, 7]),
+    ]:
         pools = place(groups, 10**6, [{"CPU": 60, "GPU": 8}], seconds=[*costs, 1])
         assert [pool.size for pool in pools[:2]] == expected
     busy = place(groups, 10**6, [{"CPU": 60, "GPU": 8}], seconds=[7, 0.5, 25.5])
@@ -211,7 +216,7 @@ def test_the_first_rows_are_measured_and_the_rest_is_placed_by_that(
     eight_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Errors that are to be retried are retried once, by whichever rows they are."""
-    monkeypatch.setattr(passes, "MEASURED_MOST", 2)
+    monkeypatch.setattr(placement, "MEASURED_MOST", 2)
     make_files(tmp_path / "in", 24)
     stages = [*toy_stages(raise_on="clip0002.mp4", stop_on="clip0003.mp4"), Where()]
     gpu = {"cpus": 1, "gpus": 1}
