@@ -249,8 +249,9 @@ def _configure(pools: Sequence[Pool], cluster: ClusterSettings | None) -> None:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
-    # A worker that has loaded its models is kept while anything is left to do.
-    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
+    # A worker that has loaded its models is kept while anything is left to do, however long it waits; a
+    # threshold of 0 would take away those that wait.
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     limits = ExecutionResources.for_limits()
     if cluster is not None and (cluster.cpus or cluster.gpus):
         have = ray.cluster_resources()
@@ -283,8 +284,10 @@ def _environment(text: str) -> tuple[dict[str, Any], dict[str, str]]:
 def _strategy(pool: Pool) -> ActorPoolStrategy:
     """A pool that starts whole, or grows; a worker has one block waiting beside those it works on.
 
-    Blocks that wait at one worker are not at hand for another, so there are no more of them. One worker is
-    the least: with more, an idle one would not make room for what a lost machine's worker had in hand.
+    Blocks that wait at one worker are not at hand for another, so there are no more of them. Of a pool that
+    starts whole Ray Data takes no worker away, as it else does where by its own reckoning the pool has more
+    than its part of the cluster. When there is nothing more to come, those that are idle go in any case, and
+    make room for what a lost machine's worker had in hand.
     """
     concurrency = pool.resources.concurrency
     is_fixed = pool.start == pool.size
@@ -293,7 +296,7 @@ def _strategy(pool: Pool) -> ActorPoolStrategy:
         threads = {"max_concurrent_calls_per_actor": concurrency, "enable_true_multi_threading": True}
     waiting = concurrency if is_fixed and concurrency > 1 else 2 * concurrency  # it grows when both are full
     return ActorPoolStrategy(
-        min_size=1,
+        min_size=pool.size if is_fixed else 1,
         max_size=pool.size,
         initial_size=pool.start,
         max_tasks_in_flight_per_actor=waiting,
