@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from backends.sound.audio_embedder import Wav2Vec2
-from backends.sound.pyannote import PyannoteDiarizer
+from backends.sound.pyannote import PyannoteDiarizer, _plain
 from backends.store.weights import Weights
 from media.decode import Decoded
 from media.requests import Audio
@@ -224,15 +224,16 @@ def test_real_segmentation_elsewhere(segmented: PyannoteDiarizer, samples: Path)
 
 
 class Tight:
-    """A pipeline on a device where four windows fit."""
+    """A pipeline on a device where four windows fit at first."""
 
     embedding_batch_size = segmentation_batch_size = 32
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
+        self.fits = 4
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.embedding_batch_size > 4:
+        if self.embedding_batch_size > self.fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.pipeline(*args, **kwargs)
 
@@ -243,6 +244,33 @@ def test_pyannote_takes_less_at_once_when_memory_runs_out(diarization: Weights) 
     tight = diarizer._pipeline = Tight(diarizer._pipeline)
     assert diarizer.turns(noise(1), RATE) == wanted
     assert (tight.embedding_batch_size, tight.segmentation_batch_size) == (4, 4)
+    tight.fits = 32
+    for _ in range(16):  # the first is still one of the 16 after which more is tried
+        assert diarizer.turns(noise(1), RATE) == wanted
+    assert (tight.embedding_batch_size, tight.segmentation_batch_size) == (8, 8)
+
+
+def test_pyannote_takes_settings_as_hydra_stores_them(diarization: Weights, tmp_path: Path) -> None:
+    """In omegaconf's containers, references in which are not followed."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+
+    folder = shutil.copytree(diarization.folder, tmp_path / "model")
+    path = folder / "segmentation" / "pytorch_model.bin"
+    allowed = [Specifications, Problem, Resolution, torch.torch_version.TorchVersion]
+    with torch.serialization.safe_globals(allowed):
+        checkpoint = torch.load(path, weights_only=True)
+    more = {"optimizer": {"betas": [0.9, 0.999]}, "home": "${oc.env:HOME}"}
+    settings = OmegaConf.create(dict(checkpoint["hyper_parameters"]) | more)
+    specifications = checkpoint["pyannote.audio"]["specifications"]
+    specifications.classes = OmegaConf.create(list(specifications.classes))
+    assert isinstance(settings, DictConfig) and isinstance(specifications.classes, ListConfig)
+    torch.save({**checkpoint, "hyper_parameters": settings}, path)
+    sound = noise(2)
+    turns = PyannoteDiarizer(Weights(DIARIZATION, folder), device="cpu").turns(sound, RATE)
+    assert turns == PyannoteDiarizer(diarization, device="cpu").turns(sound, RATE)
+    assert _plain(settings)["home"] == "${oc.env:HOME}"
+    assert type(_plain({"all": settings})["all"]["optimizer"]["betas"]) is list
 
 
 class Code:
