@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Final
 
@@ -109,23 +110,35 @@ class CoTracker3:
         import torch
 
         self.setup()
-        frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        frames = _stacked(images)
         height, width = images[0].shape[:2]
         points = grid(width, height, grid_size)
         # The first column is the frame in which a point is given.
         starts = torch.from_numpy(np.pad(points, ((0, 0), (1, 0))))[None].to(self._device)
         with self._lock, torch.inference_mode():
-            try:
-                found, seen = self._tracks(frames, starts)
-            except torch.OutOfMemoryError:
-                found = None
-            if found is None:  # memory may lie with another library of this process: once more
-                torch.cuda.empty_cache()
-                found, seen = self._tracks(frames, starts)
+            found, seen = _once_more(lambda: self._tracks(frames, starts))
             tracks = np.array(found[0].float().cpu().numpy())
             visible = np.array(seen[0].cpu().numpy())
         tracks[0], visible[0] = points, True  # the online model moves even the points it was given
         return tracks, visible
+
+    def visible_share(self, images: Iterable[npt.NDArray[np.uint8]], grid_size: int) -> float:
+        """See `PointTracker.visible_share`.
+
+        The offline model, whatever the number of frames. The points lie evenly over the network's picture up
+        to 1/64 of its width from the border, with none of its own beside them; visible is a visibility above
+        0.9, and every point in the first frame.
+
+        Raises:
+            torch.OutOfMemoryError: too many frames or points for this GPU.
+        """
+        import torch
+
+        self.setup()
+        frames = _stacked(list(images))
+        with self._lock, torch.inference_mode():
+            _, seen = _once_more(lambda: self._offline(self._video(frames), grid_size=grid_size))
+            return float(seen.float().mean())
 
     def _tracks(self, frames: Any, starts: Any) -> tuple[Any, Any]:
         if len(frames) <= self.offline_frames:
@@ -147,3 +160,20 @@ class CoTracker3:
     def _video(self, frames: Any) -> Any:
         """Uint8 [T, 3, H, W] as the predictors take it: float [1, T, 3, H, W], 0-255, on the device."""
         return frames[None].to(self._device).float()
+
+
+def _stacked(images: Sequence[npt.NDArray[np.uint8]]) -> Any:
+    """Uint8 [T, 3, H, W]."""
+    import torch
+
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def _once_more(run: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """What `run` gives, at the second try when memory ran out: it may lie with another library here."""
+    import torch
+
+    with suppress(torch.OutOfMemoryError):
+        return run()
+    torch.cuda.empty_cache()
+    return run()
