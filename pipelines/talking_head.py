@@ -81,7 +81,7 @@ def talking_head(models: Roles, settings: TalkingHeadSettings) -> Pipeline:
         TalkvidRatio(models.point_tracker, config=s.talkvid_ratio),  # visible points by CoTracker
         Consistency(models.image_embedder, models.face_embedder, config=s.consistency),  # time, identity
         Speech(models.voice_activity, models.diarizer, config=s.speech),  # speech ratio, speakers
-        LipSync(models.lip_sync, config=s.lip_sync),  # offset and confidence
+        LipSync(models.lip_sync, models.face_detector, config=s.lip_sync),  # offset and confidence
         Overlays(models.text_detector, config=s.overlays),  # subtitles, logos
         Attributes(models.attribute_embedder, config=s.attributes),  # for training
         AudioFeatures(models.audio_embedder),  # for training

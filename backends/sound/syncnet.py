@@ -31,11 +31,13 @@ class SyncNetScorer:
     Follows the authors' public program (joonson/syncnet_python): crops of the face of 224 px with the box's
     middle and size smoothed over 13 frames, windows of 0.2 s, Euclidean distances of lips and sound shifted
     by up to 15 frames (zeros beyond the ends), averaged over the windows for each shift. confidence is the
-    median of these averages less the least, offset_s the shift of the least; there is no correlation.
+    median of these averages less the least, offset_s the shift of the least; there is no correlation. The
+    program's offset counts the other way: it is positive, in frames, where the sound is early.
 
-    What differs: faces come from the pipeline's own detector, of any size; crops are not compressed as video
-    in between; the smoothing repeats the first and last box where the program reads zeros. Where the face is
-    lost, the stretches around are scored as the program scores tracks, and their windows averaged.
+    What differs: faces come from the pipeline's own detector, in each picture too, but of any size; crops are
+    not compressed as video in between; the smoothing repeats the first and last box where the program
+    reads zeros. Where the face is lost, the stretches around are scored as the program scores tracks, and
+    their windows averaged.
 
     Always float32: published thresholds were found in it, and a clip takes a fraction of a second.
 

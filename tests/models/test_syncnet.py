@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from backends.faces.face_detector import DetectedFaces
 from backends.sound.lip_sync import LipSyncScore, MouthEnvelopeCorrelation, MouthTrack
 from backends.sound.syncnet import SyncNetScorer, build_net, crops, judged, mfcc, shifted_distances, stretches
 from backends.store.weights import Weights
@@ -155,6 +156,8 @@ def test_the_sign_of_the_offset(late: int) -> None:
     assert distances.shape == (60, 31)
     found = judged(distances)
     assert found.offset_s == pytest.approx(late / 25) and found.confidence > 2
+    # The public program prints 15 - argmin of the same 31 mean distances.
+    assert 15 - int(distances.mean(0).argmin()) == -late
     assert distances[0, 0] == pytest.approx(np.linalg.norm(lips[0]))  # zeros before the sound begins
     assert judged(np.array([[3.0, 1.0, 2.0]], np.float32)) == LipSyncScore(0.0, 1.0)
 
@@ -290,8 +293,20 @@ def test_names(syncnet: Weights) -> None:
     assert SyncNetScorer(syncnet, max_shift=10).id != scorer.id
 
 
+class Here:
+    """A detector that knows where the face is."""
+
+    id = "here"
+
+    def setup(self) -> None: ...
+
+    def detect(self, image: np.ndarray) -> DetectedFaces:
+        box = np.array([[0.36, 0.2, 0.64, 0.7]], np.float32)
+        return DetectedFaces(box, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
+
+
 def test_stage_on_a_real_clip(syncnet: Weights, samples: Path) -> None:
-    stage = LipSync(SyncNetScorer(syncnet, device="cpu"))
+    stage = LipSync(SyncNetScorer(syncnet, device="cpu"), Here())
     seen = decode(samples / "videos" / "latentsync_man_en.mp4", stage.sees, 0.0, 2.5)
     times = np.array([0.0, 2.5])
     arrays = {
