@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.pictures.point_tracker import grid
-from backends.running.pretrained import torch_device
+from backends.running.pretrained import Precision, autocast, check_precision, torch_device
 from backends.store.weights import Weights
 
 # Frames that the released models were trained to see at once; their checkpoints hold embeddings of so many.
@@ -29,8 +29,8 @@ class CoTracker3:
     follows 36 points of its own that make the others' tracks steadier. Visible is what the package's
     predictors call so: offline a visibility above 0.9, online visibility times confidence above 0.6.
 
-    Float32 also on CUDA: its tracks are positions in pixels. One clip at a time, whose points are the batch.
-    The package is not on PyPI, and its code and weights are for non-commercial use (CC-BY-NC 4.0).
+    Float32 by default, also on CUDA: its tracks are positions in pixels. One clip at a time, whose points are
+    the batch. The package is not on PyPI, and its code and weights are for non-commercial use (CC-BY-NC 4.0).
 
     Args:
         model: folder with `scaled_offline.pth` and `scaled_online.pth`.
@@ -38,9 +38,10 @@ class CoTracker3:
         offline_frames: longest run for the offline model, which was trained on 60 frames and adapts its
             clock to others; 80 holds 6 s at 12.5 frames a second.
         interp_shape: height and width that frames are scaled to, multiples of 4; the models' own is 384, 512.
+        precision: of the sums: "float32", "bfloat16" or "float16".
 
     Raises:
-        ValueError: `offline_frames` is less than the online model's window.
+        ValueError: `offline_frames` is less than the online model's window, or there is no such precision.
     """
 
     packages = ("torch", "cotracker")
@@ -51,7 +52,9 @@ class CoTracker3:
         device: str | None = None,
         offline_frames: int = 80,
         interp_shape: Sequence[int] = (384, 512),
+        precision: Precision = "float32",
     ) -> None:
+        check_precision(precision)
         if offline_frames < _ONLINE_WINDOW:
             raise ValueError(f"offline_frames must be {_ONLINE_WINDOW} or more, got {offline_frames}")
         height, width = interp_shape
@@ -59,17 +62,21 @@ class CoTracker3:
         self.device = device
         self.offline_frames = offline_frames
         self.interp_shape = (int(height), int(width))
+        self.precision = precision
         self._offline: Any = None
         self._online: Any = None
         self._lock: Any = None
 
     @cached_property
     def id(self) -> str:
-        """Implementation, version, weights and settings."""
+        """Implementation, version, weights and settings; a precision that is not float32."""
         from cotracker.version import __version__
 
         height, width = self.interp_shape
-        return f"cotracker {__version__} {self.model} {height}x{width} offline<={self.offline_frames}"
+        precision = "" if self.precision == "float32" else f" {self.precision}"
+        return (
+            f"cotracker {__version__} {self.model} {height}x{width} offline<={self.offline_frames}{precision}"
+        )
 
     def setup(self) -> None:
         """Load both models.
@@ -115,7 +122,7 @@ class CoTracker3:
         points = grid(width, height, grid_size)
         # The first column is the frame in which a point is given.
         starts = torch.from_numpy(np.pad(points, ((0, 0), (1, 0))))[None].to(self._device)
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), autocast(self._device, self.precision):
             found, seen = _once_more(lambda: self._tracks(frames, starts))
             tracks = np.array(found[0].float().cpu().numpy())
             visible = np.array(seen[0].cpu().numpy())
@@ -136,7 +143,7 @@ class CoTracker3:
 
         self.setup()
         frames = _stacked(list(images))
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), autocast(self._device, self.precision):
             _, seen = _once_more(lambda: self._offline(self._video(frames), grid_size=grid_size))
             return float(seen.float().mean())
 

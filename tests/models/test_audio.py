@@ -16,6 +16,7 @@ import torch
 from backends.sound.audio_embedder import Wav2Vec2
 from backends.sound.pyannote import PyannoteDiarizer, _plain
 from backends.store.weights import Weights
+from benchmarks import precision
 from media.decode import Decoded
 from media.requests import Audio
 from stages.audio_features import AudioFeatures
@@ -140,6 +141,17 @@ def test_wav2vec2_stage(wav2vec2: Weights) -> None:
     assert out["audio_embedder"].startswith("wav2vec2(stand_in_random_wav2vec2-base-960h@0123abcd, ")
     none = stage.score(Clip(row={}, decoded=Decoded(audio={Audio(RATE): None}, frame_times=times)))
     assert none["audio_features"].shape == (0, 32) and none["audio_features_hz"] is None
+
+
+def test_float16_changes_wav2vec2_little_and_bfloat16_much(wav2vec2: Weights) -> None:
+    """On a CPU, where half precision is what was asked for: shares of the rows' standard deviation."""
+    found = precision.wav2vec2(wav2vec2, "cpu")
+    assert set(found) == {"float16", "bfloat16"}
+    assert 0 < found["float16"].mean < 0.003 and found["float16"].largest < 0.03
+    assert found["bfloat16"].mean > 10 * found["float16"].mean
+    assert Wav2Vec2(wav2vec2, precision="bfloat16").id.endswith(", bfloat16)")
+    with pytest.raises(ValueError, match="'int8'; choose one of float32, bfloat16, float16"):
+        Wav2Vec2(wav2vec2, precision="int8")  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

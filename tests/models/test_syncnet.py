@@ -15,6 +15,7 @@ from backends.faces.face_detector import DetectedFaces
 from backends.sound.lip_sync import LipSyncScore, MouthEnvelopeCorrelation, MouthTrack
 from backends.sound.syncnet import SyncNetScorer, build_net, crops, judged, mfcc, shifted_distances, stretches
 from backends.store.weights import Weights
+from benchmarks import precision
 from media.decode import decode
 from stages.clip import Clip
 from stages.lip_sync import LipSync
@@ -263,6 +264,18 @@ def test_stretches_are_scored_apart_and_together(syncnet: Weights) -> None:
             assert other is not None and found is not None
             assert other.offset_s == found.offset_s
             assert other.confidence == pytest.approx(found.confidence, abs=1e-5)
+
+
+def test_half_precision_changes_little(syncnet: Weights) -> None:
+    """Random towers: of the spread of distances over shifts, from which confidence and offset follow."""
+    found = precision.syncnet(syncnet, "cpu", seconds=2.0)
+    assert set(found) == {"float16", "bfloat16"}
+    assert 0 < found["float16"].largest < 0.05
+    assert found["float16"].mean < found["bfloat16"].mean < 0.5
+    half = SyncNetScorer(syncnet, precision="float16")
+    assert half.id.endswith(", float16)") and half.id != SyncNetScorer(syncnet).id
+    with pytest.raises(ValueError, match="no precision 'half'"):
+        SyncNetScorer(syncnet, precision="half")  # type: ignore[arg-type]
 
 
 def test_too_little_to_tell(syncnet: Weights) -> None:

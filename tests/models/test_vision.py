@@ -24,6 +24,7 @@ from backends.pictures.cotracker import CoTracker3
 from backends.pictures.openclip import OpenClipEmbedder
 from backends.pictures.point_tracker import grid
 from backends.store.weights import Weights
+from benchmarks import precision
 from media.decode import Decoded
 from stages import talkvid_ratio
 from stages.attributes import Attributes
@@ -379,6 +380,21 @@ def test_talkvids_ratio_is_that_of_the_public_predictor(
     _, seen = predictor(video, grid_size=6, grid_query_frame=0)
     assert 0.4 < float(seen.float().mean()) < 0.95
     assert found == pytest.approx(float(seen.float().mean()))
+
+
+def test_cotracker_in_half_precision_changes_little(store: Store, tmp_path: Path) -> None:
+    """Of the spread of movements; the last layer moves points as far as trained ones do."""
+    folder = shutil.copytree(store("cotracker3").folder, tmp_path / "model")
+    for name in ("scaled_offline.pth", "scaled_online.pth"):
+        weights = torch.load(folder / name, weights_only=True)
+        weights["updateformer.flow_head.weight"] *= 30
+        torch.save(weights, folder / name)
+    found = precision.cotracker(Weights("cotracker3", folder), "cpu", frames=2, shape=(32, 48))
+    assert set(found) == {"float16", "bfloat16"}
+    assert 0 < found["float16"].mean < 0.002 and found["float16"].largest < 0.02
+    assert found["float16"].mean < found["bfloat16"].mean < 0.02
+    model = store("cotracker3")
+    assert CoTracker3(model, precision="bfloat16").id == f"{CoTracker3(model).id} bfloat16"
 
 
 @pytest.mark.parametrize("count", [1, 5, 17])
