@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +32,13 @@ class PointTracker(Protocol):
         Takes T uint8 RGB [H, W, 3] of one size. Gives positions x, y in pixels, float32 [T, N, 2],
         N = grid_size squared, row by row; and whether each point is visible, bool [T, N]. A point
         that is not visible has a position all the same, which means nothing.
+        """
+        ...
+
+    def visible_share(self, images: Iterable[npt.NDArray[np.uint8]], grid_size: int) -> float | None:
+        """Share of points that are visible, over all of the frames, as CoTracker's own program says it, 0-1.
+
+        Published limits hold for that program alone: None for any other tracker.
         """
         ...
 
@@ -104,6 +111,10 @@ class LucasKanade:
             tracks.append(points.copy())
             visible.append(alive.copy())
         return np.stack(tracks), np.stack(visible)
+
+    def visible_share(self, images: Iterable[npt.NDArray[np.uint8]], grid_size: int) -> None:
+        """None: this is not CoTracker, and it cannot follow a point from one half second to the next."""
+        return
 
 
 def textured(image: npt.NDArray[np.uint8], points: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

@@ -32,7 +32,10 @@ SMI = (
 )
 OPENCV = "opencv-python-headless"
 INSTALL = "uv pip install '.[models]'"
-COTRACKER = "pip install git+https://github.com/facebookresearch/co-tracker"
+COTRACKER = (
+    "uv pip install --no-deps 'cotracker @ git+https://github.com/facebookresearch/co-tracker.git"
+    "@82e02e8029753ad4ef13cf06be7f4fc5facdda4d'"
+)
 # Prints, as JSON, module -> version of the package it belongs to, null if there is none; imports none.
 VERSIONS = """
 import importlib.metadata as m, importlib.util as u, json, sys

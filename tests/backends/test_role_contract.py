@@ -139,6 +139,8 @@ def point_tracker(model: Any, media: Media) -> None:
     # Row by row, in the cells' middles, in pixels.
     x, y = np.meshgrid((np.arange(4) + 0.5) / 4 * width - 0.5, (np.arange(4) + 0.5) / 4 * height - 0.5)
     assert np.abs(tracks[0] - np.stack([x.ravel(), y.ravel()], 1)).max() < 2
+    share = model.visible_share(iter(media.images), 4)
+    assert share is None or 1 / 6 <= share <= 1  # every point in the first frame
 
 
 def person_mask(model: Any, media: Media) -> None:

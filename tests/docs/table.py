@@ -129,9 +129,10 @@ NOT_RUN = {
         )
         for name in ("wan_stage2", "wan_ode", "wan_stage3")
     },
-    "uv pip install 'cotracker @ git+https://github.com/facebookresearch/co-tracker.git'": NotRun(
-        "comes over the network", installed_on_every_worker
-    ),
+    (
+        "uv pip install --no-deps 'cotracker @ git+https://github.com/facebookresearch/co-tracker.git"
+        "@82e02e8029753ad4ef13cf06be7f4fc5facdda4d'"
+    ): NotRun("comes over the network", installed_on_every_worker),
     "uv pip install --reinstall --no-deps 'onnxruntime-gpu>=1.31,<1.32'": NotRun(
         "comes over the network, and would break this environment", installed_on_every_worker
     ),

@@ -77,7 +77,7 @@ def test_doctor_of_the_gpu_profile_lists_every_missing_file(tmp_path: Path) -> N
 def test_missing_packages_name_the_line_that_installs_them() -> None:
     results = found(examine(load_profile("gpu"), settings_of(load_profile("gpu"), ["device=cpu"])))
     assert not results["cotracker"].ok
-    assert "pip install git+https://github.com/facebookresearch/co-tracker" in results["cotracker"].said
+    assert "pip install --no-deps 'cotracker @ git+https://github.com/" in results["cotracker"].said
     assert results["rtmlib"].said == "not installed; uv pip install '.[models]'"
     assert results["torch"].ok and results["torch"].said[0].isdigit()
 
