@@ -96,6 +96,7 @@ def test_the_shipped_catalogue_reads_and_names_what_the_gpu_profile_needs() -> N
         "syncnet",
         "qwen2.5-vl-7b-instruct",
         "wan2.2-i2v-a14b",
+        "wan2.2-i2v-a14b-lightning",
         *TRAINING,
     }
     for name, model in models.items():
