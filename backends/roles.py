@@ -134,7 +134,8 @@ def weights_of(choices: Mapping[str, Mapping[str, Any]]) -> list[str]:
     names: dict[str, None] = {}
     for role, choice in choices.items():
         make, settings = _chosen(role, choice)
-        names |= dict.fromkeys(settings[name] for name in _weights_settings(make) if name in settings)
+        given = (settings.get(name) for name in _weights_settings(make))
+        names |= dict.fromkeys(name for name in given if name is not None)
     return list(names)
 
 
@@ -162,7 +163,9 @@ def embedder_of(role: str, id: str) -> Any:
 
 def _build(role: str, choice: Mapping[str, Any] | None, store: ModelStore | None, device: str | None) -> Any:
     make, settings = _chosen(role, choice)
-    for name in _weights_settings(make):
+    for name, is_needed in _weights_settings(make).items():
+        if settings.get(name) is None and not is_needed:
+            continue
         if name not in settings:
             raise ValueError(f"role {role}: {name} must name a model of the model store")
         if store is None:
@@ -191,9 +194,10 @@ def _chosen(role: str, choice: Mapping[str, Any] | None) -> tuple[Callable[..., 
     return known[use], settings
 
 
-def _weights_settings(make: Callable[..., Any]) -> list[str]:
-    """Names of the parameters that are weights."""
-    return [name for name, kind in get_type_hints(getattr(make, "__init__", make)).items() if kind is Weights]
+def _weights_settings(make: Callable[..., Any]) -> dict[str, bool]:
+    """Parameters that are weights -> whether they must be given."""
+    kinds = get_type_hints(getattr(make, "__init__", make))
+    return {name: kind is Weights for name, kind in kinds.items() if kind in (Weights, Weights | None)}
 
 
 def _nearest(word: str, known: list[str]) -> str:

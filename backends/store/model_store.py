@@ -1,7 +1,8 @@
 """A folder of models: `<store>/<name>/<files>`, and `<store>/models.yaml` with hashes of what was fetched.
 
 `configs/models.yaml` names the models and pins their files; the store's own `models.yaml` fills in what is
-not pinned. A store may lie behind a URL: its models are then copied to this machine when first used.
+not pinned. A store may lie behind a URL or on a network mount: its models are then copied to this machine
+when first used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import Any
 
 import fsspec
 
-from backends.store.copied_weights import CopiedWeights, ModelStoreError, cache_folder, shown, wrong_size
+from backends.store.copied_weights import (
+    CopiedWeights,
+    ModelStoreError,
+    MountedWeights,
+    cache_folder,
+    shown,
+    wrong_size,
+)
 from backends.store.file_hashes import RememberedHashes
 from backends.store.model_catalogue import (
     CatalogueError,
@@ -170,7 +178,7 @@ class ModelStore:
             digest = _digest(RememberedHashes(Path(self.location) / name).of(list(entry.files)))
         if self.is_remote and not Path(name).is_absolute():
             return CopiedWeights(name, f"{self.location}/{name}", entry, digest)
-        return Weights(Path(name).name, Path(self.location) / name, digest, entry.random_weights)
+        return MountedWeights(Path(name).name, str(Path(self.location) / name), entry, digest)
 
     def problems(self, names: Sequence[str], hashes: bool = True, say: Say | None = None) -> list[Problem]:
         """What is missing or wrong, file by file; empty when the models can be used.

@@ -259,7 +259,8 @@ hashes go into the fingerprints of the stages: other weights, and only they, mak
 run the store is compared with them; files that have not changed since are not read again. Repositories
 marked *gated* ask for an account that accepted their conditions, and its token in `HF_TOKEN`; `HF_ENDPOINT`
 names a mirror of Hugging Face. A file whose hash is not pinned here is compared with what Hugging Face lists
-at the pinned revision: the hash of a large file, the size of a small one.
+at the pinned revision: the hash of a large file, the size of a small one. The hash of what came is written
+down, and from then on every run and every copy is compared with that.
 
 **Without a network**: fetch on another machine and copy the store, its `models.yaml` too. Or put the files
 into their folders by hand and run `interavatar models record NAME...`, which compares them with the pins and
@@ -268,6 +269,13 @@ writes down their hashes. Any other folder in the store can be recorded, and nam
 **On an object store**: copy such a folder to it and give its URL (`--set models=s3://bucket/models`, with the
 fsspec package of that kind). Each machine copies a model when it first uses it into `INTERAVATAR_CACHE`
 (default `~/.cache/interavatar`), whole and compared, once for all its workers.
+
+**On a network mount** (NFS, Lustre, FUSE, ...) the same: every node copies a model once instead of reading
+it for each of its workers. Where a tenth of the disk would not stay free, or the cache is on a mount too,
+the model is read where it lies, and the worker says so. `INTERAVATAR_LOCAL_MODELS` names another folder for
+these copies, such as one on the node's own NVMe disk, and makes them of any other mount than its own;
+empty, nothing on a mount is copied. Copies stay until they are deleted. Weights are copied as they are:
+Wan's 126 GB are float32, and become bfloat16 when they are loaded.
 
 **Stand-ins**: `interavatar models record NAME --random-weights` marks a folder of random weights. Whatever
 they make is named `stand_in_random_NAME`.

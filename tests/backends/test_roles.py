@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.roles import IMPLEMENTATIONS, embedder_of, packages_of
+from backends.roles import IMPLEMENTATIONS, embedder_of, packages_of, weights_of
 from pipelines.engine.settings import Settings
 from pipelines.requests import load_profile, profile_roles
 
@@ -31,3 +31,17 @@ def test_an_embedder_is_found_by_its_id(role: str, tmp_path: Path) -> None:
     for implementation in IMPLEMENTATIONS[role].values():
         assert embedder_of(role, f"{implementation.method}(weights@0123)") is implementation
     assert embedder_of(role, "one-of-another-version") is next(iter(IMPLEMENTATIONS[role].values()))
+
+
+def test_weights_that_may_be_left_out(tmp_path: Path) -> None:
+    wan, fast = "wan2.2-i2v-a14b", "wan2.2-i2v-a14b-lightning"
+    choice = {"use": "wan", "model": wan}
+    assert weights_of({"image_to_video": choice}) == [wan]
+    assert weights_of({"image_to_video": choice | {"distilled": None}}) == [wan]
+    assert weights_of({"image_to_video": choice | {"distilled": fast}}) == [wan, fast]
+    profile, models = load_profile("gpu"), str(tmp_path)
+    plain = profile_roles(profile, Settings(models=models), tmp_path).image_to_video
+    assert plain.name == wan
+    changed = Settings(models=models, roles={"image_to_video": {"distilled": fast}})
+    made = profile_roles(profile, changed, tmp_path).image_to_video
+    assert made.name == f"{wan}+{fast}" and f"distilled={fast}@" in made.id

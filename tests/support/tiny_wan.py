@@ -85,6 +85,26 @@ def save_tiny_wan(folder: Path, scale: float = 3.0) -> Path:
     return folder
 
 
+def save_tiny_lightning(folder: Path, blocks: int = 2, width: int = 24, ffn: int = 32) -> Path:
+    """Save random LoRA for both experts of `save_tiny_wan` as lightx2v/Wan2.2-Lightning lays them out."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = torch.Generator().manual_seed(0)
+    layers = {f"{kind}_attn.{name}": (width, width) for kind in ("self", "cross") for name in "qkvo"}
+    layers |= {"ffn.0": (width, ffn), "ffn.2": (ffn, width)}
+    for file in ("high_noise_model", "low_noise_model"):
+        tensors = {}
+        for block in range(blocks):
+            for layer, (into, out) in layers.items():
+                name = f"diffusion_model.blocks.{block}.{layer}"
+                tensors[f"{name}.lora_down.weight"] = torch.randn(4, into, generator=draw)
+                tensors[f"{name}.lora_up.weight"] = torch.randn(out, 4, generator=draw)
+                tensors[f"{name}.alpha"] = torch.tensor(2.0)
+        save_file(tensors, folder / f"{file}.safetensors")
+    return folder
+
+
 def edit_index(folder: Path, **changes: Any) -> None:
     """Change entries of a saved pipeline's `model_index.json`."""
     path = folder / "model_index.json"

@@ -22,7 +22,6 @@ from backends.store.model_catalogue import (
     parse_catalogue,
 )
 from backends.store.model_store import ModelStore, ModelStoreError, default_location, say_problems
-from backends.store.weights import Weights
 
 A, B = b"a" * 1000, b"b" * 2000
 PINNED = hashlib.sha256(A).hexdigest()
@@ -96,6 +95,7 @@ def test_the_shipped_catalogue_reads_and_names_what_the_gpu_profile_needs() -> N
         "syncnet",
         "qwen2.5-vl-7b-instruct",
         "wan2.2-i2v-a14b",
+        "wan2.2-i2v-a14b-lightning",
         *TRAINING,
     }
     for name, model in models.items():
@@ -153,7 +153,8 @@ def test_the_location_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch
 def test_weights_of_a_known_model_need_no_files(store: ModelStore, tmp_path: Path) -> None:
     small = store.weights("small")
     digest = hashlib.sha256(f"small.onnx\t{PINNED}".encode()).hexdigest()[:12]
-    assert small == Weights("small", tmp_path / "store" / "small", digest, False)
+    assert (small.name, small.folder, small.is_random) == ("small", tmp_path / "store" / "small", False)
+    assert small.digest == digest and pickle.loads(pickle.dumps(small)) == small == store.weights("small")
     assert store.weights("loose").digest == "" and str(store.weights("loose")) == "loose@unpinned"
 
 

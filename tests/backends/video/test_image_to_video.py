@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +14,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from backends.store.weights import Weights
 from backends.video.image_to_video import AREA_480P, Animation, fit_size, resized
 from backends.video.image_warp import ImageWarp
-from backends.video.wan import WanImageToVideo, choose_offload
+from backends.video.wan import REMEMBERED, WanImageToVideo
+from backends.video.wan_offload import OFFLOADS, choose_offload, place, sizes
 from media.picture import read_picture
 from prompts.vocabulary import VOCABULARY
-from tests.support.tiny_wan import edit_index, save_tiny_wan
+from tests.support.tiny_wan import edit_index, save_tiny_lightning, save_tiny_wan
 
 GIB = 1024**3
 
@@ -144,10 +149,15 @@ def test_choose_offload():
     sizes = {name: round(size * GIB) for name, size in parts.items()}
     working = round(14.4 * GIB)
     assert choose_offload(80 * GIB, sizes, working) == "none"
-    assert choose_offload(78 * GIB, sizes, working) == "model"
+    assert choose_offload(78 * GIB, sizes, working) == "text_encoder"
+    assert choose_offload(69 * GIB, sizes, working) == "text_encoder"
+    assert choose_offload(68 * GIB, sizes, working) == "model"
     assert choose_offload(42 * GIB, sizes, working) == "model"
     assert choose_offload(41 * GIB, sizes, working) == "sequential"
     assert choose_offload(0, sizes, working) == "sequential"
+    # A small clip: the text encoder must fit beside the experts while it reads the prompts.
+    assert choose_offload(65 * GIB, sizes, 2 * GIB) == "text_encoder"
+    assert choose_offload(64 * GIB, sizes, 2 * GIB) == "model"
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +261,9 @@ def test_wan_out_of_memory_tries_again_with_less(wan):
 
     hook = wan._pipe.transformer_2.register_forward_pre_hook(full)
     np.testing.assert_array_equal(wan.animate(ASKED), expected)
-    assert attempts == ["none", "model", "model", "model", "model"]
+    assert attempts == ["none", *["text_encoder"] * 4]
     wan.animate(ASKED)
-    assert wan.offload == "model" and len(attempts) == 9
+    assert wan.offload == "text_encoder" and len(attempts) == 9
     hook.remove()
 
     def always(*_):
@@ -264,20 +274,204 @@ def test_wan_out_of_memory_tries_again_with_less(wan):
     with pytest.raises(torch.OutOfMemoryError):
         wan.animate(ASKED)
     hook.remove()
-    assert attempts[9:] == ["model", "sequential"]
+    assert attempts[9:] == ["text_encoder", "model", "sequential"]
 
 
-def test_wan_offload_of_models(checkpoint):
+@pytest.mark.parametrize("quantisation", [None, "float8"])
+def test_wan_offload_of_models(checkpoint, quantisation):
     """accelerate's hooks move parts to and fro; between the CPU and itself here, the frames are the same."""
-    wan = small(checkpoint)
+    import accelerate
+    import torch
+
+    wan = small(checkpoint, quantisation=quantisation)
     wan.setup()
     wan._device = "cpu:0"
     clips = []
-    for wan.offload in ("none", "model"):
+    for wan.offload in OFFLOADS[:-1]:
         wan._is_placed = False
+        wan._embeddings.clear()
         clips.append(wan.animate(ASKED))
         assert hasattr(wan._pipe.transformer_2, "_hf_hook") == (wan.offload == "model")
-    np.testing.assert_array_equal(clips[0], clips[1])
+        np.testing.assert_array_equal(clips[0], clips[-1])
+    # Layer by layer; not the text encoder, whose tied weights accelerate cannot take from a CPU to itself.
+    place(wan._pipe, "none", "cpu")
+    for part in (wan._pipe.transformer, wan._pipe.transformer_2):
+        accelerate.cpu_offload(part, torch.device("cpu"))
+    np.testing.assert_array_equal(clips[0], wan.animate(ASKED))
+    assert wan._pipe.transformer.blocks[0].attn1.to_q.weight.is_meta
+
+
+def test_wan_gives_what_the_pipeline_gives_for_the_texts(wan):
+    import torch
+
+    frames = wan._pipe(
+        image=Image.fromarray(resized(ASKED.image, 32, 48)),
+        prompt=ASKED.prompt,
+        negative_prompt=ASKED.negative_prompt,
+        width=32,
+        height=48,
+        num_frames=9,
+        num_inference_steps=4,
+        guidance_scale=3.5,
+        guidance_scale_2=3.5,
+        generator=torch.Generator().manual_seed(7),
+        max_sequence_length=64,
+        output_type="np",
+    ).frames[0]
+    np.testing.assert_array_equal((frames * 255).round().astype(np.uint8), wan.animate(ASKED))
+
+
+def test_wan_encodes_a_prompt_once(wan):
+    wan.num_inference_steps, wan.num_frames = 1, 5
+    wan._embeddings.clear()
+    read = []
+    hook = wan._pipe.text_encoder.register_forward_pre_hook(lambda _, args: read.append(len(args[0])))
+    for prompt in ("one", "two", "one"):
+        wan.animate(replace(ASKED, prompt=prompt))
+    assert read == [1, 1, 1]  # one, the negative prompt, two
+    for number in range(REMEMBERED):
+        wan._embed(str(number))
+    assert len(wan._embeddings) == REMEMBERED and read == [1] * (3 + REMEMBERED)
+    wan._embed("one")
+    hook.remove()
+    assert len(read) == 4 + REMEMBERED
+
+
+@pytest.fixture(scope="module")
+def lightning(tmp_path_factory) -> Path:
+    return save_tiny_lightning(tmp_path_factory.mktemp("tiny") / "lightning")
+
+
+def test_wan_with_distilled_weights(checkpoint, lightning, wan, capfd):
+    from safetensors.torch import load_file
+
+    given = Weights("wan2.2-lightning", lightning, "ef56")
+    fast = small(checkpoint, distilled=given, num_inference_steps=None)
+    assert (fast.num_inference_steps, fast.guidance_scale, fast.guidance_scale_2) == (4, 1.0, 1.0)
+    fast.setup()
+    for part, file in (("transformer", "high_noise_model"), ("transformer_2", "low_noise_model")):
+        lora = load_file(lightning / f"{file}.safetensors")
+        for theirs, ours in (("self_attn.q", "attn1.to_q"), ("ffn.2", "ffn.net.2")):
+            name = f"diffusion_model.blocks.1.{theirs}"
+            added = lora[f"{name}.lora_up.weight"] @ lora[f"{name}.lora_down.weight"] * 2 / 4
+            before, after = (
+                dict(getattr(model._pipe, part).named_parameters())[f"blocks.1.{ours}.weight"]
+                for model in (wan, fast)
+            )
+            np.testing.assert_allclose(after.detach(), before.detach() + added, atol=1e-5)
+        assert not hasattr(getattr(fast._pipe, part), "peft_config")
+    seen = []
+    for part in (fast._pipe.transformer, fast._pipe.transformer_2):
+        part.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append((module, float(kwargs["timestep"][0]))), with_kwargs=True
+        )
+    frames = fast.animate(ASKED)
+    high, low = fast._pipe.transformer, fast._pipe.transformer_2
+    # The times of its training, each once: no guidance. The experts change at 900.
+    assert [module for module, _ in seen] == [high, high, low, low]
+    np.testing.assert_allclose([time for _, time in seen], [1000, 937.5, 833.333, 625], atol=0.01)
+    np.testing.assert_array_equal(frames, fast.animate(replace(ASKED, negative_prompt="sharp " * 99)))
+    assert (frames != wan.animate(ASKED)).mean() > 0.2 and frames.std() > 5
+    assert capfd.readouterr() == ("", "")
+
+
+def test_wan_distilled_is_named_and_checked(checkpoint, lightning, tmp_path):
+    base = Weights("wan2.2-i2v-a14b", checkpoint, "ab12")
+    given = Weights("wan2.2-lightning", lightning, "ef56")
+    fast = WanImageToVideo(base, distilled=given)
+    assert fast.name == "wan2.2-i2v-a14b+wan2.2-lightning"
+    assert fast.id == (
+        "wan(wan2.2-i2v-a14b@ab12, frames=81, steps=4, guidance=1/1, flow_shift=5, max_area=399360, "
+        "tokens=512, distilled=wan2.2-lightning@ef56)"
+    )
+    assert fast.published_seconds("H100") is None
+    random = WanImageToVideo(base, distilled=replace(given, is_random=True))
+    assert random.name == "stand_in_random_wan2.2-i2v-a14b+wan2.2-lightning"
+    assert "distilled=stand_in_random_wan2.2-lightning@ef56" in random.id
+    with pytest.raises(ValueError, match=r"above 1 \(or both 1, which turns it off\), got 1"):
+        WanImageToVideo(base, distilled=given, guidance_scale_2=2.0)
+    with pytest.raises(ValueError, match=r"guidance_scale must be above 1, got 1"):
+        WanImageToVideo(base, guidance_scale=1.0, guidance_scale_2=1.0)
+    shutil.copy(lightning / "high_noise_model.safetensors", tmp_path)
+    with pytest.raises(FileNotFoundError, match="low_noise_model"):
+        small(checkpoint, distilled=replace(given, folder=tmp_path)).setup()
+
+
+def test_wan_attention_backends(checkpoint, wan):
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    expected = wan.animate(ASKED)
+    before = _AttentionBackendRegistry.get_active_backend()
+    used = []
+
+    def look(*_):
+        used.append(str(_AttentionBackendRegistry.get_active_backend()[0].value))
+
+    math = small(checkpoint, attention="_native_math")
+    math.setup()
+    math._pipe.transformer.register_forward_pre_hook(look)
+    frames = math.animate(ASKED)
+    assert used == ["_native_math"] * 4
+    assert np.abs(frames.astype(int) - expected).max() <= 2  # rounding
+    assert _AttentionBackendRegistry.get_active_backend() == before
+    with pytest.raises(ValueError, match=r"no attention backend 'nativ'; did you mean 'native'\?"):
+        small(checkpoint, attention="nativ").setup()
+    with pytest.raises(ValueError, match=r"'flash' does not work on cpu: .* install `flash-attn"):
+        small(checkpoint, attention="flash").setup()
+    with pytest.raises(ValueError, match=r"'_native_cudnn' does not work on cpu: No viable backend"):
+        small(checkpoint, attention="_native_cudnn").setup()
+
+
+def test_wan_in_float8(checkpoint, wan):
+    import torch
+
+    eight = small(checkpoint, quantisation="float8")
+    eight.setup()
+    block = eight._pipe.transformer.blocks[0]
+    assert block.attn1.to_q.weight.dtype == block.ffn.net[2].weight.dtype == torch.float8_e4m3fn
+    assert block.norm2.weight.dtype == block.scale_shift_table.dtype == torch.float32
+    assert sizes(eight._pipe)["transformer"] < 0.75 * sizes(wan._pipe)["transformer"]
+    frames, expected = eight.animate(ASKED), wan.animate(ASKED)
+    assert frames.std() > 5 and (frames != expected).any()
+    with pytest.raises(ValueError, match="quantisation must be float8 or null, got 'int4'"):
+        small(checkpoint, quantisation="int4")
+    with pytest.raises(ValueError, match="compile_blocks gains nothing with float8"):
+        small(checkpoint, quantisation="float8", compile_blocks=True)
+
+
+@pytest.mark.slow
+def test_wan_compiled(checkpoint, wan):
+    wan.num_inference_steps = 1
+    compiled = small(checkpoint, compile_blocks=True, num_inference_steps=1)
+    compiled.setup()
+    frames = compiled.animate(ASKED)
+    assert compiled._pipe.transformer.blocks[0]._compiled_call_impl is not None
+    assert np.abs(frames.astype(int) - wan.animate(ASKED)).max() <= 2
+
+
+def test_wan_says_that_there_is_no_compiler(checkpoint, tmp_path):
+    """In a process of its own: torch remembers the compiler, and what it compiled."""
+    script = (
+        "from backends.video.wan import WanImageToVideo; from backends.store.weights import Weights; "
+        "from pathlib import Path; import sys; "
+        "WanImageToVideo(Weights('w', Path(sys.argv[1])), compile_blocks=True, device='cpu').setup()"
+    )
+    without = {
+        "PATH": str(tmp_path),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+        "CXX": "no-such-g++",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(checkpoint)],
+        env=os.environ | without,
+        capture_output=True,
+        text=True,
+    )
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and said.startswith(
+        "ValueError: compile_blocks: torch.compile does not work on cpu: "
+    ), done.stderr
+    assert "build-essential" in said
 
 
 def test_wan_refuses_other_checkpoints(checkpoint, tmp_path):
@@ -321,6 +515,9 @@ def test_wan_id_and_silence(checkpoint, capfd):
         "flow_shift": 3.0,
         "max_area": 1280 * 720,
         "max_prompt_tokens": 226,
+        "distilled": Weights("fast", checkpoint),
+        "quantisation": "float8",
+        "attention": "sage",
     }
     given = {"model": Weights("wan2.2-i2v-a14b", checkpoint, "ab12")}
     ids = {WanImageToVideo(**given | {name: value}).id for name, value in settings.items()}
@@ -328,7 +525,13 @@ def test_wan_id_and_silence(checkpoint, capfd):
     asked = WanImageToVideo(**given)
     assert len(ids | {asked.id}) == len(settings) + 2
     elsewhere = Weights("wan2.2-i2v-a14b", Path("/elsewhere"), "ab12")
-    assert WanImageToVideo(elsewhere, device="cpu").id == asked.id
+    # What differs by rounding alone is left out, as the device is.
+    rounded = {"device": "cpu", "attention": "_flash_3", "compile_blocks": True}
+    assert WanImageToVideo(elsewhere, **rounded).id == asked.id
+    assert asked.id == (
+        "wan(wan2.2-i2v-a14b@ab12, frames=81, steps=40, guidance=3.5/3.5, flow_shift=5, max_area=399360, "
+        "tokens=512)"
+    )
     assert asked.name == "wan2.2-i2v-a14b"
     random = WanImageToVideo(Weights("wan2.2-i2v-a14b", checkpoint, is_random=True))
     assert random.name == "stand_in_random_wan2.2-i2v-a14b"  # every screen drops its clips
