@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.filesize import decimal
 
-from backends.roles import IMPLEMENTATIONS
+from backends.roles import FILLED_BY, IMPLEMENTATIONS
 from backends.store.model_catalogue import ModelEntry, known_models
 from backends.store.training_starts import STARTS
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
@@ -127,8 +127,12 @@ def common_page() -> str:
         _settings_table(SourceSettings, "sources."),
         "## cluster\n",
         _settings_table(ClusterSettings, "cluster."),
-        "## vlm\n",
+        "## vlm and reaction_writer\n",
+        "`vlm` is the endpoint of the role `vision_language_model`; `reaction_writer`, with the same keys, "
+        "that of the role `reaction_writer`, which the first role's model fills where neither this endpoint "
+        "nor `roles` gives it another ([language models](../language_models.md)).\n",
         _settings_table(VlmSettings, "vlm."),
+        _settings_table(VlmSettings, "reaction_writer."),
         "## Roles and profiles\n",
         "A profile fills each role with one implementation and its settings; `--set roles.ROLE.use=NAME` "
         "takes another, `--set roles.ROLE.SETTING=VALUE` changes a setting "
@@ -181,7 +185,8 @@ def _roles_table() -> str:
         for name, make in known.items():
             taken = ", ".join(inspect.signature(make).parameters)
             offered.append(f"`{name}`" + (f" ({taken})" if taken else ""))
-        rows.append((f"`{role}`", "; ".join(offered), f"`{laptop[role].use}`", f"`{gpu[role].use}`"))
+        chosen = [f"`{p[role].use if role in p else FILLED_BY[role]}`" for p in (laptop, gpu)]
+        rows.append((f"`{role}`", "; ".join(offered), *chosen))
     return _table(("role", "implementations (their settings)", "laptop", "gpu"), rows)
 
 

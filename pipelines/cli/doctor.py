@@ -20,6 +20,7 @@ from backends.roles import Roles, packages_of
 from backends.store.copied_weights import shown
 from backends.store.model_store import ModelStore, say_problems
 from media.temporary import temporary_folder
+from pipelines.engine.asked import endpoints
 from pipelines.engine.settings import Profile, Settings
 from pipelines.requests import profile_roles, profile_weights
 
@@ -158,11 +159,9 @@ def _ray() -> str:
 
 def _modules(profile: Profile, settings: Settings) -> dict[str, tuple[str, ...]]:
     """Role -> modules that its implementation imports."""
-    used = {
-        role: settings.roles.get(role, {}).get("use", choice.use) for role, choice in profile.roles.items()
-    }
-    if settings.vlm.endpoint is not None:
-        used.pop("vision_language_model", None)
+    used = {role: choice.use for role, choice in profile.roles.items()}
+    used |= {role: over["use"] for role, over in settings.roles.items() if "use" in over}
+    used |= dict.fromkeys(endpoints(settings), "openai_endpoint")
     return {role: packages for role, use in used.items() if (packages := packages_of(role, use))}
 
 

@@ -17,6 +17,7 @@ from backends.video.image_to_video import Gpu
 from manifests import features, store
 from manifests.schema import to_rows
 from manifests.storage import each, folder_of, is_remote
+from pipelines.engine.asked import AskedModel
 from pipelines.engine.earlier_runs import Earlier, computed
 from pipelines.engine.pipeline import MEDIA, Resources, RunError, Split
 from pipelines.engine.placement import TURN_S, Turn, take_turns
@@ -58,11 +59,15 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Asked:
-    """Requests to a language model, with failed ones. None: unknown.
+    """Requests to one language model, with failed ones. None: unknown.
 
+    key: of its settings.
+    model: its name.
     usd: by the prices in the settings.
     """
 
+    key: str
+    model: str
     requests: float
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
@@ -84,7 +89,7 @@ class Estimate:
         read_bytes: of the input, by all groups of stages together; files of unknown size are not in it.
         unknown_sizes: how many samples those are.
         written_bytes: arrays, media and manifest; None: unknown.
-        asked: None where no stage asks a model that counts its requests.
+        asked: of each model that counts its requests and that a stage asks.
         published: where figures come from that no run of this project measured.
         turns: which groups of stages work at the same time, with how many workers; empty: nothing to do, or
             they cannot be placed, which is then a note.
@@ -109,7 +114,7 @@ class Estimate:
     read_bytes: int = 0
     unknown_sizes: int = 0
     written_bytes: float | None = None
-    asked: Asked | None = None
+    asked: list[Asked] = field(default_factory=list)
     published: set[str] = field(default_factory=set)
     turns: list[Turn] = field(default_factory=list)
     placed_seconds: float | None = None
@@ -233,7 +238,10 @@ def _estimate(run: Run, program: Program, work: Work, earlier: Earlier, gpu: Gpu
     estimate.read_bytes = pc.sum(work.sizes, min_count=0).as_py() * sum(opened)
     estimate.unknown_sizes = work.sizes.null_count
     estimate.written_bytes = _written(estimate, program, earlier)
-    estimate.asked = _asked(estimate, program, run, earlier)
+    for model in run.asked:
+        asked = _asked(model, estimate, program, earlier)
+        if asked is not None:
+            estimate.asked.append(asked)
     return estimate
 
 
@@ -354,33 +362,29 @@ def _size(written: Path | int) -> int:
     return written.stat().st_size if written.exists() else 0
 
 
-def _asked(estimate: Estimate, program: Program, run: Run, earlier: Earlier) -> Asked | None:
-    """Questions of the stages, corrected and priced by the last run that asked the same model."""
-    asking = [
-        step
-        for step in program.steps
-        if any(getattr(model, "counts_requests", False) for model in step.stage.models)
-    ]
-    if not asking:
+def _asked(model: AskedModel, estimate: Estimate, program: Program, earlier: Earlier) -> Asked | None:
+    """Questions of the stages to one model, corrected and priced by the last run that asked the same one.
+
+    None: no stage asks it.
+    """
+    asking = [step for step in program.steps if any(m is model.model for m in step.stage.models)]
+    if not asking or not model.model.counts_requests:
         return None
+    name = model.model.name
     costs = {cost.name: cost for cost in estimate.stages}
     count = sum(costs[s.name].samples * s.stage.questions for s in asking)
     for record in reversed(earlier.records):
-        vlm = record.get("vlm") or {}
+        spent = record.get(model.key) or {}
         same = [
             s for s in asking if record["stages"].get(s.name, {}).get("models") == [*costs[s.name].models]
         ]
         then = sum(computed(record, s.name) * s.stage.questions for s in same)
-        if not vlm.get("requests") or not then or len(same) < len(asking):
+        if not spent.get("requests") or not then or len(same) < len(asking):
             continue
         # A batch's answers are taken out of the cache that they were put into; others there saved a request.
-        saved = 0 if record["settings"]["vlm"]["batch"] else vlm["cached_answers"]
-        count *= (vlm["requests"] + saved) / then
-        prompt = count * vlm["prompt_tokens"] / vlm["requests"]
-        completion = count * vlm["completion_tokens"] / vlm["requests"]
-        prices = (run.settings.vlm.input_price, run.settings.vlm.output_price)
-        usd = None
-        if prices[0] is not None and prices[1] is not None:
-            usd = (prompt * prices[0] + completion * prices[1]) / 1e6
-        return Asked(count, prompt, completion, usd)
-    return Asked(count)
+        saved = 0 if record["settings"][model.key]["batch"] else spent["cached_answers"]
+        count *= (spent["requests"] + saved) / then
+        prompt = count * spent["prompt_tokens"] / spent["requests"]
+        completion = count * spent["completion_tokens"] / spent["requests"]
+        return Asked(model.key, name, count, prompt, completion, model.price(prompt, completion))
+    return Asked(model.key, name, count)

@@ -56,8 +56,8 @@ def _print_estimate(estimate: Estimate, out: Console) -> None:
     written = "?" if estimate.written_bytes is None else f"about {_bytes(estimate.written_bytes)}"
     out.print(f"reads      {size}", markup=False)
     out.print(f"writes     {written}", markup=False)
-    if estimate.asked is not None:
-        _print_asked(estimate.asked, out)
+    for asked in estimate.asked:
+        _print_asked(asked, out)
     for note in estimate.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)
 
@@ -117,12 +117,12 @@ def _takes(resources: Resources) -> str:
 
 
 def _print_asked(asked: Asked, out: Console) -> None:
-    text = f"about {asked.requests:,.0f}"
+    text = f"about {asked.requests:,.0f} to {asked.model}"
     if asked.prompt_tokens is None or asked.completion_tokens is None:
         text += "; tokens and cost are not known before a first run"
     else:
         text += f", {asked.prompt_tokens:,.0f} prompt and {asked.completion_tokens:,.0f} answer tokens"
-        priced = "vlm.input_price and vlm.output_price are not set"
+        priced = f"{asked.key}.input_price and {asked.key}.output_price are not set"
         text += f", {priced}" if asked.usd is None else f", {asked.usd:,.2f} US dollars"
     out.print(f"requests   {text}", markup=False, soft_wrap=True)
 

@@ -156,6 +156,12 @@ ENDS = {
     "interavatar plan talking_head --profile gpu --input /shared/videos --set cluster.gpus=8": Ends(
         "a model's id names its package's version", 2, (NO_GPU_PACKAGES,)
     ),
+    "interavatar run synthetic_interactions --input portraits/ --output out --profile gpu "
+    "--set reaction_writer.endpoint=https://api.openai.com/v1 --set reaction_writer.model=gpt-5-mini": Ends(
+        "a model's id names its package's version; tests/models/test_profile.py runs it",
+        2,
+        (NO_GPU_PACKAGES,),
+    ),
     "interavatar models list --models /shared/models": Ends(
         "the store is empty", 1, ("2 of 2 files missing or wrong", "yolox_l.onnx is missing; place: ")
     ),
