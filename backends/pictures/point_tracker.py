@@ -130,6 +130,10 @@ class LucasKanade:
         good &= ((there >= 0) & (there <= (width - 1, height - 1))).all(axis=1)
         return np.asarray(there, np.float32), good
 
+    def visible_share(self, images: Iterable[npt.NDArray[np.uint8]], grid_size: int) -> None:
+        """None: this is not CoTracker, and it cannot follow a point from one half second to the next."""
+        return
+
 
 class _Run:
     """A grid of points on its way through one span."""
@@ -177,10 +181,6 @@ def track_spans(
     if isinstance(tracker, LucasKanade):
         return tracker.track_spans(images, grid_size, spans)
     return [tracker.track(images[start : end + 1], grid_size) for start, end in spans]
-
-    def visible_share(self, images: Iterable[npt.NDArray[np.uint8]], grid_size: int) -> None:
-        """None: this is not CoTracker, and it cannot follow a point from one half second to the next."""
-        return
 
 
 def textured(image: npt.NDArray[np.uint8], points: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
