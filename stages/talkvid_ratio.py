@@ -16,7 +16,6 @@ from media.requests import Frames
 from stages.clip import Clip, nearest
 from stages.contract import Array, Column, Score, Stage, StageConfig
 
-GRID = 50  # points along each side
 SEGMENT_S = 6.0
 _SCALE = 0.25
 _MAX_FPS, _SAMPLE_FPS = 30.0, 2.0
@@ -40,6 +39,7 @@ class TalkvidRatio(Stage):
 
         fps: float = Field(12.5, ge=4, le=60, description="frames a second to choose from")
         short_side: int = Field(360, ge=64, le=2160, description="their shorter side, px")
+        grid_size: int = Field(50, ge=2, le=100, description="points along each side; TalkVid: 50")
 
     writes: ClassVar[Mapping[str, Column | Array]] = {
         "talkvid_cotracker_ratio": Score(
@@ -64,7 +64,7 @@ class TalkvidRatio(Stage):
             index = nearest(frames.times, times)
             # Made one by one, and so not at all for a tracker that does not look at them.
             pictures = (_quarter(frames.images[i], media.width, media.height) for i in index)
-            shares.append(self.tracker.visible_share(pictures, GRID))
+            shares.append(self.tracker.visible_share(pictures, self.config.grid_size))
         return {"talkvid_cotracker_ratio": min((s for s in shares if s is not None), default=None)}
 
 

@@ -27,6 +27,7 @@ from tests.support.schema_answers import answer
 ROOT = Path(__file__).resolve().parent.parent.parent
 # CoTracker has no smaller network, and its time goes with frames and points.
 QUICK = ("motion.fps=2", "motion.grid_size=4", "motion.short_side=64")
+QUICK_TALKVID = ("talkvid_ratio.fps=4", "talkvid_ratio.grid_size=2", "talkvid_ratio.short_side=64")
 RANDOM = "stand_in_random_"
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -98,7 +99,7 @@ def test_a_wrong_weight_stops_a_run_before_the_first_sample(
 def test_talking_head(tiny_store: ModelStore, samples: Path, tmp_path: Path) -> None:
     names = ("retalking_woman_glasses.mp4", "intel_asl_learn.mkv")
     clips = linked(tmp_path / "clips", [samples / "videos" / name for name in names])
-    run("talking_head", clips, tmp_path / "out", tiny_store, *VLM)
+    run("talking_head", clips, tmp_path / "out", tiny_store, *VLM, *QUICK_TALKVID)
     record, rows = complete(tmp_path / "out")
     assert record["counts"]["kept"] == 0  # of what random weights say nothing is kept
     assert rows["drop_reasons"].map(lambda reasons: "stand_in" in reasons).all()
@@ -111,6 +112,7 @@ def test_talking_head(tiny_store: ModelStore, samples: Path, tmp_path: Path) -> 
     ):
         assert rows[column].str.contains(RANDOM).all(), column
     assert rows["caption_by"].str.startswith(RANDOM).all()
+    assert rows["talkvid_cotracker_ratio"].between(0, 1).all()
     assert rows["lip_sync_by"].dropna().str.startswith(RANDOM).all()
     for row in rows.to_dict("records"):
         tokens = load_features(tmp_path / "out", row, "attributes")["attribute_features"]
@@ -122,7 +124,7 @@ def test_talking_head(tiny_store: ModelStore, samples: Path, tmp_path: Path) -> 
         identity = load_features(tmp_path / "out", row, "consistency")["face_embedding"]
         assert identity.shape == (512,)
 
-    run("talking_head", clips, tmp_path / "out", tiny_store, *VLM)
+    run("talking_head", clips, tmp_path / "out", tiny_store, *VLM, *QUICK_TALKVID)
     again, _ = complete(tmp_path / "out")
     assert again["counts"]["computed"] == 0 and again["counts"]["reused"] == 2
 

@@ -26,7 +26,6 @@ from backends.pictures.point_tracker import grid
 from backends.store.weights import Weights
 from benchmarks import precision
 from media.decode import Decoded
-from stages import talkvid_ratio
 from stages.attributes import Attributes
 from stages.clip import Clip
 from stages.talkvid_ratio import TalkvidRatio
@@ -351,9 +350,7 @@ def test_long_runs_are_the_online_predictors(store: Store, tracker: CoTracker3) 
     assert (visible[1:] == seen[0, 1:].numpy()).all()
 
 
-def test_talkvids_ratio_is_that_of_the_public_predictor(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_talkvids_ratio_is_that_of_the_public_predictor(store: Store, tmp_path: Path) -> None:
     """Through the stage, from the frames of a clip of 1.6 s, against the predictor on three of them."""
     from cotracker.predictor import CoTrackerPredictor
 
@@ -363,12 +360,11 @@ def test_talkvids_ratio_is_that_of_the_public_predictor(
     weights["updateformer.vis_conf_head.bias"] -= 0.28  # and none near the limit
     torch.save(weights, folder / "scaled_offline.pth")
     model = CoTracker3(Weights("cotracker3", folder), device="cpu", interp_shape=(32, 48))
-    monkeypatch.setattr(talkvid_ratio, "GRID", 6)  # 2500 points take minutes on a CPU
 
     canvas = cv2.resize(np.random.default_rng(5).integers(0, 255, (24, 60, 3), np.uint8), (300, 120))
     shown = [np.ascontiguousarray(canvas[20:92, i : i + 96]) for i in range(40)]
     times = np.arange(40) / 25
-    stage = TalkvidRatio(model)
+    stage = TalkvidRatio(model, TalkvidRatio.Config(grid_size=6))  # 2500 points take minutes on a CPU
     decoded = Decoded(frames={stage.sees[0]: (times, shown)}, frame_times=times, width=96, height=72)
     found = stage.score(Clip(row={}, decoded=decoded))["talkvid_cotracker_ratio"]
 
