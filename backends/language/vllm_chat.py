@@ -152,6 +152,7 @@ class VllmChat(AskedOnce):
                 return
             # Would be compiled at start, which takes nvcc; questions with a seed, as ours are, never use it.
             os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+            os.environ.setdefault("VLLM_USE_DEEP_GEMM", "0")  # likewise, for weights in FP8
             from vllm import LLM
 
             pixels = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}

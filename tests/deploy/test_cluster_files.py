@@ -52,7 +52,7 @@ def test_the_launcher_file_makes_head_cpu_and_gpu_machines_that_show_a_token(lau
     starts = launcher["head_start_ray_commands"] + launcher["worker_start_ray_commands"]
     for start in (command for command in starts if "ray start" in command):
         assert "RAY_AUTH_MODE=token" in start and "INTERAVATAR_MODELS=/shared/models" in start
-        assert "VLLM_USE_FLASHINFER_SAMPLER=0" in start
+        assert {"VLLM_USE_FLASHINFER_SAMPLER=0", "VLLM_USE_DEEP_GEMM=0"} <= set(start.split())
     assert "/home/ubuntu/.ray/auth_token" in launcher["file_mounts"]
     assert "cotracker @ git" in "\n".join(launcher["setup_commands"])  # the driver names its version
     setup = "\n".join(launcher["setup_commands"] + launcher["worker_setup_commands"])
@@ -131,7 +131,8 @@ def test_the_image_holds_what_the_job_and_the_profiles_name() -> None:
     for package in PACKAGES:
         assert f"COPY {package} {package}" in text
     assert text.index("onnxruntime-gpu") > text.index("-r deploy/locks/gpu.txt")
-    assert re.search(r"^ENV .*\bVLLM_USE_FLASHINFER_SAMPLER=0\b", text, re.MULTILINE)
+    (variables,) = re.findall(r"^ENV (.*)", text, re.MULTILINE)
+    assert {"VLLM_USE_FLASHINFER_SAMPLER=0", "VLLM_USE_DEEP_GEMM=0"} <= set(variables.split())
 
 
 def test_every_way_installs_the_same_cotracker_and_nothing_with_it() -> None:

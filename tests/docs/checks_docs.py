@@ -25,6 +25,16 @@ GPU_JOB = (
 # docs/cluster.md
 
 
+@after(
+    "docs/cluster.md",
+    "interavatar run talking_head --profile gpu --input /shared/videos --output /shared/first --limit 20",
+)
+def _(at: At) -> None:
+    """Now with the laptop's models, for the command that follows."""
+    command = "interavatar run talking_head --engine inline --input /shared/videos --output /shared/first"
+    assert at.reader.type(command).status == 0
+
+
 @after("docs/cluster.md", GPU_JOB)
 def _(at: At) -> None:
     """Now with the laptop's models, for the commands that follow."""
@@ -44,6 +54,7 @@ def _(at: At) -> None:
     assert at.reader.own(" JOB").strip() in at.done.said
 
 
+@after("docs/cluster.md", "interavatar status /shared/first")
 @after("docs/cluster.md", "interavatar status /shared/out")
 @after("docs/cluster.md", "interavatar status /shared/out --watch")
 def _(at: At) -> None:

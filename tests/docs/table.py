@@ -153,6 +153,13 @@ ENDS = {
         1,
         ("no  vllm: not installed; ", "ok  model syncnet: syncnet@"),
     ),
+    "interavatar doctor --profile gpu --output /shared/first": Ends(
+        "no packages of the gpu profile here, and no GPU",
+        1,
+        ("64 MiB written and made safe at", "no  gpu: ", "will not run; first gpu: "),
+    ),
+    "interavatar run talking_head --profile gpu --input /shared/videos --output /shared/first "
+    "--limit 20": Ends("a model's id names its package's version", 2, (NO_GPU_PACKAGES,)),
     "interavatar plan talking_head --profile gpu --input /shared/videos --set cluster.gpus=8": Ends(
         "a model's id names its package's version", 2, (NO_GPU_PACKAGES,)
     ),
