@@ -139,6 +139,7 @@ class Pass:
             "stages": stage_figures(self.program, planned, total),
             "faults": dict(total.faults),
             "decode_seconds": round(total.seconds["decode"], 3),
+            "decoded": dict(total.decoded),
             "reviews": log.num_rows,
         }
 
