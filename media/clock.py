@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 # FFmpeg's flag of formats that store no times: raw streams.
@@ -26,6 +27,11 @@ PACKED = "mpeg4"  # decoder of pictures that may lie two in a packet
 UNORDERED = frozenset({"h264", "hevc"})
 # Pictures that wait in a decoder for those that are shown before them; H.264 allows 16.
 REORDERED = 24
+
+
+def seconds(ticks: int, base: Fraction) -> float:
+    """Ticks of a time base in s: the float nearest to their product, found without a Fraction in between."""
+    return ticks * base.numerator / base.denominator
 
 
 class Clock:
@@ -64,8 +70,8 @@ class Clock:
         if index not in self._part:
             self._move(packet, self._offsets[-1])
             return
-        decoded = float((packet.pts if packet.dts is None else packet.dts) * base)
-        shown = float((packet.dts if packet.pts is None else packet.pts) * base)
+        decoded = seconds(packet.pts if packet.dts is None else packet.dts, base)
+        shown = seconds(packet.dts if packet.pts is None else packet.pts, base)
         if index in self._last and self._begins_again(packet, index, decoded, shown):
             if self._part[index] == len(self._offsets) - 1:
                 self._offsets.append(self._part_end() - shown)
@@ -77,7 +83,7 @@ class Clock:
         self._highest[index] = max(shown, self._highest.get(index, shown))
         offset = self._offsets[self._part[index]]
         self._move(packet, offset)
-        end = shown + float((packet.duration or 0) * base) + offset
+        end = shown + seconds(packet.duration or 0, base) + offset
         self._end[index] = max(end, self._end.get(index, end))
 
     def _part_end(self) -> float:

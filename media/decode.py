@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,10 +15,12 @@ from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 
 from media.files import MediaError
+from media.nvdec import GIVEN, Decoder, gpu
 from media.orientation import UPRIGHT, Orientation
+from media.pictures import Image, Picture, Pictures, Size
 from media.reader import SAME_TIME, Pass, Reader, open_media, start_of
 from media.requests import Audio, Frames, Request
-from media.shown import Image, Shower, Size, common_size, fitted, short_side_size
+from media.shown import Shower, common_size, fitted, short_side_size
 from media.sound import Mono
 from media.spool import Spool
 
@@ -27,7 +30,7 @@ PEAK_RATE = 16_000  # Hz
 # Pictures of a clip are kept in memory; those of a longer video, which is only cut, on disk from here on, s.
 LONG_S = 120.0
 # So are those of one request beyond this, bytes; half a minute at 25 a second in 480p takes half of it.
-LARGE = 2 << 30
+LARGE = 1 << 30
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Decoded:
     that was read ends. goes_on: there are pictures behind the range. content_hash is the SHA-256 of the
     compressed packets that were decoded, so the same media in another file has the same hash.
 
+    decoder: what decoded the pictures.
     parts: how many recordings follow each other in the file, each with time stamps of its own.
     interlaced_share: of the frames. sound_changes: how often rate or channels of the sound change.
     audio_peak: the largest absolute sample at `PEAK_RATE`; None without sound, or where it was not read.
@@ -68,6 +72,7 @@ class Decoded:
     video_bytes: int = 0
     content_hash: str = ""
     decode_errors: int = 0
+    decoder: Decoder = "cpu"
     color_transfer: int = 2
     video_start_s: float = 0.0
     audio_start_s: float | None = None
@@ -94,7 +99,7 @@ class _Sampler:
         self.request = request
         self.next_tick = -math.inf
         self.times: list[float] = []
-        self.images: list[Image] | Spool = []
+        self.images: list[Picture | Image] | Spool = []
         self.sizes: set[Size] = set()
         self.bytes = 0
 
@@ -115,34 +120,37 @@ class _Sampler:
             self.next_tick = time + step
         return True
 
-    def take(self, image: Image, time: float) -> None:
+    def take(self, picture: Picture, time: float) -> None:
         """Keep a picture."""
-        self.bytes += image.nbytes
+        self.bytes += picture.nbytes
         if (time > LONG_S or self.bytes > LARGE) and isinstance(self.images, list):
-            self.images = Spool(self.images)
+            self.images = Spool(Pictures(self.images))
         self.times.append(time)
-        self.images.append(image)
-        self.sizes.add(image.shape[1::-1])
+        if isinstance(self.images, list):
+            self.images.append(picture)
+        else:
+            self.images.append(picture.rgb())
+        self.sizes.add(picture.size)
 
     def lacks(self, last: float) -> bool:
         """Whether the last picture, of which this is the time, is one of them and was not taken."""
         return self.request.fps != 0 and self.times[-1] < last
 
-    def end(self, image: Image, time: float) -> None:
+    def end(self, picture: Picture, time: float) -> None:
         """Take the last picture; in place of the one before, unless that is the first, where it is near."""
         if len(self.times) > 1 and time - self.times[-1] < self._step / 2 - SAME_TIME:
             del self.times[-1], self.images[-1]
-        self.take(image, time)
+        self.take(picture, time)
 
     def taken(self, size: Size) -> tuple[list[float], Sequence[Image]]:
         """Times and pictures, all of the size that those of a clip of `size` have."""
         size = short_side_size(*size, self.request.short_side)
-        if self.sizes <= {size}:
-            return self.times, self.images
-        for index in range(len(self.images)):
-            if self.images[index].shape[1::-1] != size:
-                self.images[index] = fitted(self.images[index], size)
-        return self.times, self.images
+        images = Pictures(self.images) if isinstance(self.images, list) else self.images
+        if not self.sizes <= {size}:
+            for index, image in enumerate(images):
+                if image.shape[1::-1] != size:
+                    self.images[index] = fitted(image, size)
+        return self.times, images
 
 
 def decode(
@@ -151,20 +159,46 @@ def decode(
     start_s: float | None = None,
     end_s: float | None = None,
     max_seconds: float = math.inf,
+    decoder: Decoder = "cpu",
 ) -> Decoded:
     """Read `path` once, from `start_s` to `end_s`, and keep what `requests` ask for.
 
     The clip's clock starts at `start_s` after the earliest of the file's video and audio. What is right is
     said in `media.reader`.
 
+    Args:
+        path: the file.
+        requests: pictures and sound.
+        start_s: where the range begins, s; None: with the file.
+        end_s: where it ends, s; None: with the file.
+        max_seconds: of the longest range.
+        decoder: cuda: a GPU's decoder, where there is one that can. What it does not decode without an error
+            the CPU decodes again, so that what damaged files show does not depend on it.
+
     Raises:
         MediaError: not a media file, no video stream, no decodable frame, an empty range, or longer than
             `max_seconds`.
         OSError: the file cannot be opened.
     """
-    requests = list(dict.fromkeys(requests))
+    wanted = list(dict.fromkeys(requests))
+    if decoder == "cuda" and gpu() is not None:
+        with contextlib.suppress(MediaError):  # the CPU decodes it, or says what is wrong
+            found = _decode(path, wanted, start_s, end_s, max_seconds, decoder)
+            if not found.decode_errors:
+                return found
+    return _decode(path, wanted, start_s, end_s, max_seconds, "cpu")
+
+
+def _decode(
+    path: Path,
+    requests: list[Request],
+    start_s: float | None,
+    end_s: float | None,
+    max_seconds: float,
+    decoder: Decoder,
+) -> Decoded:
     start = start_s or 0.0
-    with open_media(path) as reader:
+    with open_media(path, decoder=decoder) as reader:
         if not reader.is_measured:
             claimed = min((reader.header_seconds or 0.0), math.inf if end_s is None else end_s) - start
             if claimed > max_seconds:
@@ -189,7 +223,7 @@ def _described(reader: Reader) -> Decoded:
     out = Decoded(
         format=reader.container.format.name,
         video_codec=context.name,
-        pixel_format=context.pix_fmt or "",
+        pixel_format=reader.pixel_format,
         color_transfer=int(context.color_trc or 2),
         coded_width=context.width,
         coded_height=context.height,
@@ -219,7 +253,7 @@ class _Taken:
             self.tracks = {r: Mono(r, keeps=r in kept) for r in (*kept, Audio(PEAK_RATE))}
         self.times: list[float] = []
         self.last: VideoFrame | None = None
-        self.shown: dict[Size, Image] = {}  # the last picture, in sizes that are wanted
+        self.shown: dict[Size, Picture] = {}  # the last picture, in sizes that are wanted
         self.interlaced = 0
         self.sizes: Counter[Size] = Counter()  # frames of each size
 
@@ -237,20 +271,21 @@ class _Taken:
         self.out.size_changes += self.shower.see(frame)
         if not self.times:
             self.out.orientation = self.shower.orientation
+            self.out.decoder = "cuda" if frame.format.name in GIVEN else "cpu"
         self.times.append(time)
         self.sizes[self.shower.size] += 1
         self.interlaced += frame.interlaced_frame
         self.last, self.shown = frame, {}
         for sampler in self.samplers:
             if sampler.wants(time):
-                sampler.take(self._image(sampler), time)
+                sampler.take(self._picture(sampler), time)
 
-    def _image(self, sampler: _Sampler) -> Image:
+    def _picture(self, sampler: _Sampler) -> Picture:
         """The last picture as it is wanted."""
         target = short_side_size(*self.shower.size, sampler.request.short_side)
         if target not in self.shown:
             assert self.last is not None, "there is a picture"
-            self.shown[target] = self.shower.rgb(self.last, target)
+            self.shown[target] = self.shower.picture(self.last, target)
         return self.shown[target]
 
     def decoded(self, one: Pass, start: float, length: float) -> Decoded:
@@ -267,7 +302,7 @@ class _Taken:
         out.interlaced_share = self.interlaced / len(self.times)
         for sampler in self.samplers:
             if sampler.lacks(self.times[-1]):
-                sampler.end(self._image(sampler), self.times[-1])
+                sampler.end(self._picture(sampler), self.times[-1])
             out.frames[sampler.request] = sampler.taken(size)
         for request, track in self.tracks.items():
             samples = track.finish(length)
@@ -303,6 +338,6 @@ def still(path: Path, at_s: float, short_side: int) -> Image:
                 raise MediaError("the stream holds no frames")
             shower = Shower(reader.aspect)
             shower.see(found)
-            return shower.rgb(found, short_side_size(*shower.size, short_side))
+            return shower.picture(found, short_side_size(*shower.size, short_side)).rgb()
     except MediaError as error:
         raise MediaError(f"no frame at {at_s:.2f} s: {error}") from error

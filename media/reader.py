@@ -32,8 +32,9 @@ from av.audio.frame import AudioFrame
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
-from media.clock import MEASURED, NO_TIMES, Clock, Stamps
+from media.clock import MEASURED, NO_TIMES, Clock, Stamps, seconds
 from media.files import NO_OTHER_FILES, MediaError, ffmpeg_reason, open_regular
+from media.nvdec import Decoder, gpu, is_fit
 from media.seeking import is_indexed
 
 BUFFER = 1 << 20  # bytes that are read at once
@@ -64,20 +65,23 @@ HELD = 64 << 20
 
 
 @contextlib.contextmanager
-def open_media(source: Path | bytes, picture: bool = True, sound: bool = True) -> Iterator[Reader]:
+def open_media(
+    source: Path | bytes, picture: bool = True, sound: bool = True, decoder: Decoder = "cpu"
+) -> Iterator[Reader]:
     """Open a file, or the bytes of one, that may be anything; no other file is opened on its behalf.
 
     Args:
         source: where it lies, or what it holds.
         picture: take its pictures, which it must have.
         sound: take its sound, if it has any that can be decoded.
+        decoder: what decodes its pictures, if it can; the CPU can always.
 
     Raises:
         MediaError: no regular file, not a media file, or without pictures where they are wanted.
         OSError: the file cannot be opened.
     """
     with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file:
-        reader = Reader(file, picture, sound)
+        reader = Reader(file, picture, sound, decoder)
         try:
             yield reader
         finally:
@@ -91,14 +95,22 @@ class Reader:
     frames may.
 
     video, sound: PyAV's streams; None where there is none or it is not wanted.
+    pixel_format: of the pictures as they are stored; empty without any.
     origin: zero of the clock in the time stamps of the file, s.
     damaged: packets that could not be read or decoded since the last jump.
     end_s: where the last packet of any stream ends that was read since the last jump, s on the clock.
     """
 
-    def __init__(self, file: BinaryIO, picture: bool, sound: bool) -> None:
+    def __init__(self, file: BinaryIO, picture: bool, sound: bool, decoder: Decoder = "cpu") -> None:
         self._file, self._wants = file, (picture, sound)
+        self._accelerator: Any = None
         self._open()
+        self.pixel_format = "" if self.video is None else self.video.codec_context.pix_fmt or ""
+        is_wanted = decoder == "cuda" and self.video is not None
+        if is_wanted and is_fit(self.video.codec_context.name, self.pixel_format) and gpu() is not None:
+            self.close()
+            self._accelerator = gpu()
+            self._open()
         self._is_indexed = self._has_moved = False
         place = file.tell()
         try:
@@ -120,7 +132,12 @@ class Reader:
         self._file.seek(0)
         try:
             self.container: Any = av.open(
-                self._file, "r", options=LIMITS, container_options=NO_OTHER_FILES, buffer_size=BUFFER
+                self._file,
+                "r",
+                options=LIMITS,
+                container_options=NO_OTHER_FILES,
+                buffer_size=BUFFER,
+                hwaccel=self._accelerator,
             )
         except (av.FFmpegError, ValueError, OverflowError) as error:
             raise MediaError(f"not a readable media file: {ffmpeg_reason(error)}") from error
@@ -184,7 +201,7 @@ class Reader:
         if self.picture.duration is None:
             whole = self.container.duration
             return _matroska_duration(self.picture, None if whole is None else whole / av.time_base)
-        return float(self.picture.duration * self.picture.time_base)
+        return seconds(self.picture.duration, self.picture.time_base)
 
     @property
     def file_seconds(self) -> float | None:
@@ -192,7 +209,7 @@ class Reader:
         if self._has_no_times or self.parts > 1:
             return None
         if self._claims_for_all and self.picture.duration is not None:
-            return float(self.picture.duration * self.picture.time_base)
+            return seconds(self.picture.duration, self.picture.time_base)
         if self.container.duration is None:
             return None
         start = (self.container.start_time or 0) / av.time_base
@@ -220,11 +237,11 @@ class Reader:
 
     def time_of(self, part: Any, start_s: float = 0.0) -> float:
         """Time of presentation of a frame or packet that has a stamp, s after `start_s` on the clock."""
-        return float(part.pts * part.time_base) - (self.origin + start_s)
+        return seconds(part.pts, part.time_base) - (self.origin + start_s)
 
     def end_of(self, packet: Any) -> float:
         """Where a packet that has a stamp ends, s on the clock."""
-        return self.time_of(packet) + float((packet.duration or 0) * packet.time_base)
+        return self.time_of(packet) + seconds(packet.duration or 0, packet.time_base)
 
     def packets(self, streams: Iterable[Any]) -> Iterator[Any]:
         """Packets from where the file stands, in its order, and an empty one a stream at last.
@@ -298,7 +315,7 @@ class Reader:
         if frame.pts is None:
             time = self._next_sound
             frame.pts = round((self.origin if time is None else time) / float(frame.time_base))
-        self._next_sound = float(frame.pts * frame.time_base) + frame.samples / frame.sample_rate
+        self._next_sound = seconds(frame.pts, frame.time_base) + frame.samples / frame.sample_rate
 
     def passes(self, start_s: float = 0.0, end_s: float | None = None, sound: bool = True) -> Iterator[Pass]:
         """Passes over a range, each to be read before the next is asked for; the last one counts.
@@ -413,7 +430,7 @@ class Lead:
         if self._is_open:
             return [packet]
         stamp = packet.dts if packet.pts is None else packet.pts
-        at = math.inf if stamp is None else float(stamp * packet.time_base) - self._reader.origin
+        at = math.inf if stamp is None else seconds(stamp, packet.time_base) - self._reader.origin
         if packet.is_keyframe and at <= self._time + SAME_TIME:
             self.may_miss |= bool(self._held)
             self._held, self._bytes = [], 0
@@ -534,7 +551,7 @@ def _is_intra(frame: VideoFrame) -> bool:
 
 def start_of(stream: Any) -> float:
     """Time of a stream's beginning in the time stamps of the file, s; 0 where it is not known."""
-    return float((stream.start_time or 0) * stream.time_base)
+    return seconds(stream.start_time or 0, stream.time_base)
 
 
 def _video_stream(container: Any) -> Any:

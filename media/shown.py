@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 from av.filter import Graph
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, Interpolation
 
-from media.files import MediaError, ffmpeg_reason
+from media.files import MediaError
 from media.hdr import TRANSFERS, UNREADABLE, ToneMap
 from media.orientation import UPRIGHT, orientation_of
+from media.pictures import Image, Picture, Scaler, Size, converting
 from media.write import BT709, LIMITED_RANGE, PIXELS
 
 RGB, UNSPECIFIED = 0, 2  # a matrix and a transfer function, as H.273 numbers them
-MANY = 16  # kinds of scaling that are kept ready
-
-Image = npt.NDArray[np.uint8]
-Size = tuple[int, int]  # width, height
 
 
 def short_side_size(width: int, height: int, short_side: int) -> Size:
@@ -48,7 +42,7 @@ class Shower:
         self._stored: Size | None = None
         self._tone_map = ToneMap()
         self._upper = UpperField()
-        self._scalers: dict[object, VideoReformatter] = {}  # each keeps its tables for one kind of work
+        self._scaled = Scaler()
         self.orientation = UPRIGHT
         self.size: Size = (0, 0)
 
@@ -69,14 +63,14 @@ class Shower:
         self.size = self.orientation.size(max(1, round(frame.width * self._aspect)), frame.height)
         return not is_first and self.size != before
 
-    def rgb(self, frame: VideoFrame, size: Size) -> Image:
-        """The frame seen last as upright RGB of a size (width, height), uint8 [height, width, 3].
+    def picture(self, frame: VideoFrame, size: Size) -> Picture:
+        """The frame seen last in a size (width, height), to be kept.
 
         Raises:
             MediaError: its pixels cannot be converted.
         """
-        with _converting():
-            return self._rgb(frame, size)
+        with converting():
+            return Picture(self._small(frame, size), self.orientation, self._scaled)
 
     def yuv(self, frame: VideoFrame, size: Size) -> VideoFrame:
         """The frame seen last as upright yuv420p in limited range, of a clip's size with its sides made even.
@@ -87,23 +81,19 @@ class Shower:
         Raises:
             MediaError: its pixels cannot be converted.
         """
-        with _converting():
+        with converting():
             return self._yuv(frame, size)
 
-    def _rgb(self, frame: VideoFrame, size: Size) -> Image:
+    def _small(self, frame: VideoFrame, size: Size) -> VideoFrame:
         width, height = self.orientation.size(*size)
         frame = self._upper(frame)
         # Areas say nothing between the lines of a field.
         how = Interpolation.AREA if height <= frame.height else Interpolation.BICUBIC
-        # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
         if is_hdr(frame):
             # Not 4:2:0: of that in 10 bits and an odd width libswscale makes wrong colours in most rows.
-            wide = self._scaled(frame, (width, height), "yuv444p10le", how)
-            image = self._tone_map(wide).to_ndarray()
-        else:
-            small = self._scaled(frame, (width, height), "yuv420p", how)
-            image = self._scaled(small, (width, height), "rgb24", Interpolation.BILINEAR).to_ndarray()
-        return np.ascontiguousarray(self.orientation.upright(np.asarray(image, np.uint8)))
+            return self._tone_map(self._scaled(frame, (width, height), "yuv444p10le", how))
+        # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
+        return self._scaled(frame, (width, height), "yuv420p", how)
 
     def _yuv(self, frame: VideoFrame, size: Size) -> VideoFrame:
         outer = even(size)
@@ -127,14 +117,6 @@ class Shower:
         flat = np.concatenate([plane.ravel() for plane in padded]).reshape(outer[1] * 3 // 2, outer[0])
         return VideoFrame.from_ndarray(flat, format=PIXELS)  # without the source's side data
 
-    def _scaled(
-        self, frame: VideoFrame, size: Size, format: str, how: Interpolation, **options: int
-    ) -> VideoFrame:
-        if len(self._scalers) > MANY:
-            self._scalers.clear()
-        scaler = self._scalers.setdefault((size, format), VideoReformatter())
-        return scaler.reformat(frame, *size, format=format, interpolation=how, threads=1, **options)
-
 
 def is_hdr(frame: VideoFrame) -> bool:
     """Whether a frame is in PQ or HLG."""
@@ -143,14 +125,6 @@ def is_hdr(frame: VideoFrame) -> bool:
 
 def _is_rgb(frame: VideoFrame) -> bool:
     return int(frame.colorspace) == RGB or frame.format.is_rgb
-
-
-@contextlib.contextmanager
-def _converting() -> Iterator[None]:
-    try:
-        yield
-    except (av.FFmpegError, ValueError, OverflowError) as error:
-        raise MediaError(f"its pixels cannot be converted: {ffmpeg_reason(error)}") from error
 
 
 def _is_dolby_alone(frame: VideoFrame) -> bool:

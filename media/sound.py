@@ -188,15 +188,20 @@ class _Run:
             parts = self._resampler.resample(frame)
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(f"its sound cannot be resampled: {ffmpeg_reason(error)}") from error
-        made = [np.asarray(part.to_ndarray(), np.float32).mean(0) for part in parts]
         if frame is None:
             self._resampler = None
-        return made
+        return [_mixed(part) for part in parts]
 
     def joined(self) -> Samples:
         """All samples; they are given away."""
         parts, self.parts = self.parts, []
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _mixed(frame: Any) -> Samples:
+    """The mean of a frame's one or two channels, fltp."""
+    first, *second = (np.frombuffer(plane, np.float32)[: frame.samples] for plane in frame.planes)
+    return (first + second[0]) / 2 if second else first.copy()
 
 
 def _kind(frame: AudioFrame) -> tuple[int, str, str]:

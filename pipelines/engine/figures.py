@@ -33,6 +33,7 @@ class Summary:
         computed, failed: stage -> rows of which it was computed, and in which it ended in an error.
         faults: of the machine or of a service: what was said -> rows that are still due.
         last_errors: stage, message (cut) and source_uri of the last rows that ended in an error.
+        decoded: decoder -> how often it decoded a sample.
         seconds: stage, or "decode" -> seconds of work.
     """
 
@@ -45,6 +46,7 @@ class Summary:
     computed: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    decoded: Counter[str] = field(default_factory=Counter)
     last_errors: list[dict[str, str]] = field(default_factory=list)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -59,6 +61,7 @@ class Summary:
         self.computed.update(other.computed)
         self.failed.update(other.failed)
         self.faults.update(other.faults)
+        self.decoded.update(other.decoded)
         self.last_errors = (self.last_errors + other.last_errors)[-LAST_ERRORS:]
         for name, seconds in other.seconds.items():
             self.seconds[name] += seconds
@@ -80,7 +83,7 @@ class Summary:
     def from_json(cls, text: str) -> Summary:
         """From that line."""
         values = json.loads(text)
-        values |= {name: Counter(values[name]) for name in ("due", "computed", "failed", "faults")}
+        values |= {name: Counter(values[name]) for name in ("due", "computed", "failed", "faults", "decoded")}
         values["seconds"] = defaultdict(float, values["seconds"])
         return cls(**values)
 
@@ -88,6 +91,7 @@ class Summary:
 def both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """The figures of two passes of one run: work is added, outcomes and reuse are the last and the first."""
     added = {name: first[name] + second[name] for name in ("seconds", "decode_seconds")}
+    added["decoded"] = dict(Counter(first["decoded"]) + Counter(second["decoded"]))
     counts = second["counts"] | {"reused": first["counts"]["reused"]}
     counts["computed"] = first["counts"]["computed"] + second["counts"]["computed"]
     stages = {}

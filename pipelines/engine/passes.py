@@ -146,6 +146,7 @@ class Pass:
             "faults": dict(total.faults),
             "decode_seconds": round(total.seconds["decode"], 3),
             "placement": [[pool.told() for pool in turn.pools] for turn in turns],
+            "decoded": dict(total.decoded),
             "reviews": log.num_rows,
         }
 

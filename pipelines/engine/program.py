@@ -15,6 +15,7 @@ import pyarrow as pa
 from manifests.schema import OUTCOME_COLUMNS, SOURCE_COLUMNS, manifest_schema
 from manifests.screen import EVERYTHING, Screen
 from media.decode import MEDIA_VERSION
+from media.nvdec import Decoder
 from pipelines.engine.pipeline import MEDIA, MediaKind, Resources
 from stages.contract import Array, Column, Stage
 
@@ -49,6 +50,7 @@ class Program:
         seed: of the run.
         media: what the input files are; a file that a stage made is always a video.
         screen: judges the rows.
+        decoder: what decodes videos; no fingerprint knows it, as the pictures are the same.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Program:
     seed: int
     media: MediaKind = "video"
     screen: Screen = EVERYTHING
+    decoder: Decoder = "cpu"
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -153,14 +153,16 @@ class Run:
         """
         p = self.pipeline
         fields = self.listing.input_fields
-        return compile_pipeline(
+        made = compile_pipeline(
             p.name, p.stages, p.max_seconds, self.settings.seed, fields, p.media, self.screen
         )
+        return replace(made, decoder=self.settings.decoder)
 
     def cutting_program(self, split: Split) -> Program:
         """What is computed of whole videos before they are cut."""
         name, fields = f"{self.pipeline.name}_videos", self.listing.input_fields
-        return compile_pipeline(name, split.stages, split.max_seconds, self.settings.seed, fields)
+        made = compile_pipeline(name, split.stages, split.max_seconds, self.settings.seed, fields)
+        return replace(made, decoder=self.settings.decoder)
 
     def _collect_batches(self, progress: Progress, publisher: Publisher) -> bool:
         """Send the questions that wait for a batch and wait for its answers; whether there are new ones.

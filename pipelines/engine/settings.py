@@ -117,6 +117,11 @@ class Settings(BaseModel):
     device: Literal["cuda", "cpu"] | None = Field(
         None, description="Where models run that can use a GPU; cpu: no stage asks for one. Default: CUDA."
     )
+    decoder: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="What decodes videos; cuda: the decoder of the GPU (NVDEC) that a stage's worker has, "
+        "which gives the same pictures. What it cannot decode the CPU does.",
+    )
     models: str | None = Field(
         None,
         description="The model store: a folder all workers see, or an fsspec URL. Default: the environment "

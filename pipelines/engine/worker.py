@@ -187,6 +187,7 @@ class Worker:
                         clip.local_path = stack.enter_context(local_copy(address_of(row)))
                     if step.stage.sees and clip.decoded is None:
                         self._decode(clip, todo[position:])
+                        summary.decoded[clip.media.decoder] += 1
                         decoding = time.perf_counter() - started
                     written = checked(step.stage.score(clip), step)
                     arrays = {k: v for k, v in written.items() if isinstance(step.stage.writes[k], Array)}
@@ -245,7 +246,8 @@ class Worker:
         if self.program.media == "picture" and not own_file:
             clip.decoded = decode_picture(clip.local_path, requests)
             return
-        clip.decoded = decode(clip.local_path, requests, start, end, self.program.max_seconds)
+        limit, decoder = self.program.max_seconds, self.program.decoder
+        clip.decoded = decode(clip.local_path, requests, start, end, limit, decoder)
 
     @contextmanager
     def _in_time(self, step: Step, note: Attempt, sample_id: str) -> Iterator[None]:

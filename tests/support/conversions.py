@@ -139,7 +139,7 @@ def stages() -> Iterator[Made]:
         kind = kind_of(width, height)
         picture, shower = frame(*source, kind), Shower(1.0)
         shower.see(picture)
-        image = shower.rgb(picture, (width, height))
+        image = shower.picture(picture, (width, height)).rgb()
         expected = rgb(places(width), places(height), kind)
         yield f"{width}x{height} of {source}", image.tobytes(), image, expected
 
@@ -241,7 +241,7 @@ def formats() -> Iterator[Made]:
                 answer = other_answer(name, width, height)
                 shower = Shower(1.0)
                 shower.see(picture)
-                image = shower.rgb(picture, (width, height))
+                image = shower.picture(picture, (width, height)).rgb()
                 yield f"{name} {width}x{height} of {source}", image.tobytes(), image, answer
                 yield f"yuv of {name} {source}", shower.yuv(picture, source).to_ndarray().tobytes(), *NOTHING
             if name in OTHERS:
