@@ -201,7 +201,7 @@ class _Run:
 def _mixed(frame: Any) -> Samples:
     """The mean of a frame's one or two channels, fltp."""
     first, *second = (np.frombuffer(plane, np.float32)[: frame.samples] for plane in frame.planes)
-    return (first + second[0]) / 2 if second else first.copy()
+    return np.asarray((first + second[0]) / 2, np.float32) if second else first.copy()
 
 
 def _kind(frame: AudioFrame) -> tuple[int, str, str]:
