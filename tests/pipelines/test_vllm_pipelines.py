@@ -33,11 +33,17 @@ def test_real_interactions(vllm_server: VllmServer, samples: Path, tmp_path: Pat
     names = ("intel_asl_learn.mkv", "intel_asl_brother.mkv")
     clips = linked(tmp_path / "clips", [samples / "videos" / name for name in names])
     settings = (f"vlm.endpoint={vllm_server.url}", "people_count.max_people=99", "vlm.attempts=2")
-    before = vllm_server.requests()
+    before, (hits, looked_for) = vllm_server.requests(), vllm_server.cached_tokens()
     (record,) = execute("real_interactions", clips, tmp_path / "out", "laptop", *settings)
     rows = pd.read_parquet(tmp_path / "out" / "manifest")
     assert record["counts"]["ids_in"] == record["counts"]["ids_out"] == 2
     assert record["vlm"]["requests"] == vllm_server.requests() - before >= 2 * 3
+    # The server reads a clip's video for the caption alone: every later question about it finds a block of
+    # 128 tokens at least. Before the video all questions have too little in common for one.
+    now_hits, now_looked_for = vllm_server.cached_tokens()
+    assert now_looked_for - looked_for == record["vlm"]["prompt_tokens"]
+    later = rows[["people_count_by", "interaction_by", "artifacts_by", "anatomy_by"]].notna().to_numpy().sum()
+    assert later >= 2 and now_hits - hits >= 128 * later
     assert record["vlm"]["prompt_tokens"] > 1000 and record["vlm"]["completion_tokens"] > 100
     assert set(rows["caption_by"]) == {vllm_server.model} == set(rows["people_count_by"])
     assert rows["caption"].str.len().gt(0).all() and rows["people_count"].between(0, 99).all()

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from backends.language.vision_language_model import AnswerError, Deferred, Question
+from prompts.people import People
 from prompts.vocabulary import REGIONS, VOCABULARY
 from stages.artifacts import Anatomy, Artifacts
-from stages.ask import MAX_FRAMES
+from stages.ask import MAX_FRAMES, ask
 from stages.caption import Caption, composed
+from stages.clip import FrameSequence
 from stages.interaction import Interaction
 from stages.people_count import PeopleCount
 from stages.portrait import PortraitKind
@@ -53,6 +55,15 @@ def test_a_clip_is_shown_as_a_video_of_few_frames_and_a_picture_as_a_picture() -
     video, picture = model.questions
     assert len(video.images) == MAX_FRAMES and video.fps == pytest.approx((MAX_FRAMES - 1) / 29.5, abs=1e-3)
     assert len(picture.images) == 1 and picture.fps is None
+
+
+def test_frames_without_a_time_between_them_are_one_picture() -> None:
+    """Models may refuse several single pictures; a video of no length cannot be shown."""
+    model = Noting()
+    still = FrameSequence(np.zeros(4), [np.full((8, 8, 3), i, np.uint8) for i in range(4)])
+    ask(model, "How many?", People, still, lambda: People(people=0))
+    (question,) = model.questions
+    assert question.fps is None and [int(image.mean()) for image in question.images] == [0]
 
 
 @pytest.mark.parametrize(

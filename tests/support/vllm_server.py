@@ -73,10 +73,16 @@ class VllmServer:
 
     def requests(self) -> int:
         """Chat completions asked for so far, valid ones and refused ones, as the server counts them."""
+        return self._sum(r'http_requests_total\{handler="/v1/chat/completions".*\}')
+
+    def cached_tokens(self) -> tuple[int, int]:
+        """Tokens of prompts so far that the server had in its cache of prefixes, and that it looked for."""
+        return self._sum(r"vllm:prefix_cache_hits_total.*"), self._sum(r"vllm:prefix_cache_queries_total.*")
+
+    def _sum(self, metric: str) -> int:
         with urllib.request.urlopen(self.url.removesuffix("/v1") + "/metrics", timeout=30) as reply:
             text = reply.read().decode()
-        counts = re.findall(r'^http_requests_total\{handler="/v1/chat/completions".*\} (\S+)$', text, re.M)
-        return int(sum(map(float, counts)))
+        return int(sum(map(float, re.findall(rf"^{metric} (\S+)$", text, re.M))))
 
 
 @dataclass(frozen=True)
