@@ -191,62 +191,86 @@ def syncnet(folder: Path, small: bool = False) -> None:
     torch.save(state, folder / "syncnet_v2.model", _use_new_zipfile_serialization=False)
 
 
-def qwen(small: bool = False) -> Any:
-    """Qwen2.5-VL-7B, made on the current default device and in the default precision; not saved."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    text: dict[str, Any] = {
-        "vocab_size": 152064,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 128000,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
-        "bos_token_id": 0,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-    }
-    vision: dict[str, Any] = {
-        "depth": 32,
-        "hidden_size": 1280,
-        "intermediate_size": 3420,
-        "num_heads": 16,
-        "out_hidden_size": 3584,
-        "fullatt_block_indexes": [7, 15, 23, 31],
-    }
-    if small:
-        text |= {
-            "vocab_size": 128,
-            "hidden_size": 64,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6},
-        }
-        vision |= {"depth": 2, "hidden_size": 64, "intermediate_size": 64, "num_heads": 4}
-        vision |= {"out_hidden_size": 64, "fullatt_block_indexes": [1]}
-    config = Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=1,
-        video_token_id=2,
-        vision_start_token_id=3,
-        vision_end_token_id=4,
-        tie_word_embeddings=False,
-    )
-    return Qwen2_5_VLForConditionalGeneration(config)
-
-
 def wan(size: str, small: bool = False) -> Any:
-    """The transformer of Wan 2.1 image-to-video "1.3B" (without CLIP) or of Wan 2.2 "5B"; as `qwen`."""
+    """A transformer of Wan image-to-video, on the default device, in the default precision; not saved.
+
+    size: "1.3B" of 2.1 (without CLIP); "5B" or one expert of "A14B" of 2.2.
+    """
     from diffusers import WanTransformer3DModel
 
-    heads, ffn, channels, out = {"1.3B": (12, 8960, 36, 16), "5B": (24, 14336, 48, 48)}[size]
-    width: dict[str, int] = {"num_layers": 30, "attention_head_dim": 128, "text_dim": 4096, "ffn_dim": ffn}
+    heads, layers, ffn, channels, out = {
+        "1.3B": (12, 30, 8960, 36, 16),
+        "5B": (24, 30, 14336, 48, 48),
+        "A14B": (40, 40, 13824, 36, 16),
+    }[size]
+    width: dict[str, int] = {
+        "num_layers": layers,
+        "attention_head_dim": 128,
+        "text_dim": 4096,
+        "ffn_dim": ffn,
+    }
     if small:
         heads = 2
         width = {"num_layers": 2, "attention_head_dim": 12, "text_dim": 32, "ffn_dim": 32}
     return WanTransformer3DModel(num_attention_heads=heads, in_channels=channels, out_channels=out, **width)
+
+
+def qwen_folder(folder: Path, small: bool = False) -> None:
+    """What vLLM needs of a Qwen2.5-VL-7B to draw its weights itself (`load_format="dummy"`): all but these.
+
+    The tokenizer is the tests' small one; the network's vocabulary has its true size.
+    """
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    from tests.support import tiny_vlm
+
+    words = tiny_vlm.tokenizer()
+    ids = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in tiny_vlm.SPECIAL}
+    if small:
+        config = tiny_vlm.model(ids, -(-len(words) // 64) * 64).config
+    else:
+        text: dict[str, Any] = {
+            "vocab_size": 152064,
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 128000,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
+            "bos_token_id": ids["endoftext"],
+            "eos_token_id": ids["im_end"],
+            "pad_token_id": ids["endoftext"],
+        }
+        vision: dict[str, Any] = {
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "out_hidden_size": 3584,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        }
+        config = Qwen2_5_VLConfig(
+            text_config=text,
+            vision_config=vision,
+            image_token_id=ids["image_pad"],
+            video_token_id=ids["video_pad"],
+            vision_start_token_id=ids["vision_start"],
+            vision_end_token_id=ids["vision_end"],
+            tie_word_embeddings=False,
+            dtype="bfloat16",
+        )
+    config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
+    config.save_pretrained(folder)
+    sides = {"min_pixels": 4 * 28 * 28, "max_pixels": (64 if small else 1280) * 28 * 28}
+    Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**sides),
+        tokenizer=words,
+        video_processor=Qwen2VLVideoProcessor(**sides),
+        chat_template=tiny_vlm.CHAT,
+    ).save_pretrained(folder)

@@ -31,7 +31,7 @@ from trainer.data.loader import collate
 from trainer.data.source import ClipSource
 from trainer.data.write_latents import write_latents
 from trainer.flow import add_noise, draw_noise, draw_sigmas, flow_loss, velocity
-from trainer.networks.encoders import Encoders, encode
+from trainer.networks.encoders import Encoders, encode, encoder_ids
 from trainer.networks.load import load_backbone
 from trainer.networks.tiny import save_random_model
 from trainer.optimiser import adamw
@@ -113,7 +113,7 @@ def bare_steps(
     torch.manual_seed(config.seed)
     model = load_backbone(config.model, folder)
     optimiser = adamw(model, config)
-    source = ClipSource(config, config.seed, encoders.id)
+    source = ClipSource(config, config.seed, encoder_ids(config, folder, encoders))
     batch = collate([source.load(pick) for pick in source.plan(0)])
     sigma = draw_sigmas(0, 0, batch.slots, config.shift)
     steps, encoding = [], []
@@ -149,7 +149,8 @@ def main() -> None:
         save_model(folder / "model", arguments.layers, arguments.heads)
         config = configure(folder, arguments.steps, arguments.side, arguments.batch)
         encoders = Encoders.load(config.model, folder / "model")
-        write_latents(ClipSource(config, 0), encoders, folder / "latents")
+        ids = encoder_ids(config, folder / "model", encoders)
+        write_latents(ClipSource(config, 0), encoders, ids, folder / "latents")
         cached = config.data.model_copy(update={"latents": str(folder / "latents")})
         for number in range(arguments.rounds):
             here = {"output": str(folder / f"out{number}"), "data": cached}
