@@ -54,6 +54,11 @@ from backends.video.image_to_video import ImageToVideo
 from backends.video.image_warp import ImageWarp
 from backends.video.wan import WanImageToVideo
 
+LANGUAGE_MODELS: Mapping[str, Callable[..., Any]] = {
+    "stand_in_measured": MeasuredAnswers,
+    "openai_endpoint": OpenAIEndpoint,
+    "vllm": VllmChat,
+}
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "face_detector": {"centerface": CenterFace, "insightface": InsightFaceDetector},
     "face_mesh": {"mediapipe": MediaPipeFaceMesh, "litert": LiteRtFaceMesh},
@@ -72,13 +77,12 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "lip_sync": {"mouth_envelope_correlation": MouthEnvelopeCorrelation, "syncnet": SyncNetScorer},
     "image_classifier": {"efficientnet_lite0": EfficientNetLiteClassifier},
     "hair_segmenter": {"head_mask": HeadMaskHair, "sam2": Sam2HairSegmenter},
-    "vision_language_model": {
-        "stand_in_measured": MeasuredAnswers,
-        "openai_endpoint": OpenAIEndpoint,
-        "vllm": VllmChat,
-    },
+    "vision_language_model": LANGUAGE_MODELS,
+    "reaction_writer": LANGUAGE_MODELS,
     "image_to_video": {"stand_in_image_warp": ImageWarp, "wan": WanImageToVideo},
 }
+# Roles that a profile need not fill, and the role whose model then fills them, too.
+FILLED_BY: Mapping[str, str] = {"reaction_writer": "vision_language_model"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class Roles:
     image_classifier: ImageClassifier
     hair_segmenter: HairSegmenter
     vision_language_model: VisionLanguageModel
+    reaction_writer: VisionLanguageModel
     image_to_video: ImageToVideo
 
 
@@ -112,7 +117,8 @@ def build_roles(
     """Make the models a profile asks for.
 
     Args:
-        choices: role -> {"use": implementation, further settings of it}.
+        choices: role -> {"use": implementation, further settings of it}. A role of `FILLED_BY` that is not
+            there gets the very model of the other role.
         store: where their weights are; a setting that is to be `Weights` names a model in it.
         device: for every implementation that takes one and is not told another; None: it decides.
 
@@ -122,7 +128,9 @@ def build_roles(
     for role in choices:
         _chosen(role, choices[role])
     names = [f.name for f in fields(Roles)]
-    return Roles(**{role: _build(role, choices.get(role), store, device) for role in names})
+    own = [role for role in names if role in choices or role not in FILLED_BY]
+    made = {role: _build(role, choices.get(role), store, device) for role in own}
+    return Roles(**{role: made[role if role in made else FILLED_BY[role]] for role in names})
 
 
 def weights_of(choices: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -52,21 +52,11 @@ def captions(setting: Setting) -> Iterator[Row]:
     vllm.LLM = partial(vllm.LLM, load_format="dummy")  # weights are drawn, not read
     given: dict[str, Any] = {"dtype": "bfloat16", "gpu_memory_utilization": 0.85}
     if not setting.on_cuda:
-        given = {
-            "dtype": "float32",
-            "device": "cpu",
-            "max_pixels": 64 * 28 * 28,
-            "gpu_memory_utilization": 0.1,
-        }
+        given = {"dtype": "float32", "device": "cpu", "gpu_memory_utilization": 0.1}
+        given["max_pixels"] = 64 * 28 * 28
     begun = time.perf_counter()
-    model = VllmChat(
-        weights,
-        str(setting.folder / "answers"),
-        max_model_len=8192,
-        max_tokens=512,
-        batch_size=count,
-        **given,
-    )
+    answers = str(setting.folder / "answers")
+    model = VllmChat(weights, answers, max_model_len=8192, max_tokens=512, batch_size=count, **given)
     model.setup()
     ready = time.perf_counter() - begun
     sample = f"{frames} frames of {size[1]} x {size[0]}, a caption of up to 200 letters"
@@ -301,11 +291,9 @@ def decoding(setting: Setting) -> Iterator[Row]:
             decoder[start : start + 50]
 
     bare = timed(through_pyav, setting, seconds)
-    yield Row("PyAV", sample, bare)
+    yield Row("PyAV, every frame to RGB", sample, bare)
     ours = timed(lambda: decode(clip, [Frames(2, 480)]), setting, seconds)
-    yield Row(
-        "our decoding at 2 frames/s, 480 px", sample.replace("every frame to RGB", "read whole"), ours, bare
-    )
+    yield Row("ours, 2 frames/s of 480 px", sample, ours, bare)
     ways: dict[str, Callable[[], None]] = {"torchcodec": lambda: through_torchcodec("cpu")}
     if setting.on_cuda:
         from av.codec.hwaccel import HWAccel
@@ -321,28 +309,25 @@ def decoding(setting: Setting) -> Iterator[Row]:
 
 
 def precision(setting: Setting) -> Iterator[Row]:
-    """The vectors of the same random weights on the device and, in float32, on the CPU."""
-    from backends.pictures.attribute_embedder import DinoV2
-    from backends.pictures.openclip import OpenClipEmbedder
+    """What half precision and TF32 change in the results of small models: `benchmarks.precision`."""
+    from benchmarks import precision as compared
 
-    rng = np.random.default_rng(0)
-    images = [
-        np.kron(rng.integers(0, 256, (12, 16, 3), np.uint8), np.ones((30, 30, 1), np.uint8)) for _ in "ab"
-    ]
-    for what, kind, build in (
-        ("CLIP ViT-L/14", OpenClipEmbedder, random_weights.openclip),
-        ("DINOv2-L", DinoV2, random_weights.dinov2),
-    ):
+    shape = (32, 48) if setting.tiny else (384, 512)
+    frames = 4 if setting.tiny else 48
+    cases: dict[str, tuple[Callable[..., None], Callable[..., Any]]] = {
+        "wav2vec2": (random_weights.wav2vec2, compared.wav2vec2),
+        "SyncNet": (random_weights.syncnet, partial(compared.syncnet, seconds=2 if setting.tiny else 4)),
+        "CoTracker3": (random_weights.cotracker3, partial(compared.cotracker, frames=frames, shape=shape)),
+    }
+    for what, (build, compare) in cases.items():
         try:
-            weights = setting.weights(what.split()[0], build)
-            one, other = (
-                np.asarray(kind(weights, device).embed(images), np.float64).reshape(-1)
-                for device in (setting.device, "cpu")
-            )
-            cosine = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
-            yield Row(f"{what}, {setting.device} against float32 on the CPU", said=f"cosine {cosine:.6f}")
+            found = compare(setting.weights(f"precision-{what}", build), setting.device)
         except Exception as error:
             yield failed(what, error)
+            continue
+        for name, apart in found.items():
+            said = f"from float32 by {apart.mean:.2g} on average, {apart.largest:.2g} at most"
+            yield Row(f"{what}, {name}", said=said)
 
 
 def end_to_end(setting: Setting) -> Iterator[Row]:
@@ -396,12 +381,9 @@ def end_to_end(setting: Setting) -> Iterator[Row]:
     profile = load_profile("gpu")
 
     def run(engine: Any) -> dict[str, Any]:
-        answers = setting.folder / "answers"
-        pipeline = talking_head(profile_roles(profile, settings, answers), settings)
+        pipeline = talking_head(profile_roles(profile, settings, setting.folder / "answers"), settings)
         screen, listing = load_screen("talking_head_gpu"), list_input(str(folder))
-        this = Run(
-            pipeline, listing, setting.folder / "out", profile, settings, screen, engine, answers=answers
-        )
+        this = Run(pipeline, listing, setting.folder / "out", profile, settings, screen, engine)
         return this.execute(Progress(Console(file=io.StringIO())))
 
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Random weights of the vision models, laid out as the model store holds the real ones.
+"""Random weights of the models, laid out as the model store holds the real ones.
 
 Each takes an empty folder. `small` keeps the architecture and the file layout, for tests on a CPU.
 """
@@ -146,6 +146,49 @@ def dinov2(folder: Path, small: bool = False) -> None:
         image_mean=[0.485, 0.456, 0.406],
         image_std=[0.229, 0.224, 0.225],
     ).save_pretrained(folder)
+
+
+def wav2vec2(folder: Path, small: bool = False) -> None:
+    """`facebook/wav2vec2-base-960h`, with a CTC head; small: 32 wide with the same strides, 0.1 MB."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    width: dict[str, Any] = {}
+    if small:
+        width = {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "conv_dim": [16] * 7,
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+        }
+    config = Wav2Vec2Config(vocab_size=32, architectures=["Wav2Vec2ForCTC"], **width)
+    torch.manual_seed(0)
+    state = Wav2Vec2ForCTC(config).state_dict()
+    state.pop("wav2vec2.masked_spec_embed", None)  # not in the published file, which has older names too
+    state = {
+        name.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): value
+        for name, value in state.items()
+    }
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    config.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
+
+
+def syncnet(folder: Path, small: bool = False) -> None:
+    """SyncNet's state dict in the form of the public file: not zipped, 52 MB. Its size cannot be chosen."""
+    import torch
+
+    from backends.sound.syncnet import build_net
+
+    torch.manual_seed(0)
+    state = build_net().state_dict()
+    torch.save(state, folder / "syncnet_v2.model", _use_new_zipfile_serialization=False)
 
 
 def wan(size: str, small: bool = False) -> Any:

@@ -48,7 +48,9 @@ def portraits(models: Roles, settings: PortraitsSettings) -> Pipeline:
             Regions(
                 vlm, models.hair_segmenter, models.person_mask, config=s.regions
             ),  # visible regions with points
-            Reactions(vlm, config=s.reactions),  # action and emotion for each region and type
+            Reactions(
+                models.reaction_writer, config=s.reactions
+            ),  # action and emotion for each region and type
         ],
         screen="portraits",
         max_seconds=1.0,

@@ -21,10 +21,11 @@ from manifests.text import public_url
 from media.files import MEDIA_SUFFIXES
 from media.temporary import temporary_folder
 from pipelines.catalogue import STEPS
+from pipelines.engine.asked import KEYS, answers_of, asked_models, endpoints
 from pipelines.engine.pipeline import Follow, Pipeline
 from pipelines.engine.program import stage_columns
 from pipelines.engine.run import Engine, Run
-from pipelines.engine.settings import Profile, Settings
+from pipelines.engine.settings import Profile, Settings, VlmSettings
 from pipelines.engine.source import ADDRESS, Listing, Told, list_input
 from pipelines.own import find_pipeline
 from prompts.prompt import own_texts
@@ -64,7 +65,8 @@ def prepare(request: Request, told: Told = lambda found: None) -> list[Run]:
     profile, settings, roles, pipe = resolve(request)
     judge = _screen(request.screen, profile, pipe)
     folder = (request.output or Path()).absolute()  # workers may run in another directory
-    common = _common(request, profile, settings, folder, _weights(profile, settings, roles, pipe))
+    weights = _weights(profile, settings, roles, pipe)
+    common = _common(request, profile, settings, folder, roles, weights)
     if pipe.follows is None:
         return [_checked(Run(pipe, _list(request, settings, pipe, told), folder, screen=judge, **common))]
     follows, first = pipe.follows, pipe.follows.pipeline
@@ -106,7 +108,12 @@ def _check_output(request: Request) -> None:
 
 
 def _common(
-    request: Request, profile: Profile, settings: Settings, folder: Path, weights: Sequence[str]
+    request: Request,
+    profile: Profile,
+    settings: Settings,
+    folder: Path,
+    roles: Roles,
+    weights: Sequence[str],
 ) -> dict[str, Any]:
     """What all runs of a request share."""
     return {
@@ -115,7 +122,7 @@ def _common(
         "engine": request.engine,
         "retry_errors": request.retry_errors,
         "input": public_url(request.input) if "://" in request.input else request.input,
-        "answers": folder / "answers",
+        "asked": asked_models(roles, settings, folder / "answers"),
         "weights": weights,
     }
 
@@ -194,12 +201,14 @@ def _check_answers(output: Path | None, settings: Settings) -> None:
     """
     if output is None or not is_remote(output):
         return
-    asked = {"vlm.max_requests": settings.vlm.max_requests is not None, "vlm.batch": settings.vlm.batch}
-    for name in (name for name, is_asked in asked.items() if is_asked):
-        raise SettingsError(
-            f"{name} needs a file system with locks, which {output} has not: take a local or shared folder "
-            "as --output, and copy it there afterwards"
-        )
+    for key in KEYS.values():
+        vlm: VlmSettings = getattr(settings, key)
+        wants = {"max_requests": vlm.max_requests is not None, "batch": vlm.batch}
+        for name in (name for name, is_wanted in wants.items() if is_wanted):
+            raise SettingsError(
+                f"{key}.{name} needs a file system with locks, which {output} has not: take a local or "
+                "shared folder as --output, and copy it there afterwards"
+            )
 
 
 def _roles(request: Request, profile: Profile, settings: Settings) -> Roles:
@@ -269,24 +278,25 @@ def profile_roles(profile: Profile, settings: Settings, answers: Path) -> Roles:
     Args:
         profile: names an implementation for each role.
         settings: `roles` is laid over the profile's; an endpoint in `vlm` takes the place of its
-            vision-language model.
-        answers: folder in which a language model keeps its answers.
+            vision-language model, one in `reaction_writer` that of its writer of reactions.
+        answers: folder in which the language models keep their answers.
 
     Raises:
         SettingsError: it names a role, implementation, setting or model that does not exist, or the endpoint
             does not say which model it serves.
     """
     choices = _choices(profile, settings)
-    vlm = settings.vlm
-    if vlm.endpoint is not None:
+    for role, vlm in endpoints(settings).items():
+        assert vlm.endpoint is not None
+        folder = str(answers_of(role, answers))
         try:
-            model = vlm.model or served_model(vlm.endpoint, str(answers), vlm.key_variable)
+            model = vlm.model or served_model(vlm.endpoint, folder, vlm.key_variable)
         except AnswerError as error:
-            raise SettingsError(f"vlm.endpoint: {error}") from None
-        sent = vlm.model_dump(exclude={"input_price", "output_price", "batch_poll_s"})
-        choices["vision_language_model"] = {**sent, "use": "openai_endpoint", "model": model}
-    if choices.get("vision_language_model", {}).get("use") in ("openai_endpoint", "vllm"):
-        choices["vision_language_model"].setdefault("folder", str(answers))
+            raise SettingsError(f"{KEYS[role]}.endpoint: {error}") from None
+        choices[role]["model"] = model
+    for role in KEYS:
+        if choices.get(role, {}).get("use") in ("openai_endpoint", "vllm"):
+            choices[role].setdefault("folder", str(answers_of(role, answers)))
     try:
         return build_roles(choices, ModelStore(settings.models), settings.device)
     except ValueError as error:
@@ -305,8 +315,6 @@ def profile_weights(profile: Profile, settings: Settings, roles: Collection[str]
         SettingsError: as `profile_roles`.
     """
     choices = _choices(profile, settings)
-    if settings.vlm.endpoint is not None:
-        choices.pop("vision_language_model", None)
     try:
         return weights_of({n: c for n, c in choices.items() if roles is None or n in roles})
     except ValueError as error:
@@ -314,11 +322,16 @@ def profile_weights(profile: Profile, settings: Settings, roles: Collection[str]
 
 
 def _choices(profile: Profile, settings: Settings) -> dict[str, dict[str, Any]]:
+    """Role -> implementation and settings; an endpoint may not know its model yet."""
     choices = {name: choice.model_dump() for name, choice in profile.roles.items()}
     for role, over in settings.roles.items():
         choices[role] = merged({} if "use" in over else choices.get(role, {}), over)
-    if choices.get("vision_language_model", {}).get("use") == "openai_endpoint":
-        raise SettingsError(f"profile {profile.name}: give the endpoint under settings: vlm: endpoint")
+    for role, key in KEYS.items():
+        if choices.get(role, {}).get("use") == "openai_endpoint":
+            raise SettingsError(f"profile {profile.name}: give the endpoint under settings: {key}: endpoint")
+    for role, vlm in endpoints(settings).items():
+        sent = vlm.model_dump(exclude={"input_price", "output_price", "batch_poll_s"})
+        choices[role] = {**sent, "use": "openai_endpoint"}
     return choices
 
 

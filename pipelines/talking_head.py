@@ -25,6 +25,7 @@ from stages.probe import Probe
 from stages.quality import Quality
 from stages.shots import Shots, split
 from stages.speech import Speech
+from stages.talkvid_ratio import TalkvidRatio
 
 # A whole video is held as 27-pixel thumbnails and mono sound while it is cut: about 1.5 GB for four hours.
 LONGEST_VIDEO_S = 4 * 3600.0
@@ -49,6 +50,7 @@ class TalkingHeadSettings(Settings):
     body: Body.Config = Body.Config()
     quality: Quality.Config = Quality.Config()
     motion: Motion.Config = Motion.Config()
+    talkvid_ratio: TalkvidRatio.Config = TalkvidRatio.Config()
     consistency: Consistency.Config = Consistency.Config()
     speech: Speech.Config = Speech.Config()
     lip_sync: LipSync.Config = LipSync.Config()
@@ -76,9 +78,10 @@ def talking_head(models: Roles, settings: TalkingHeadSettings) -> Pipeline:
         Body(models.pose, config=s.body),  # 133 keypoints, hands, occlusion
         Quality(models.image_quality, config=s.quality),  # luminance, blur, bitrate per pixel
         Motion(models.point_tracker, models.person_mask, config=s.motion),  # subject, camera
+        TalkvidRatio(models.point_tracker, config=s.talkvid_ratio),  # visible points by CoTracker
         Consistency(models.image_embedder, models.face_embedder, config=s.consistency),  # time, identity
         Speech(models.voice_activity, models.diarizer, config=s.speech),  # speech ratio, speakers
-        LipSync(models.lip_sync, config=s.lip_sync),  # offset and confidence
+        LipSync(models.lip_sync, models.face_detector, config=s.lip_sync),  # offset and confidence
         Overlays(models.text_detector, config=s.overlays),  # subtitles, logos
         Attributes(models.attribute_embedder, config=s.attributes),  # for training
         AudioFeatures(models.audio_embedder),  # for training

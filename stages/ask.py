@@ -48,7 +48,8 @@ def ask(
 ) -> AnswerT:
     """One question about a clip, of which at most `MAX_FRAMES` evenly spread frames are shown.
 
-    An even number of them: vLLM's reader of videos drops the last of an odd one.
+    An even number of them: vLLM's reader of videos drops the last of an odd one. All stages that look at
+    `VIDEO` show the same frames, of which a model then reads the first question's alone.
 
     Args:
         model: who is asked.
@@ -67,7 +68,7 @@ def ask(
     span = float(frames.times[picked[-1]] - frames.times[picked[0]])
     # At most 2 frames a second: a server of Qwen2.5-VL leaves frames out of a faster video.
     fps = min((count - 1) / span, VIDEO.fps or 2.0) if count > 1 and span > 0 else None
-    images = [frames.images[i] for i in picked]
+    images = [frames.images[i] for i in (picked if fps is not None else picked[:1])]
     question = Question(
         prompt, answer, images, None if fps is None else round(fps, 3), measured=measured, check=check
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from backends.faces.face_detector import FaceDetector
 from backends.sound.lip_sync import LipSyncScorer, MouthTrack
 from media.requests import Audio, Frames
 from stages.clip import Clip
 from stages.contract import Array, Column, Score, Stage, StageConfig
 from stages.faces import boxes_at
+
+# Least overlap (intersection over union) of a detection with where the main face is expected. Between two
+# sampled frames a face may move by half of its width: overlap 1/3.
+_SAME_FACE = 0.3
 
 
 class LipSync(Stage):
@@ -22,6 +27,18 @@ class LipSync(Stage):
     `lip_sync_by` names the scorer, and so the scale of the confidence: SyncNet's is its own, the mouth
     envelope's is in standard deviations above chance (see the scorer for what it can tell). Without
     speech or without a mouth there is nothing to compare, and all but the name is null.
+
+    A scorer that wants pictures gets the main face's box in each of them, found in that picture as SyncNet's
+    public program does it: of the faces detected there, the one that overlaps most with the box between the
+    frames that `Faces` sampled. Where there is none, the box lies between those before and after.
+
+    Args:
+        lip_sync: the scorer.
+        face_detector: for a scorer that wants pictures; any other does not use it.
+        config: settings.
+
+    Raises:
+        ValueError: the scorer wants pictures, and there is no face detector.
     """
 
     class Config(StageConfig):
@@ -53,9 +70,18 @@ class LipSync(Stage):
         "lip_sync_by": Column("string", "", "the method that gave offset and confidence"),
     }
 
-    def __init__(self, lip_sync: LipSyncScorer, config: Config | None = None) -> None:
-        super().__init__(lip_sync, config=config)
+    def __init__(
+        self,
+        lip_sync: LipSyncScorer,
+        face_detector: FaceDetector | None = None,
+        config: Config | None = None,
+    ) -> None:
+        detector = None if lip_sync.picture_fps is None else face_detector
+        super().__init__(lip_sync, *([] if detector is None else [detector]), config=config)
+        if lip_sync.picture_fps is not None and detector is None:
+            raise ValueError(f"{lip_sync.method} looks at faces: give LipSync a face detector")
         self.lip_sync = lip_sync
+        self.detector = detector
 
     @property
     def sees(self) -> tuple[Frames | Audio, ...]:
@@ -101,6 +127,34 @@ class LipSync(Stage):
         frames = clip.frames(Frames(self.lip_sync.picture_fps, self.config.short_side))
         boxes = np.full((len(frames), 4), np.nan, np.float32)
         if clip["face_boxes"] is not None:
-            boxes = boxes_at(frames.times, clip["face_times"], clip["face_boxes"], self.config.max_gap_s)
+            expected = boxes_at(frames.times, clip["face_times"], clip["face_boxes"], self.config.max_gap_s)
+            boxes = self._detected(frames.times, frames.images, expected)
         at = np.interp(frames.times, times, opening).astype(np.float32)  # NaN beside a NaN
         return MouthTrack(frames.times, at, frames.images, boxes)
+
+    def _detected(
+        self,
+        times: npt.NDArray[np.float64],
+        images: Sequence[npt.NDArray[np.uint8]],
+        expected: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """The box of the main face in each frame, [T, 4], where one is expected; NaN elsewhere."""
+        assert self.detector is not None
+        found = np.full_like(expected, np.nan)
+        is_expected = np.isfinite(expected).all(1)
+        for i in np.flatnonzero(is_expected).tolist():
+            boxes = self.detector.detect(images[i]).boxes
+            overlap = _overlap(boxes, expected[i])
+            if len(boxes) and overlap.max() >= _SAME_FACE:
+                found[i] = boxes[overlap.argmax()]
+        out = boxes_at(times, times, found, self.config.max_gap_s)
+        out[~is_expected] = np.nan
+        return out
+
+
+def _overlap(boxes: npt.NDArray[np.float32], one: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Intersection over union of [K, 4] boxes with one, [K]."""
+    size = np.maximum(np.minimum(boxes[:, 2:], one[2:]) - np.maximum(boxes[:, :2], one[:2]), 0)
+    both = size.prod(1)
+    either = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (one[2:] - one[:2]).prod() - both
+    return np.asarray(both / np.maximum(either, 1e-12), np.float32)

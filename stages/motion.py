@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from backends.bodies.person_mask import PersonMask
-from backends.pictures.point_tracker import PointTracker, textured
+from backends.pictures.point_tracker import PointTracker, textured, track_spans
 from media.requests import Frames
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
@@ -101,13 +101,15 @@ class Motion(Stage):
         span = float(frames.times[-1] - frames.times[0])
         count = max(1, math.ceil(span / self.config.chunk_s - 1e-6))
         marks = np.linspace(0, len(frames) - 1, count + 1).astype(int)
+        spans = [(int(a), int(b)) for a, b in pairwise(marks) if b - a >= 2]
+        holds = self._holding_spans(frames.times)
+        tracked = track_spans(self.tracker, frames.images, self.config.grid_size, [*spans, *holds])
         chunks = [
-            self._chunk(frames.times[a : b + 1], frames.images[a : b + 1])
-            for a, b in pairwise(marks)
-            if b - a >= 2
+            self._chunk(frames.times[a : b + 1], frames.images[a], *tracks)
+            for (a, b), tracks in zip(spans, tracked[: len(spans)], strict=True)
         ]
         picked = sorted({0, len(chunks) // 2, len(chunks) - 1})
-        result["points_kept"] = self._kept(frames.times, frames.images)
+        result["points_kept"] = self._kept(frames.times, frames.images, holds, tracked[len(spans) :])
         result["visibility_ratio"] = min(chunks[i].visibility for i in picked)
         result["background_points"] = float(np.mean([c.background for c in chunks]))
         result["person_share"] = float(np.mean([c.person for c in chunks]))
@@ -117,21 +119,30 @@ class Motion(Stage):
                 result[name] = sum(v * s for v, s in known) / sum(s for _, s in known)
         return result
 
-    def _kept(self, times: npt.NDArray[np.float64], images: Sequence[npt.NDArray[np.uint8]]) -> float | None:
-        """Share of points that hold for `span_s`; None when fewer than `min_points` a span have texture."""
+    def _holding_spans(self, times: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
+        """First and last frame of each run of `span_s` in which points are to hold."""
         steps = max(3, round(self.config.span_s / float(np.median(np.diff(times)))))
-        steps = min(steps, len(images) - 1)
+        steps = min(steps, len(times) - 1)
         # The last span ends with the last frame, wherever the one before ended.
-        starts = sorted({*range(0, len(images) - steps, steps), len(images) - 1 - steps})
+        starts = sorted({*range(0, len(times) - steps, steps), len(times) - 1 - steps})
+        return [(a, a + steps) for a in starts]
+
+    def _kept(
+        self,
+        times: npt.NDArray[np.float64],
+        images: Sequence[npt.NDArray[np.uint8]],
+        spans: Sequence[tuple[int, int]],
+        tracked: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]],
+    ) -> float | None:
+        """Share of points that hold through `spans`; None below `min_points` a span with texture."""
         size = np.array(images[0].shape[1::-1])
         held = laid = 0
-        for a in starts:
-            tracks, visible = self.tracker.track(images[a : a + steps + 1], self.config.grid_size)
-            last = steps - visible[::-1].argmax(0)
+        for (a, b), (tracks, visible) in zip(spans, tracked, strict=True):
+            last = b - a - visible[::-1].argmax(0)
             place = tracks[last, np.arange(len(last))] / size
             left = ~visible[-1] & ((place < _BORDER) | (place > 1 - _BORDER)).any(1)
 
-            seconds = np.diff(times[a : a + steps + 1])[:, None]
+            seconds = np.diff(times[a : b + 1])[:, None]
             moves = np.diff(tracks, axis=0) / math.hypot(*size)
             fast = (np.linalg.norm(moves, axis=2) > _THROWN * seconds) & visible[1:] & visible[:-1]
             back = fast[1:] & fast[:-1] & ((moves[1:] * moves[:-1]).sum(2) < 0)
@@ -140,11 +151,17 @@ class Motion(Stage):
             counted = textured(images[a], tracks[0]) & ~left
             held += int((counted & visible[-1] & ~thrown).sum())
             laid += int(counted.sum())
-        return held / laid if laid >= self.config.min_points * len(starts) else None
+        return held / laid if laid >= self.config.min_points * len(spans) else None
 
-    def _chunk(self, times: npt.NDArray[np.float64], images: Sequence[npt.NDArray[np.uint8]]) -> _Chunk:
-        tracks, visible = self.tracker.track(images, self.config.grid_size)
-        mask = self.person_mask.mask(images[0])
+    def _chunk(
+        self,
+        times: npt.NDArray[np.float64],
+        image: npt.NDArray[np.uint8],
+        tracks: npt.NDArray[np.float32],
+        visible: npt.NDArray[np.bool_],
+    ) -> _Chunk:
+        """Measures of one run of frames, of which `image` is the first."""
+        mask = self.person_mask.mask(image)
         height, width = mask.shape
         diagonal = math.hypot(width, height)
         # A margin around the outline: points there stick to whichever of the two has the stronger edge.
@@ -152,7 +169,7 @@ class Motion(Stage):
         person = cv2.erode((mask > 0.5).astype(np.uint8), margin[::2, ::2]) > 0
         background = cv2.dilate((mask > 0.3).astype(np.uint8), margin) == 0
         x, y = np.clip(np.round(tracks[0]).astype(int), 0, (width - 1, height - 1)).T
-        texture = textured(images[0], tracks[0])
+        texture = textured(image, tracks[0])
         on_person, on_background = person[y, x] & texture, background[y, x] & texture
 
         steps = np.diff(times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -75,16 +76,18 @@ class Quality(Stage):
         """Every score; the face's is None without a face."""
         frames = clip.frames(self.sees[0])
         luma = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in frames.images]
-        means = [float(image.mean()) for image in luma]
+        levels = np.stack([_levels(image) for image in luma])
+        means = levels @ np.arange(256)
+        squares = levels @ np.arange(256) ** 2
         sharp = [_sharpness(_at_least(image, self.config.short_side)) for image in luma]
         faces = self._faces(clip, frames.times, luma)
         return {
             "luminance": float(np.mean(means)),
-            "luminance_min": min(means),
-            "luminance_max": max(means),
-            "contrast": float(np.mean([image.std() for image in luma])),
-            "overexposed_share": float(np.mean([(image >= 250).mean() for image in luma])),
-            "underexposed_share": float(np.mean([(image <= 5).mean() for image in luma])),
+            "luminance_min": float(means.min()),
+            "luminance_max": float(means.max()),
+            "contrast": float(np.sqrt(np.maximum(squares - means**2, 0)).mean()),
+            "overexposed_share": float(levels[:, 250:].sum(1).mean()),
+            "underexposed_share": float(levels[:, :6].sum(1).mean()),
             "blur_frame": float(np.median(sharp)),
             "blur_face": float(np.median([_sharpness(face) for face in faces])) if faces else None,
             "brisque": self._brisque(frames.times, frames.images),
@@ -121,9 +124,16 @@ class Quality(Stage):
         return float(np.median(known)) if known else None
 
 
+def _levels(luma: Image) -> npt.NDArray[np.float64]:
+    """Share of the pixels of an 8-bit picture at each grey level, [256]."""
+    counts = cv2.calcHist([luma], [0], None, [256], [0, 256]).ravel()
+    return counts.astype(np.float64) / luma.size
+
+
 def _sharpness(luma: Image) -> float:
     """Variance of the Laplacian of an 8-bit picture, squared grey levels."""
-    return float(cv2.Laplacian(luma, cv2.CV_32F).var())
+    deviation = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1]
+    return float(deviation[0, 0]) ** 2
 
 
 def _at_least(image: Image, short_side: int) -> Image:
@@ -140,7 +150,7 @@ def letterbox(luma: Sequence[Image]) -> float:
     A bar is black in every frame, ends in a sharp straight edge and has a counterpart of the same
     width on the opposite side: a dark scene, black at its borders, has neither.
     """
-    brightest = np.max(luma, axis=0)
+    brightest = reduce(np.maximum, luma)
     inside = 1.0
     for picture in (brightest, brightest.T):
         level = np.percentile(picture, 99, axis=1)  # of each row; compression may leave a few pixels

@@ -207,7 +207,7 @@ def hair_box_from_keypoints(keypoints: npt.NDArray[np.float32], width: int, heig
     x1, y1 = np.clip(corners.max(0), 0, (width, height))
     if x1 - x0 < 1 or y1 - y0 < 1:
         return nothing
-    return HairBox(hair=Box(x0=float(x0), y0=float(y0), x1=float(x1), y1=float(y1)))
+    return HairBox(hair=Box(bbox_2d=[float(x0), float(y0), float(x1), float(y1)]))
 
 
 def hair_point(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float]:

@@ -8,12 +8,16 @@
 What is paid is a created batch. So a job is written down under a name of its own before anything is
 sent, the batch carries that name as metadata, and a job without a batch first looks among the batches
 of the account. An upload that a kill cut off from its job is made again: files cost nothing.
+
+An account may have so many tokens in its queue. A batch over that limit fails at once and is not paid: its
+job is sent again, under another name, when a batch has ended, or in halves when none is under way.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 import uuid
@@ -27,13 +31,15 @@ from typing import IO, Any
 
 from backends.language.answer_cache import AnswerCache, CachedAnswer
 from backends.language.chat_completion import mapping, read_reply, shown, strict_json
-from backends.language.openai_endpoint import base_url, read_key
+from backends.language.openai_endpoint import base_url, is_of_settings, read_key
 from backends.language.vision_language_model import AnswerError
 from manifests import storage
 from manifests.text import cut_key, without_key
 
 FINAL = ("completed", "failed", "expired", "cancelled")
 UNANSWERED = ("batch_expired", "batch_cancelled")  # codes of lines that were never worked on, nor paid
+FULL = re.compile(r"enqueued \w+ limit", re.IGNORECASE)  # the queue has no room: tokens, or requests
+WINDOW_S = 24 * 3600  # in which a batch ends
 CLOCKS_DIFFER_S = 3600  # between here and the server, at most, when looking for a batch by its age
 RESULT_BYTES = 256_000  # of one request in a file of results, on average: 32,000 tokens and more
 ROUNDS = 2  # how often one request goes into a batch in one run
@@ -107,6 +113,7 @@ class AnswerBatches:
         self._folder = Path(folder) / "batch"
         self._cache = AnswerCache(folder)
         self._client: Any = None
+        self._refused: str | None = None
 
     def run(self, say: Callable[[str], None]) -> BatchCounts:
         """Send what waits, wait for all jobs, and take their answers in.
@@ -118,7 +125,8 @@ class AnswerBatches:
             say: is told about the progress, a line at a time.
 
         Raises:
-            AnswerError: the server refuses, stays out of reach, or another process runs these batches.
+            AnswerError: the server refuses, stays out of reach, or another process runs these batches; or it
+                refuses a setting that all requests have. Those are forgotten then, and no sample's error.
         """
         from openai import OpenAI
 
@@ -139,15 +147,13 @@ class AnswerBatches:
                 jobs = [job for job in self._jobs() if job.endpoint == self.endpoint]
                 if not jobs:
                     return counts
-                for job in jobs:
+                for job, batch in self._worked_off(jobs, resumed, say):
                     tries.update(job.keys)
-                    if job.batch is None:
-                        self._submit(job, job.name in resumed)
-                        say(f"{len(job.keys)} requests are in batch {job.batch}")
-                for job, batch in self._finished(jobs, say):
                     answered, failed = self._take_in(job, batch, tries)
                     say(f"batch {job.batch} is {batch.status}: {answered} answers, {failed} failed")
                     counts = BatchCounts(counts.answered + answered, counts.failed + failed, counts.jobs + 1)
+                if self._refused is not None:
+                    raise AnswerError(f"the server refuses a setting of the requests: {self._refused}")
 
     def _plan(self) -> int:
         """Write down jobs for the requests that are in none; returns how many can never be sent."""
@@ -235,26 +241,78 @@ class AnswerBatches:
 
         return self._retried(look)
 
-    def _finished(self, jobs: list[Job], say: Callable[[str], None]) -> Iterator[tuple[Job, Any]]:
-        """Each job with its batch, as soon as that is final."""
-        waiting, said = list(jobs), ""
-        while waiting:
-            done = 0
-            for job in list(waiting):
+    def _worked_off(
+        self, jobs: list[Job], resumed: set[str], say: Callable[[str], None]
+    ) -> Iterator[tuple[Job, Any]]:
+        """Each job with its batch, as soon as that is final.
+
+        All are sent at once. When the queue had no room for one, they are sent one by one from then on: the
+        next when the last is surely in the queue, and after a refusal not before a batch has ended.
+        """
+        waiting, running, said = list(jobs), list[Job](), ""
+        one_by_one = is_full = False
+        may_send = True
+        tries = 0  # of one request that is alone
+        while waiting or running:
+            while waiting and may_send:
+                job = waiting.pop(0)
+                if job.batch is None:
+                    self._submit(job, job.name in resumed)
+                    say(f"{len(job.keys)} requests are in batch {job.batch}")
+                running.append(job)
+                may_send = not one_by_one
+            done, is_sure = 0, True
+            for job in list(running):
                 batch = self._retried(partial(self._client.batches.retrieve, job.batch))
-                if batch.status in FINAL:
-                    waiting.remove(job)
+                if batch.status not in FINAL:
+                    is_sure = is_sure and batch.status != "validating"
+                    done += batch.request_counts.completed if batch.request_counts is not None else 0
+                    continue
+                running.remove(job)
+                problem = _no_room(batch)
+                if problem is None:
+                    is_full, tries = False, 0
                     yield job, batch
-                elif batch.request_counts is not None:
-                    done += batch.request_counts.completed
-            if waiting:
-                now = (
-                    f"{len(waiting)} batches: {done} of {sum(len(j.keys) for j in waiting)} requests answered"
-                )
+                    continue
+                one_by_one = is_full = True
+                is_alone = not running and not self._is_under_way()
+                problem = shown(self._clean(problem))
+                say(f"batch {job.batch} found no room: {problem}")
+                tries += is_alone and len(job.keys) == 1
+                if tries == self.attempts:
+                    raise AnswerError(f"the queue takes not even one request: {problem}")
+                waiting[:0] = self._again(job, halves=is_alone)
+            may_send = not one_by_one or (is_sure and not (is_full and running))
+            if running:
+                total = sum(len(job.keys) for job in running)
+                now = f"{len(running)} batches: {done} of {total} requests answered"
                 if now != said:
                     say(now)
                 said = now
+            if running or is_full:
                 time.sleep(self.poll_s)
+
+    def _again(self, job: Job, halves: bool) -> list[Job]:
+        """What takes the place of a job that the queue had no room for; the old name is that batch's."""
+        keys, middle = job.keys, len(job.keys) // 2
+        parts = [keys[:middle], keys[middle:]] if halves and middle else [keys]
+        file = job.input_file if len(parts) == 1 else None
+        made = [Job(uuid.uuid4().hex, job.endpoint, part, time.time(), input_file=file) for part in parts]
+        self._save([new for old in self._jobs() for new in (made if old.name == job.name else [old])])
+        return made
+
+    def _is_under_way(self) -> bool:
+        """Whether the account has a batch that may make room when it ends."""
+
+        def look() -> bool:
+            for batch in self._client.batches.list(limit=100):  # newest first
+                if batch.status not in FINAL:
+                    return True
+                if batch.created_at < time.time() - WINDOW_S - CLOCKS_DIFFER_S:
+                    break
+            return False
+
+        return bool(self._retried(look))
 
     def _take_in(self, job: Job, batch: Any, tries: Counter[str]) -> tuple[int, int]:
         """Keep a final batch's answers and forget the job; returns how many answers came, how many failed.
@@ -276,9 +334,14 @@ class AnswerBatches:
                 completion_tokens += reply.completion_tokens
                 problem = reply.problem
                 if response.get("status_code") != 200:
-                    said = body.get("error") or line.get("error") or "no reason"
-                    said = mapping(said).get("message", said)
+                    error = body.get("error") or line.get("error") or "no reason"
+                    said = mapping(error).get("message", error)
                     problem = f"HTTP {response.get('status_code')}: {shown(self._clean(str(said)))}"
+                    if is_of_settings(mapping(error)):
+                        self._refused = problem
+                        self._forget_request(key)
+                        failed += 1
+                        continue
                 if problem is None:
                     tokens = (reply.prompt_tokens, reply.completion_tokens)
                     self._cache.write(key, CachedAnswer(reply.text, str(body.get("model", "")), *tokens))
@@ -422,6 +485,13 @@ def _model_of(path: Path) -> str:
     if not start.startswith('{"model":') or not isinstance(model, str):
         raise ValueError("the request that was written down is damaged")
     return model
+
+
+def _no_room(batch: Any) -> str | None:
+    """What a server says of a batch that is over the limit of its queue; None: it is not."""
+    errors = batch.errors.data if batch.errors is not None and batch.errors.data else []
+    said = [(error.code, str(error.message)) for error in errors if batch.status == "failed"]
+    return next((m for code, m in said if code == "token_limit_exceeded" or FULL.search(m)), None)
 
 
 def _code(line: dict[str, Any]) -> str:

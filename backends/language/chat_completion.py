@@ -42,11 +42,18 @@ class Reply:
 
 
 def request_body(
-    question: Question, model: str, temperature: float | None, max_tokens: int, video: bool
+    question: Question,
+    model: str,
+    temperature: float | None,
+    max_tokens: int,
+    video: bool,
+    reasoning_effort: str | None = None,
 ) -> dict[str, Any]:
     """The body of the request; `model` comes first, which the batch files rely on.
 
-    `max_completion_tokens` is the name that the OpenAI API and vLLM both take. vLLM samples a video again,
+    `max_completion_tokens` is the name that the OpenAI API and vLLM both take; models that reason refuse
+    `max_tokens`. What several questions about a clip share, the pictures, comes before what they do not, so
+    that a server's cache of prefixes holds for all of them. vLLM samples a video again,
     for Qwen2.5-VL at 2 frames a second, so a question should have no more and an even number of frames. To
     set that in a request (`media_io_kwargs`) is refused by a server without `--trust-request-mm-kwargs`.
 
@@ -56,6 +63,7 @@ def request_body(
         temperature: None leaves it to the server; some models refuse any other.
         max_tokens: the longest answer.
         video: send pictures that have a rate as one mp4; else as single pictures.
+        reasoning_effort: None leaves it to the server.
 
     Raises:
         ValueError: the answer's schema is not one that a strict server takes.
@@ -75,6 +83,8 @@ def request_body(
     }
     if temperature is not None:
         body["temperature"] = temperature
+    if reasoning_effort is not None:
+        body["reasoning_effort"] = reasoning_effort
     return body
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -36,6 +37,11 @@ from manifests.text import cut_key, without_key
 
 LONGEST_WAIT_S = 60.0  # between two attempts, whatever the server asks for; its limits are per minute
 WARMER = 0.2  # temperature gained with each invalid answer: at 0 the same would come back
+# OpenAI's models by name, whoever passes requests on to them, and those of them that reason.
+OF_OPENAI = re.compile(r"gpt-\d|chatgpt|o\d(?![a-z\d])")
+REASONING = re.compile(r"(gpt-([5-9]|\d\d)|o\d)(?![a-z\d])(?!.*chat)")
+# Error codes of the OpenAI API for a setting that its model does not take: every question would meet it.
+OF_SETTINGS = ("unsupported_value", "unsupported_parameter", "unknown_parameter")
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,13 @@ class OpenAIEndpoint(AskedOnce):
         attempts: requests for one question at most. After an invalid answer the temperature is raised
             to 0.2, 0.4 ..., so that the next one differs; the cache does not tell the two apart.
         max_requests: requests that may ever be made into `folder`, by all processes together.
-        temperature: None leaves it to the server, which models that reason insist on.
-        max_tokens: the longest answer.
-        video: send frames that have a rate as one mp4; False: as single pictures, which is all that the
-            OpenAI API takes.
+        temperature: of the first request for a question. "server": none is sent. None: 0, but none is sent to
+            OpenAI's models that reason, which refuse every other than their own.
+        max_tokens: the longest answer; what a model writes while it reasons counts.
+        reasoning_effort: how long a model reasons, in the server's word (minimal, low, medium, high); None:
+            none is sent.
+        video: send frames that have a rate as one mp4; False: as single pictures. None: as pictures to the
+            OpenAI API and its models, which take no video, and as mp4 to every other server.
         batch: ask nothing now: write the request down for `AnswerBatches`.
         key_variable: environment variable with the key; where it is unset none is sent that matters.
         backoff_s: wait before the second attempt; doubled for each further one, and varied by half.
@@ -86,9 +95,10 @@ class OpenAIEndpoint(AskedOnce):
         timeout_s: float = 120.0,
         attempts: int = 5,
         max_requests: int | None = None,
-        temperature: float | None = 0.0,
+        temperature: float | Literal["server"] | None = None,
         max_tokens: int = 4096,
-        video: bool = True,
+        reasoning_effort: str | None = None,
+        video: bool | None = None,
         batch: bool = False,
         key_variable: str = "OPENAI_API_KEY",
         backoff_s: float = 1.0,
@@ -100,9 +110,10 @@ class OpenAIEndpoint(AskedOnce):
         self.timeout_s = timeout_s
         self.attempts = attempts
         self.max_requests = max_requests
-        self.temperature = temperature
+        self.temperature = sent_temperature(model, temperature)
         self.max_tokens = max_tokens
-        self.video = video
+        self.reasoning_effort = reasoning_effort
+        self.video = takes_video(self.endpoint, model) if video is None else video
         self.batch = batch
         self.key_variable = key_variable
         self.backoff_s = backoff_s
@@ -116,10 +127,13 @@ class OpenAIEndpoint(AskedOnce):
 
     @property
     def id(self) -> str:
-        """Model and every setting that changes answers; not the address."""
+        """Model and every setting that changes answers, as it is sent; not the address."""
         sampling = "default" if self.temperature is None else f"{self.temperature:g}"
+        effort = f", reasoning_effort={self.reasoning_effort}" if self.reasoning_effort is not None else ""
         frames = "mp4" if self.video else "pictures"
-        return f"{self.model} (temperature={sampling}, max_tokens={self.max_tokens}, frames as {frames})"
+        return (
+            f"{self.model} (temperature={sampling}, max_tokens={self.max_tokens}{effort}, frames as {frames})"
+        )
 
     @property
     def name(self) -> str:
@@ -182,13 +196,19 @@ class OpenAIEndpoint(AskedOnce):
             failed.unlink()
             raise AnswerError(message)
         if not waiting.exists():
-            body = request_body(question, self.model, self.temperature, self.max_tokens, self.video)
+            body = self._body(question)
             with self._lock:
                 if not waiting.exists():
                     self._cache.reserve(self.max_requests)
                     said = json.dumps(body, separators=(",", ":"))
                     write_bytes(waiting, said.encode(), durable=False)
         raise Deferred("waits for a batch of requests")
+
+    def _body(self, question: Question) -> dict[str, Any]:
+        """The request for a question, with pictures."""
+        return request_body(
+            question, self.model, self.temperature, self.max_tokens, self.video, self.reasoning_effort
+        )
 
     async def _ask(self, question: Question, key: str) -> str:
         """The text of a valid answer, which is in the cache by then."""
@@ -201,9 +221,7 @@ class OpenAIEndpoint(AskedOnce):
                     await asyncio.sleep(self._wait_s(attempt, failure))
                 async with self._slots:
                     if not body:  # inside: no more than `concurrency` bodies with pictures are held at first
-                        body = await asyncio.to_thread(
-                            request_body, question, self.model, self.temperature, self.max_tokens, self.video
-                        )
+                        body = await asyncio.to_thread(self._body, question)
                     if warmer and self.temperature is not None:
                         body["temperature"] = max(self.temperature, min(WARMER * warmer, 1.0))
                     await asyncio.to_thread(self._cache.reserve, self.max_requests)
@@ -254,6 +272,8 @@ class OpenAIEndpoint(AskedOnce):
         status, body = error.status_code, error.body
         said = body.get("message", body) if isinstance(body, dict) else body
         said = f"HTTP {status}: {shown(self._clean(str(said or error.response.text)))}"
+        if isinstance(body, dict) and is_of_settings(body):
+            return _Failure(f"{said}; this is a setting and would meet every question", final=True)
         quota = isinstance(body, dict) and body.get("code") == "insufficient_quota"
         if (status in (408, 409, 429) and not quota) or status >= 500:
             return _Failure(said, wait_s=retry_after_s(error.response.headers, time()))
@@ -296,6 +316,35 @@ class OpenAIEndpoint(AskedOnce):
         return without_key(text, self._key())
 
 
+def sent_temperature(model: str, temperature: float | Literal["server"] | None) -> float | None:
+    """What is sent as `temperature`, None: nothing; see `OpenAIEndpoint`."""
+    if temperature == "server":
+        return None
+    if temperature is None:
+        return None if REASONING.match(_short(model)) else 0.0
+    return temperature
+
+
+def takes_video(endpoint: str, model: str) -> bool:
+    """Whether clips are sent as `video_url`, which vLLM's server takes and the OpenAI API refuses."""
+    return not (_is_openai(endpoint) or OF_OPENAI.match(_short(model)))
+
+
+def is_of_settings(error: Mapping[str, Any]) -> bool:
+    """Whether an error of the server is about a setting of ours, not one question's text or pictures."""
+    kind = str(error.get("param") or "").endswith("].type")  # of a part, such as video_url
+    return error.get("code") in OF_SETTINGS or (error.get("code") == "invalid_value" and kind)
+
+
+def _short(model: str) -> str:
+    """The last part of a model's name, in small letters."""
+    return model.rstrip("/").rpartition("/")[2].lower()
+
+
+def _is_openai(endpoint: str) -> bool:
+    return f".{urlsplit(endpoint).hostname or ''}".endswith(".openai.com")
+
+
 def base_url(endpoint: str) -> str:
     """The address without a slash at its end, and with `/v1` where it has no path.
 
@@ -317,7 +366,7 @@ def read_key(endpoint: str, key_variable: str) -> str:
         ServiceError: it is unset, and the OpenAI API is asked.
     """
     key = os.environ.get(key_variable, "").strip()
-    if not key and (urlsplit(endpoint).hostname or "").endswith("openai.com"):
+    if not key and _is_openai(endpoint):
         raise ServiceError(f"{endpoint} wants a key; set the environment variable {key_variable}")
     return key or "none"
 

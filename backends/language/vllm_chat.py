@@ -25,7 +25,7 @@ from backends.store.weights import Weights
 ATTEMPTS = 3  # at one question; at temperature 0 the same answer would come back, so it grows with each
 WARMER = 0.2
 CPU_MEMORY = 0.2  # share of the computer's memory
-MOST_PICTURES = 24  # in one question; vLLM reserves memory for them
+CPU_CACHE = 1 << 30  # bytes
 # vLLM would sample a video again, at 2 frames a second: take every frame, as the question counts them.
 EVERY_FRAME = {"video": {"fps": 30, "num_frames": -1}}
 
@@ -49,18 +49,26 @@ class VllmChat(AskedOnce):
     Args:
         model: the weights.
         folder: where answers and the count of requests lie; shared by all processes of a run.
-        max_model_len: tokens of prompt, pictures and answer together; None: what the model allows.
+        max_model_len: tokens of prompt, pictures and answer together; None: what the model allows, for which
+            vLLM wants room for one such question at least (a Qwen2.5-VL-7B: 128,000 tokens of 56 KiB).
         max_tokens: the longest answer.
         batch_size: questions in the engine at once.
         temperature: of the first attempt at a question.
         min_pixels: smallest size to which a picture is enlarged, in pixels; None: as the model says.
-        max_pixels: largest size, to which it is shrunk; a Qwen2.5-VL takes one token for 28 x 28 of them.
+        max_pixels: largest size, to which it is shrunk; a Qwen2.5-VL takes one token for 28 x 28 of them. At
+            the start vLLM shows the model the largest picture or video that may come, and keeps the memory
+            that this took; what Qwen2.5-VL itself allows is 12.8 million pixels for each of 14 frames. Stages
+            ask about pictures of about a million pixels at most. None: as the model says.
+        max_images: single pictures in one question; beside them it may have a video.
         dtype: of the weights, as vLLM calls it.
         enforce_eager: no compilation and no CUDA graphs: a quicker start, slower answers.
-        gpu_memory_utilization: share of the GPU's memory for weights and cache, 0-1.
+        gpu_memory_utilization: share of the GPU's memory for weights and cache, 0-1; so much must be free at
+            the start.
+        kv_cache_memory_bytes: size of the cache, on each GPU. None: what is left of the share above, where
+            everything counts as taken that other processes took of the GPU while vLLM started.
         tensor_parallel_size: number of GPUs that share the model.
-        device: "cpu": nothing is compiled and at most `CPU_MEMORY` of the memory is taken. Where it runs vLLM
-            decides itself: its build for a CPU is another.
+        device: "cpu": nothing is compiled, and at most `CPU_MEMORY` of the memory, or a cache of `CPU_CACHE`,
+            is taken. Where it runs vLLM decides itself: its build for a CPU is another.
     """
 
     packages = ("vllm",)
@@ -71,15 +79,17 @@ class VllmChat(AskedOnce):
         self,
         model: Weights,
         folder: str,
-        max_model_len: int | None = None,
+        max_model_len: int | None = 16384,
         max_tokens: int = 4096,
         batch_size: int = 32,
         temperature: float = 0.0,
         min_pixels: int | None = None,
-        max_pixels: int | None = None,
+        max_pixels: int | None = 1280 * 28 * 28,
+        max_images: int = 1,
         dtype: str = "auto",
         enforce_eager: bool = False,
         gpu_memory_utilization: float = 0.9,
+        kv_cache_memory_bytes: int | None = None,
         tensor_parallel_size: int = 1,
         device: str | None = None,
     ) -> None:
@@ -91,12 +101,16 @@ class VllmChat(AskedOnce):
         self.temperature = temperature
         self.min_pixels = min_pixels
         self.max_pixels = max_pixels
+        self.max_images = max_images
         self.dtype = dtype
         self.enforce_eager = enforce_eager or device == "cpu"
         # vLLM's build for a CPU takes the same share of the computer's memory, which others need too.
         self.gpu_memory_utilization = (
             min(gpu_memory_utilization, CPU_MEMORY) if device == "cpu" else gpu_memory_utilization
         )
+        if kv_cache_memory_bytes is not None and device == "cpu":
+            kv_cache_memory_bytes = min(kv_cache_memory_bytes, CPU_CACHE)
+        self.kv_cache_memory_bytes = kv_cache_memory_bytes
         self.tensor_parallel_size = tensor_parallel_size
         self._start()
 
@@ -149,8 +163,9 @@ class VllmChat(AskedOnce):
                 max_num_seqs=self.batch_size,
                 enforce_eager=self.enforce_eager,
                 gpu_memory_utilization=self.gpu_memory_utilization,
+                kv_cache_memory_bytes=self.kv_cache_memory_bytes,
                 tensor_parallel_size=self.tensor_parallel_size,
-                limit_mm_per_prompt={"image": MOST_PICTURES, "video": 1},
+                limit_mm_per_prompt={"image": self.max_images, "video": 1},
                 mm_processor_kwargs={k: v for k, v in pixels.items() if v is not None},
                 media_io_kwargs=EVERY_FRAME,
                 # A model that falls into writing blanks between two fields never ends.
@@ -279,7 +294,11 @@ class VllmChat(AskedOnce):
 
 
 def _messages(question: Question) -> list[Mapping[str, Any]]:
-    """Pictures first, then the text that asks about them; a video of one frame is a picture."""
+    """Pictures first, then the text that asks about them; a video of one frame is a picture.
+
+    Whatever several questions about a clip have in common, and most of their tokens are its pictures', comes
+    first: vLLM reads a beginning that it has in its cache no second time.
+    """
     from PIL import Image
 
     parts: list[Mapping[str, Any]] = []

@@ -56,6 +56,30 @@ def _contrast_normalised(
     return (image - mean) / (np.sqrt(np.abs(mean**2 - square)) + 1 / 255)
 
 
+def _asymmetric_fit(values: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Shape, mean and the two deviations of an asymmetric generalised Gaussian, as the package fits it.
+
+    The package's own takes a copy of the values below and above zero for each of several sums.
+    """
+    from scipy.optimize import root
+    from scipy.special import gamma
+
+    below, above = np.minimum(values, 0).ravel(), np.maximum(values, 0).ravel()
+    num_below = int(np.count_nonzero(below))
+    below_sum, above_sum = float(below @ below), float(above @ above)
+    left, right = (
+        np.sqrt(np.divide(total, count))  # NaN without values on one side
+        for total, count in ((below_sum, num_below), (above_sum, below.size - num_below))
+    )
+    ratio = left / right
+    mean_size = (above.sum() - below.sum()) / below.size
+    wanted = mean_size**2 / ((below_sum + above_sum) / below.size)
+    wanted *= (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
+    shape = float(root(lambda a: gamma(2 / a) ** 2 / (gamma(1 / a) * gamma(3 / a)) - wanted, [0.2]).x[0])
+    mean = (right - left) * np.sqrt(gamma(1 / shape) / gamma(3 / shape)) * gamma(2 / shape) / gamma(1 / shape)
+    return shape, float(mean), float(left), float(right)
+
+
 # The 18 features of one scale when the picture is mirrored: the two diagonals change places.
 _MIRRORED = [*range(10), *range(14, 18), *range(10, 14)]
 
@@ -93,6 +117,7 @@ class Brisque:
         ranges = (folder / "normalize.pickle").read_bytes()
         model.scale_params = _PlainUnpickler(io.BytesIO(ranges)).load()
         model.calculate_mscn_coefficients = partial(_contrast_normalised, model)
+        model.asymmetric_generalized_gaussian_fit = _asymmetric_fit
         self._model = model
 
     def quality(self, image: npt.NDArray[np.uint8]) -> float | None:

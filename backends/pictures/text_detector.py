@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from backends.running.denormals import denormals_as_zero
+
 
 @dataclass(frozen=True)
 class TextLine:
@@ -95,7 +97,8 @@ class RapidOcr:
             shrink = side / max(height, width)
             bgr = cv2.resize(bgr, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         # A flag that is left out keeps the value of the call before.
-        found = self._model(bgr, use_det=True, use_cls=False, use_rec=True)
+        with denormals_as_zero():
+            found = self._model(bgr, use_det=True, use_cls=False, use_rec=True)
         if getattr(found, "txts", None) is None or found.boxes is None:
             return []
         lines = []

@@ -21,6 +21,55 @@ _NO_MEMORY = (
 )
 
 
+# Full batches after which a larger one is tried again: at first, and at most.
+_PATIENCE = (16, 1024)
+
+
+class BatchSize:
+    """How many items go into a batch: fewer when memory has run out, more again when it seems to be back.
+
+    Memory may be short for a while only, because neighbours on the GPU hold it. So after 16 full batches the
+    size is doubled, up to `most`. Whenever a size that was reached so fails, twice as many batches are waited
+    for, up to 1024: where memory is too small for good, that is the share of batches which fail.
+
+    Args:
+        most: as configured, 1 or more.
+
+    Attributes:
+        now: items of the next batch, 1 to `most`.
+
+    Raises:
+        ValueError: `most` is less than 1.
+    """
+
+    def __init__(self, most: int) -> None:
+        if most < 1:
+            raise ValueError(f"a batch holds one item or more, got size {most}")
+        self.most = most
+        self.now = most
+        self._patience = _PATIENCE[0]
+        self._full = 0
+        self._has_grown = False
+
+    def fitted(self, count: int) -> None:
+        """A batch of so many items went through."""
+        if count < self.now:  # says nothing of a larger one
+            return
+        self._full += 1
+        if self._full >= self._patience and self.now < self.most:
+            self.now = min(self.most, 2 * self.now)
+            self._full = 0
+            self._has_grown = True
+
+    def failed(self, count: int) -> None:
+        """For a batch of so many items there was no memory."""
+        if self._has_grown:
+            self._patience = min(2 * self._patience, _PATIENCE[1])
+        self._has_grown = False
+        self._full = 0
+        self.now = min(self.now, max(1, count // 2))
+
+
 class Batcher(Generic[Item, Result]):
     """Runs a model on the items of several threads together.
 
@@ -28,30 +77,32 @@ class Batcher(Generic[Item, Result]):
     meanwhile the others' items gather for the next batch. Nobody waits for a batch to fill. It has no thread
     of its own, and `forward` never runs twice at once.
 
-    A batch that does not fit into memory is tried again in halves, and `size` stays that small; a single item
-    that does not fit fails its own caller. After any other error each caller's items are tried by themselves,
-    so that a bad item fails nobody else.
+    A batch that does not fit into memory is tried again in halves, and `size` grows back as `BatchSize` says;
+    a single item that does not fit fails its own caller. After any other error each caller's items are tried
+    by themselves, so that a bad item fails nobody else.
 
     Args:
         forward: items to as many results, in order. It is called from any thread, by one at a time.
         size: most items of a batch, 1 or more.
 
     Attributes:
-        size: as above, or less since memory ran out.
         batches: successful calls of `forward`.
         items: results it gave.
     """
 
     def __init__(self, forward: Callable[[list[Item]], list[Result]], size: int) -> None:
-        if size < 1:
-            raise ValueError(f"a batch holds one item or more, got size {size}")
-        self.size = size
+        self._size = BatchSize(size)
         self.batches = 0
         self.items = 0
         self._forward = forward
         self._waiting: deque[_Place[Item, Result]] = deque()
         self._changed = threading.Condition()
         self._is_running = False
+
+    @property
+    def size(self) -> int:
+        """Most items of the next batch: as configured, or less since memory ran out."""
+        return self._size.now
 
     def __call__(self, items: Sequence[Item]) -> list[Result]:
         """Results of N items, in order; raises what `forward` raises on them."""
@@ -106,7 +157,7 @@ class Batcher(Generic[Item, Result]):
             if is_out_of_memory(error):
                 alone = part[0][0] if len(part) == 1 else None
                 if alone is None:
-                    self.size = min(self.size, len(part) // 2)
+                    self._size.failed(len(part))
                     parts.appendleft(part)
                 del error  # its traceback holds the tensors
                 _empty_cache()
@@ -132,6 +183,7 @@ class Batcher(Generic[Item, Result]):
             call.results[i] = result
         self.batches += 1
         self.items += len(part)
+        self._size.fitted(len(part))
         return None
 
 

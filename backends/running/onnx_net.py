@@ -50,10 +50,16 @@ class OnnxNet:
         return list(zip(*outputs, strict=True))
 
 
-def open_session(path: Path, device: str | None) -> Any:
+def open_session(path: Path, device: str | None, use_tf32: bool = True) -> Any:
     """An `onnxruntime.InferenceSession`; see `OnnxNet`.
 
     On the CPU it takes as many threads as OMP_NUM_THREADS says (Ray sets it to an actor's CPUs).
+
+    Args:
+        path: as `OnnxNet`.
+        device: as `OnnxNet`.
+        use_tf32: on CUDA factors are rounded to 10 bits, sums stay float32: ONNX Runtime's own default, and
+            so how the public programs of these networks run. No published limit is applied to what they give.
 
     Raises:
         RuntimeError: CUDA is asked for, or there is a GPU, and ONNX Runtime cannot use it.
@@ -80,6 +86,7 @@ def open_session(path: Path, device: str | None) -> Any:
             "device_id": where.partition(":")[2] or "0",
             "cudnn_conv_algo_search": "HEURISTIC",
             "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": "1" if use_tf32 else "0",
         }
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     elif where != "cpu":

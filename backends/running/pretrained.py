@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal, get_args
 
 from backends.store.weights import Weights
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def torch_device(device: str | None) -> str:
     """A device by name; None: CUDA where there is one, else "cpu".
 
-    From here on float32 means float32 in the whole process: pyannote.audio switches TF32 off when it first
-    runs, and what other models give must not depend on whether it has.
+    From here on float32 means float32 in PyTorch, in the whole process: TF32 is a switch of the process, not
+    of a model or a thread; pyannote.audio switches it off when it first runs, and what other models give must
+    not depend on whether it has.
     """
     import torch
 
@@ -23,11 +26,24 @@ def torch_device(device: str | None) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def autocast(device: str) -> AbstractContextManager[Any]:
-    """For inference: bfloat16 where it is safe on CUDA (weights stay float32), float32 on a CPU."""
+def autocast(device: str, precision: Precision | None = None) -> AbstractContextManager[Any]:
+    """For inference: a precision where it is safe, in this thread alone; weights stay float32.
+
+    precision: None: bfloat16 on CUDA, float32 on a CPU; else this one on either.
+    """
     import torch
 
-    return torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
+    if precision is None:
+        precision = "bfloat16" if device.startswith("cuda") else "float32"
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.partition(":")[0], dtype, enabled=precision != "float32")
+
+
+def check_precision(precision: str) -> None:
+    """Raises ValueError where there is no such precision."""
+    known = get_args(Precision)
+    if precision not in known:
+        raise ValueError(f"there is no precision {precision!r}; choose one of {', '.join(known)}")
 
 
 def load_pretrained(kind: Any, model: Weights, device: str, dtype: Any = None, config: Any = None) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.running.batching import Batcher
-from backends.running.pretrained import load_pretrained, torch_device
+from backends.running.pretrained import Precision, check_precision, load_pretrained, torch_device
 from backends.store.weights import Weights
 
 Floats = npt.NDArray[np.float32]
@@ -107,7 +107,7 @@ class Wav2Vec2:
     The sound is brought to mean 0 and variance 1 as the checkpoint's own feature extractor says, then read
     in one piece up to `chunk_s`. A longer sound is read in chunks of that length which share `overlap_s`
     seconds; each row comes from the chunk in which it lies further from the edge. Such rows differ a little
-    from those of one piece, since the network looks at all it is given. float16 on CUDA, float32 on a CPU.
+    from those of one piece, since the network looks at all it is given.
 
     Chunks of one length share a batch, those of other samples too; chunks of other lengths run one after the
     other, because this model was trained without a mask for padding.
@@ -118,9 +118,11 @@ class Wav2Vec2:
         overlap_s: what neighbouring chunks share, seconds.
         batch: most chunks at once.
         device: "cuda" or "cpu"; None: CUDA where there is one.
+        precision: of weights and sums: "float32", "bfloat16" or "float16"; None: float16, in which rows are
+            stored, on CUDA and float32 on a CPU.
 
     Raises:
-        ValueError: `overlap_s` is not below `chunk_s`.
+        ValueError: `overlap_s` is not below `chunk_s`, or there is no such precision.
     """
 
     method = "wav2vec2"
@@ -135,7 +137,10 @@ class Wav2Vec2:
         overlap_s: float = 4.0,
         batch: int = 8,
         device: str | None = None,
+        precision: Precision | None = None,
     ) -> None:
+        if precision is not None:
+            check_precision(precision)
         if not 0 <= overlap_s < chunk_s:
             raise ValueError(f"chunks of {chunk_s:g} s cannot share {overlap_s:g} s")
         self.model = model
@@ -143,14 +148,16 @@ class Wav2Vec2:
         self.overlap_s = overlap_s
         self.batch = batch
         self.device = device
+        self.precision = precision
         self._net: Any = None
         self._extractor: Any = None
         self._batcher: Batcher[Floats, Floats] | None = None
 
     @property
     def id(self) -> str:
-        """Implementation, version and settings."""
-        return f"{self.method}({self.model}, chunk={self.chunk_s:g}, overlap={self.overlap_s:g})"
+        """Implementation, version and settings; a precision that was asked for."""
+        precision = "" if self.precision is None else f", {self.precision}"
+        return f"{self.method}({self.model}, chunk={self.chunk_s:g}, overlap={self.overlap_s:g}{precision})"
 
     def setup(self) -> None:
         """Load the weights; again does nothing.
@@ -168,8 +175,8 @@ class Wav2Vec2:
         config = Wav2Vec2Config.from_pretrained(self.model.folder, local_files_only=True)
         # Spectra are masked in training alone, by a vector that the published file leaves out.
         config.mask_time_prob = config.mask_feature_prob = 0.0
-        dtype = torch.float16 if device.startswith("cuda") else torch.float32
-        net = load_pretrained(Wav2Vec2Model, self.model, device, dtype, config)
+        precision = self.precision or ("float16" if device.startswith("cuda") else "float32")
+        net = load_pretrained(Wav2Vec2Model, self.model, device, getattr(torch, precision), config)
         if net.config.inputs_to_logits_ratio != HOP:
             raise ValueError(
                 f"{self.model.folder}: a row every {net.config.inputs_to_logits_ratio} samples, not {HOP}"

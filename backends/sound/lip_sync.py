@@ -32,7 +32,8 @@ class MouthTrack:
 class LipSyncScore:
     """What a scorer found.
 
-    offset_s: how much later the sound is than the picture, seconds.
+    offset_s: how much later the sound is than the picture, seconds: positive when the mouth moves first.
+        SyncNet's public program prints the opposite sign.
     confidence: how surely both belong together, on the scorer's own scale, higher is surer.
     correlation: -1 to 1 at that offset, or None for a scorer that has none.
     """

@@ -6,9 +6,11 @@ import inspect
 import os
 import threading
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from backends.running.batching import is_out_of_memory
+from backends.running.batching import BatchSize, is_out_of_memory
 from backends.running.pretrained import torch_device
 from backends.sound.diarizer import Turn
 from backends.store.weights import Weights
@@ -41,9 +43,11 @@ class PyannoteDiarizer:
     its usage metrics are switched off for the process.
 
     pyannote.audio itself unpickles its checkpoints without restriction. Here they are read with weights_only,
-    where beside tensors only pyannote's own task description passes, and only known classes are made of them.
+    where beside tensors only pyannote's own task description and omegaconf's containers pass (settings that
+    Hydra read are stored so), and only known classes are made of them.
 
-    One recording at a time; the windows of one share batches. pyannote switches TF32 off for the process.
+    One recording at a time; the windows of one share batches, smaller ones when memory runs out. pyannote
+    switches TF32 off for the process.
 
     Args:
         model: config.yaml, segmentation/pytorch_model.bin, embedding/pytorch_model.bin, and plda/ with
@@ -70,6 +74,7 @@ class PyannoteDiarizer:
         self.max_speakers = max_speakers
         self.batch = batch
         self.device = device
+        self._size = BatchSize(batch)
         self._pipeline: Any = None
         self._lock: Any = None
 
@@ -103,8 +108,6 @@ class PyannoteDiarizer:
             "segmentation": _load(self.model.file("segmentation/pytorch_model.bin")),
             "embedding": _load(self.model.file("embedding/pytorch_model.bin")),
             "plda": {"checkpoint": str(self.model.file("plda"))},
-            "segmentation_batch_size": self.batch,
-            "embedding_batch_size": self.batch,
         }
         for name in ("xvec_transform.npz", "plda.npz"):
             self.model.file(f"plda/{name}")
@@ -133,19 +136,23 @@ class PyannoteDiarizer:
         return [Turn(float(start), float(end), order.index(name)) for start, end, name in spoken]
 
     def _run(self, recording: dict[str, Any]) -> Any:
-        """The pipeline's output; batches are halved until they fit into memory."""
+        """The pipeline's output, in batches that fit into memory: `BatchSize` with a recording as a batch."""
         import torch
 
         while True:
+            size = self._size.now
+            self._pipeline.embedding_batch_size = self._pipeline.segmentation_batch_size = size
             try:
-                return self._pipeline(
+                found = self._pipeline(
                     recording, min_speakers=self.min_speakers, max_speakers=self.max_speakers
                 )
             except Exception as error:
-                size = self._pipeline.embedding_batch_size // 2
-                if size < 1 or not is_out_of_memory(error):
+                if size == 1 or not is_out_of_memory(error):
                     raise
-            self._pipeline.embedding_batch_size = self._pipeline.segmentation_batch_size = size
+            else:
+                self._size.fitted(size)
+                return found
+            self._size.failed(size)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -167,11 +174,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _load(path: Path) -> Any:
     """One of the pipeline's two models."""
     import torch
-    from pyannote.audio.core.task import Problem, Resolution, Specifications
 
-    allowed = [Problem, Resolution, Specifications, torch.torch_version.TorchVersion]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(_allowed()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         about = checkpoint["pyannote.audio"]
         module, name = about["architecture"]["module"], about["architecture"]["class"]
@@ -183,10 +188,38 @@ def _load(path: Path) -> Any:
         raise ValueError(f"{path}: {module}.{name} is not among the architectures that may be loaded")
     kind = getattr(import_module(module), name)
     known = inspect.signature(kind).parameters
-    model = kind(**{key: value for key, value in checkpoint["hyper_parameters"].items() if key in known})
+    settings = _plain(checkpoint["hyper_parameters"])
+    model = kind(**{key: value for key, value in settings.items() if key in known})
     model.on_load_checkpoint(checkpoint)  # adds the layers that depend on the task
     model.load_state_dict(_without_loss(checkpoint["state_dict"]))
     return model.eval()
+
+
+def _allowed() -> list[Any]:
+    """What a checkpoint may hold beside tensors and Python's own values; to make one of them runs no code."""
+    import torch
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+
+    allowed = [Problem, Resolution, Specifications, torch.torch_version.TorchVersion]
+    if find_spec("omegaconf") is not None:  # no dependency of pyannote's: whoever trained may have had it
+        from omegaconf import DictConfig, ListConfig
+        from omegaconf.base import ContainerMetadata, Metadata
+        from omegaconf.nodes import AnyNode
+
+        allowed += [DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode]
+        allowed += [Any, defaultdict, dict, list, int]
+    return allowed
+
+
+def _plain(value: Any) -> Any:
+    """Omegaconf's containers as dicts and lists, references in them as they are written."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if type(value).__module__.partition(".")[0] == "omegaconf":
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(value, resolve=False)
+    return value
 
 
 def _without_loss(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -158,14 +158,14 @@ class SenkoDiarizer:
         size = self.VOICE_FRAMES
         probes = max(1, min(3, len(heard) // size))
         if probes == 1:
-            return [_Local(window, active, solo_s, self._embed(features[heard[: 2 * size]]))]
+            return [_Local(window, active, solo_s, self._embed(features[None, heard[: 2 * size]])[0])]
         first = np.linspace(0, len(heard) - size, probes).astype(int)
-        voices = np.stack([self._embed(features[heard[i : i + size]]) for i in first])
+        voices = self._embed(np.stack([features[heard[i : i + size]] for i in first]))
         if (voices @ voices.T).min() >= self.split_voice:
             voice = voices.mean(0)
             return [_Local(window, active, solo_s, voice / np.linalg.norm(voice))]
         parts = [heard[i : i + size] for i in range(0, len(heard) - size + 1, size)]
-        voices = np.stack([self._embed(features[part]) for part in parts])
+        voices = self._embed(features[np.stack(parts)])
         part_of = np.searchsorted(
             [frame[part[0]] for part in parts[1:]], np.arange(len(active)), side="right"
         )
@@ -178,11 +178,12 @@ class SenkoDiarizer:
         return found
 
     def _embed(self, features: Floats) -> Floats:
+        """Stretches of one length, [N, frames, 80], to the embedding of each voice, [N, 192], of length 1."""
         import torch
 
         with torch.inference_mode():
-            voice = self._voice(torch.from_numpy(features - features.mean(0))[None])[0].numpy()
-        return voice / np.linalg.norm(voice)
+            voices = self._voice(torch.from_numpy(features - features.mean(1, keepdims=True))).numpy()
+        return np.asarray(voices / np.linalg.norm(voices, axis=1, keepdims=True), np.float32)
 
     def _join(self, locals_: list[_Local]) -> list[int]:
         """A label for each local speaker: who is who among the windows."""

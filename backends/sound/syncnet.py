@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.running.batching import Batcher
-from backends.running.pretrained import torch_device
+from backends.running.pretrained import Precision, autocast, check_precision, torch_device
 from backends.sound.lip_sync import LipSyncScore, MouthTrack
 from backends.store.weights import Weights
 
@@ -31,13 +31,15 @@ class SyncNetScorer:
     Follows the authors' public program (joonson/syncnet_python): crops of the face of 224 px with the box's
     middle and size smoothed over 13 frames, windows of 0.2 s, Euclidean distances of lips and sound shifted
     by up to 15 frames (zeros beyond the ends), averaged over the windows for each shift. confidence is the
-    median of these averages less the least, offset_s the shift of the least; there is no correlation.
+    median of these averages less the least, offset_s the shift of the least; there is no correlation. The
+    program's offset counts the other way: it is positive, in frames, where the sound is early.
 
-    What differs: faces come from the pipeline's own detector, of any size; crops are not compressed as video
-    in between; the smoothing repeats the first and last box where the program reads zeros. Where the face is
-    lost, the stretches around are scored as the program scores tracks, and their windows averaged.
+    What differs: faces come from the pipeline's own detector, in each picture too, but of any size; crops are
+    not compressed as video in between; the smoothing repeats the first and last box where the program
+    reads zeros. Where the face is lost, the stretches around are scored as the program scores tracks, and
+    their windows averaged.
 
-    Always float32: published thresholds were found in it, and a clip takes a fraction of a second.
+    Float32 by default: published thresholds were found in it.
 
     Args:
         model: folder with syncnet_v2.model.
@@ -48,6 +50,10 @@ class SyncNetScorer:
             authors' program 4 s.
         batch: windows of 0.2 s at once.
         device: "cuda" or "cpu"; None: CUDA where there is one.
+        precision: of the sums: "float32", "bfloat16" or "float16".
+
+    Raises:
+        ValueError: `smooth` is even, or there is no such precision.
     """
 
     packages = ("torch",)
@@ -61,7 +67,9 @@ class SyncNetScorer:
         min_seconds: float = 2.0,
         batch: int = 32,
         device: str | None = None,
+        precision: Precision = "float32",
     ) -> None:
+        check_precision(precision)
         if smooth < 1 or smooth % 2 == 0:
             raise ValueError(f"a median over an even number of frames has no middle: smooth={smooth}")
         self.model = model
@@ -71,6 +79,7 @@ class SyncNetScorer:
         self.min_seconds = min_seconds
         self.batch = batch
         self.device = device
+        self.precision = precision
         self._device = "cpu"
         self._net: Any = None
         self._lips: Batcher[Bytes, Floats] | None = None
@@ -78,10 +87,11 @@ class SyncNetScorer:
 
     @property
     def id(self) -> str:
-        """Implementation, version and settings."""
+        """Implementation, version and settings; a precision that is not float32."""
+        precision = "" if self.precision == "float32" else f", {self.precision}"
         return (
             f"syncnet({self.model}, crop={self.crop_scale:g}, "
-            f"smooth={self.smooth}, shift={self.max_shift}, min_seconds={self.min_seconds:g})"
+            f"smooth={self.smooth}, shift={self.max_shift}, min_seconds={self.min_seconds:g}{precision})"
         )
 
     @property
@@ -129,6 +139,17 @@ class SyncNetScorer:
         """
         if rate != RATE:
             raise ValueError(f"SyncNet hears {RATE} Hz, got {rate}")
+        distances = self.distances(track, samples)
+        return judged(distances) if len(distances) else None
+
+    def distances(self, track: MouthTrack, samples: Floats) -> Floats:
+        """Distances of lips and sound, float32 [windows, 2 max_shift + 1], of all stretches with a face.
+
+        samples: mono at 16 kHz, sample 0 at clip time 0.
+
+        Raises:
+            ValueError: the track has no pictures.
+        """
         if track.images is None or track.boxes is None:
             raise ValueError("SyncNet needs pictures and the boxes of the face in them")
         self.setup()
@@ -137,8 +158,7 @@ class SyncNetScorer:
             for start_s, index, boxes in stretches(track.times, track.boxes)
             if len(index) >= self.min_seconds * FPS
         ]
-        distances = np.concatenate([np.zeros((0, 2 * self.max_shift + 1), np.float32), *found])
-        return judged(distances) if len(distances) else None
+        return np.concatenate([np.zeros((0, 2 * self.max_shift + 1), np.float32), *found])
 
     def _distances(self, images: list[Bytes], boxes: Floats, samples: Floats) -> Floats:
         """Distances [windows, shifts] of one stretch; no windows where its sound is too short."""
@@ -158,18 +178,18 @@ class SyncNetScorer:
         """Embeddings [1024] of windows [5, 224, 224, 3], BGR."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(self._device, self.precision):
             pictures = torch.from_numpy(np.stack(windows)).to(self._device)
             features = self._net["netcnnlip"](pictures.permute(0, 4, 1, 2, 3).float())
-            return list(self._net["netfclip"](features.flatten(1)).cpu().numpy())
+            return list(self._net["netfclip"](features.flatten(1)).float().cpu().numpy())
 
     def _hear(self, windows: list[Floats]) -> list[Floats]:
         """Embeddings [1024] of windows [13, 20] of MFCC."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(self._device, self.precision):
             features = self._net["netcnnaud"](torch.from_numpy(np.stack(windows)[:, None]).to(self._device))
-            return list(self._net["netfcaud"](features.flatten(1)).cpu().numpy())
+            return list(self._net["netfcaud"](features.flatten(1)).float().cpu().numpy())
 
 
 def build_net() -> Any:

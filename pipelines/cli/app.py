@@ -384,24 +384,38 @@ def plan(
         print_estimates(estimates(request, like, gpu), out())
 
 
-def doctor(profile: ProfileName = "laptop", overrides: Overrides = None) -> None:
-    """Check that this machine can run a profile: packages, weights, GPUs, ffmpeg, Ray, memory, disk.
+def doctor(
+    profile: ProfileName = "laptop",
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", parser=_folder, metavar="DIR", help="Folder of runs: try how fast it is written."
+        ),
+    ] = None,
+) -> None:
+    """Check that this machine can run a profile: driver, GPUs, memory, packages, weights, ffmpeg, Ray, disk.
 
-    Example: interavatar doctor --profile gpu --set models=/shared/models
+    The last line is `will run`, or what to do first. With RAY_ADDRESS set, a machine of each kind that the
+    cluster has is looked at too.
+
+    Example: interavatar doctor --profile gpu --set models=/shared/models --output /shared/out
     """
     from pipelines.cli.console import err, out, readable_errors
 
     with readable_errors():
-        from pipelines.cli.doctor import examine
+        from pipelines.doctor.examine import examine
+        from pipelines.doctor.result import verdict
         from pipelines.requests import load_profile, settings_of
 
         chosen = load_profile(profile)
-        results = examine(chosen, settings_of(chosen, overrides or ()), err().print)
+        results = examine(chosen, settings_of(chosen, overrides or ()), err().print, output)
         for result in results:
             mark, colour = ("--", "yellow") if result.note else ("ok", "green")
             mark, colour = (mark, colour) if result.ok else ("no", "red")
             out().print(mark, style=colour, end="  ")
             out().print(f"{result.what}: {result.said}")
+        out().print(verdict(results))
         if not all(result.ok for result in results):
             raise typer.Exit(1)
 

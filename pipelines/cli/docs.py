@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.filesize import decimal
 
-from backends.roles import IMPLEMENTATIONS
+from backends.roles import FILLED_BY, IMPLEMENTATIONS
 from backends.store.model_catalogue import ModelEntry, known_models
 from backends.store.training_starts import STARTS
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
@@ -127,8 +127,12 @@ def common_page() -> str:
         _settings_table(SourceSettings, "sources."),
         "## cluster\n",
         _settings_table(ClusterSettings, "cluster."),
-        "## vlm\n",
+        "## vlm and reaction_writer\n",
+        "`vlm` is the endpoint of the role `vision_language_model`; `reaction_writer`, with the same keys, "
+        "that of the role `reaction_writer`, which the first role's model fills where neither this endpoint "
+        "nor `roles` gives it another ([language models](../language_models.md)).\n",
         _settings_table(VlmSettings, "vlm."),
+        _settings_table(VlmSettings, "reaction_writer."),
         "## Roles and profiles\n",
         "A profile fills each role with one implementation and its settings; `--set roles.ROLE.use=NAME` "
         "takes another, `--set roles.ROLE.SETTING=VALUE` changes a setting "
@@ -181,7 +185,8 @@ def _roles_table() -> str:
         for name, make in known.items():
             taken = ", ".join(inspect.signature(make).parameters)
             offered.append(f"`{name}`" + (f" ({taken})" if taken else ""))
-        rows.append((f"`{role}`", "; ".join(offered), f"`{laptop[role].use}`", f"`{gpu[role].use}`"))
+        chosen = [f"`{p[role].use if role in p else FILLED_BY[role]}`" for p in (laptop, gpu)]
+        rows.append((f"`{role}`", "; ".join(offered), *chosen))
     return _table(("role", "implementations (their settings)", "laptop", "gpu"), rows)
 
 
@@ -281,6 +286,43 @@ Wan's 126 GB are float32, and become bfloat16 when they are loaded.
 they make is named `stand_in_random_NAME`.
 """
 
+PRECISION = """## Precision on a GPU
+
+| models | computed in | why |
+| --- | --- | --- |
+| CLIP, DINOv2, SAM 2 | bfloat16, weights float32 | embeddings and masks; no public limit is applied to them |
+| wav2vec 2.0 | float16 | its rows are stored in float16 |
+| CoTracker3, SyncNet | float32 without TF32 | their numbers are cut at public limits |
+| pyannote | float32 without TF32 | pyannote.audio switches TF32 off |
+| DWPose, RTMPose, InsightFace | float32 with TF32 | ONNX Runtime's default, as their public programs run |
+
+In PyTorch TF32 is a switch of the whole process, which holds all of these models: it stays off.
+`precision: float16` (or `bfloat16`, `float32`) beside `use:` in a profile changes CoTracker3, SyncNet or
+wav2vec 2.0, and stands in their ids, so results are computed again. On a CPU all is float32 unless a
+precision is named.
+
+Compared with float32 on random weights, on a CPU, as shares of the results' standard deviation
+(mean / largest):
+
+| model | results | float16 | bfloat16 |
+| --- | --- | --- | --- |
+| wav2vec 2.0, 32 wide | rows | 0.0011 / 0.0074 | 0.25 / 2.5 |
+| SyncNet | distances at 31 shifts | 0.011 / 0.012 | 0.14 / 0.14 |
+| CoTracker3, pictures of 32 x 48 | movements | 0.0004 / 0.0020 | 0.0046 / 0.018 |
+
+The published weights have not been compared: `benchmarks/precision.py` does it, with TF32 too, on a GPU.
+
+## DWPose without controlnet_aux
+
+controlnet_aux 0.0.10 (Apache-2.0) runs DWPose by mmcv, mmdet and mmpose, which do not build for current
+PyTorch, and gives a drawing instead of points. Here the ONNX files run that DWPose's authors publish.
+Compared by reading with the authors' ONNX program: order of colours, mean and deviation, padding 1.25, crop
+and way back, two bins a pixel, the smaller of the two maxima as score. Compared by numbers with rtmlib, on
+the same network and pixels: boxes and points (`tests/models/test_faces_pose.py`). controlnet_aux puts a neck
+behind point 16 and the body in OpenPose's order; here rows are COCO-WholeBody's 133. Where nobody is found
+it asks the network about the whole picture; here there are no points.
+"""
+
 TRAINING_MODELS = """`interavatar models fetch --for NAME` fetches these, and puts them together as
 the folder that `configs/train/` names ([training](training.md#models)):
 """
@@ -295,6 +337,7 @@ def models_page() -> str:
     ):
         parts += [title, *([TRAINING_MODELS, _starts_table()] if training else [])]
         parts += _weights({name: m for name, m in known_models().items() if bool(m.roles) != training})
+        parts += [] if training else [PRECISION]
     return "\n".join(parts)
 
 

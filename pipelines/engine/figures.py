@@ -27,7 +27,8 @@ class Summary:
     """What one committed part did; small, because it travels to the driver.
 
     Attributes:
-        rows, kept, errors, stopped: how many there are, and how they ended.
+        rows, kept, errors, stopped: how many are at their end, and how they ended.
+        passed_on: rows that a later turn goes on with, or that a turn before has put off and counted.
         due: stage -> rows on which it was due.
         computed, failed: stage -> rows of which it was computed, and in which it ended in an error.
         faults: of the machine or of a service: what was said -> rows that are still due.
@@ -39,6 +40,7 @@ class Summary:
     kept: int = 0
     errors: int = 0
     stopped: int = 0
+    passed_on: int = 0
     due: Counter[str] = field(default_factory=Counter)
     computed: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -52,6 +54,7 @@ class Summary:
         self.kept += other.kept
         self.errors += other.errors
         self.stopped += other.stopped
+        self.passed_on += other.passed_on
         self.due.update(other.due)
         self.computed.update(other.computed)
         self.failed.update(other.failed)

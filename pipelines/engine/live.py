@@ -77,7 +77,8 @@ class Live(BaseModel):
         run_id: whose it is.
         written: when, seconds since 1970 by the clock of the machine that the run was started on.
         program: what is computed: the pipeline, or of its whole videos `<pipeline>_videos`.
-        doing: comparing, computing, merging, or waiting for a batch of answers.
+        doing: comparing, computing (with the turn, where groups of stages take turns), merging, or waiting
+            for a batch of answers.
         due: samples to compute in this pass.
         done, kept, dropped, errors: of these, those in committed parts, and how they were judged.
         reused: samples that need nothing.

@@ -108,7 +108,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.meter = Meter(console)
-        self.total = self.done = self.kept = self.errors = 0
+        self.total = self.done = self.kept = self.dropped = self.errors = 0
         self.started = 0.0
         self.longest: Running | None = None
 
@@ -123,17 +123,25 @@ class Progress:
 
     def start(self, name: str, total: int, reused: int) -> None:
         """Begin counting `total` samples."""
-        self.total, self.done, self.kept, self.errors = total, 0, 0, 0
+        self.total, self.done, self.kept, self.dropped, self.errors = total, 0, 0, 0, 0
         self.started = time.monotonic()
         self.say(f"{name}: {total} samples to compute, {reused} reused")
         if total:
             self.meter.start(name, total, line="loading models")
 
+    def turn(self, name: str, total: int) -> None:
+        """Begin one of several turns over the samples; verdicts are counted on."""
+        self.meter.stop()
+        self.total, self.done = total, 0
+        self.started = time.monotonic()
+        self.meter.start(name, total, line="loading models")
+
     def update(self, part: Summary) -> None:
         """Add a committed part."""
-        self.done += part.rows
+        self.done += part.rows + part.passed_on
         self.kept += part.kept
         self.errors += part.errors
+        self.dropped += part.rows - part.kept - part.errors
         self.meter.update(self.done, self.line())
 
     def line(self) -> str:
@@ -141,9 +149,8 @@ class Progress:
         seconds = max(time.monotonic() - self.started, 1e-6)
         rate = self.done / seconds
         left = (self.total - self.done) / rate if rate else 0.0
-        dropped = self.done - self.kept - self.errors
         return (
-            f"{self.done}/{self.total} samples, {rate:.2f}/s, kept {self.kept}, dropped {dropped}, "
+            f"{self.done}/{self.total} samples, {rate:.2f}/s, kept {self.kept}, dropped {self.dropped}, "
             f"errors {self.errors}, {duration(left)} left"
             + (f"; longest in work: {self.longest}" if self.longest is not None else "")
         )

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backends.language.answer_batches import AnswerBatches
-from backends.language.answer_cache import read_usage
 from backends.language.vision_language_model import AnswerError
 from backends.store.model_store import ModelStore, ModelStoreError
 from manifests import journal, reviews, store
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, save_screen
+from pipelines.engine.asked import AskedModel
+from pipelines.engine.earlier_runs import Earlier, read_earlier
 from pipelines.engine.figures import both
 from pipelines.engine.live import Publisher
 from pipelines.engine.lock import lock
@@ -42,7 +43,7 @@ class Run:
 
     listing: the input; only its fields where `choose` gives the rows.
     folder: the output; holds manifest/, features/, media/, run.json, screen.yaml.
-    answers: where a language model keeps its answers and counts its requests.
+    asked: the language models whose requests are counted.
     weights: names of the models in the model store that its stages load.
     choose: gives the input of a second step, once the run before it is finished.
     before: what run.json held when the folder was taken.
@@ -57,7 +58,7 @@ class Run:
     engine: Engine
     retry_errors: str = ""
     input: str = ""
-    answers: Path | None = None
+    asked: Sequence[AskedModel] = ()
     weights: Sequence[str] = ()
     choose: Callable[[], Listing] | None = None
     before: Mapping[str, Any] | None = field(default=None, init=False)
@@ -83,7 +84,7 @@ class Run:
                 )
             reviews.read(self.folder)  # they are applied at the end: a damaged file is told before any work
             record = self._record()
-            spent = self._usage()
+            before = [model.usage() for model in self.asked]
             write_run(self.folder, record)
             measure = RayMachines() if self.engine == "ray" else ThisMachine()
             try:
@@ -96,7 +97,8 @@ class Run:
                 raise
             finally:
                 check_lock()
-                record["vlm"] = self._spent_since(spent)
+                for model, used in zip(self.asked, before, strict=True):
+                    record[model.key] = model.spent_since(used)
                 write_run(self.folder, record)
             if (replaced := save_screen(self.screen, self.folder)) is not None:
                 progress.say(f"judged by screen {self.screen.name}; the one of before is kept: {replaced}")
@@ -160,37 +162,25 @@ class Run:
         name, fields = f"{self.pipeline.name}_videos", self.listing.input_fields
         return compile_pipeline(name, split.stages, split.max_seconds, self.settings.seed, fields)
 
-    def _usage(self) -> dict[str, int]:
-        """What has been asked of a language model so far, by all runs into this output."""
-        return vars(read_usage(self.answers)).copy() if self.answers is not None else {}
-
-    def _spent_since(self, before: Mapping[str, int]) -> dict[str, Any]:
-        """Requests, tokens and US dollars of this run; dollars are null without prices in the settings."""
-        spent: dict[str, Any] = {name: count - before[name] for name, count in self._usage().items()}
-        vlm = self.settings.vlm
-        if spent and vlm.input_price is not None and vlm.output_price is not None:
-            tokens = spent["prompt_tokens"] * vlm.input_price + spent["completion_tokens"] * vlm.output_price
-            spent["cost_usd"] = round(tokens / 1e6, 6)
-        elif spent:
-            spent["cost_usd"] = None
-        return spent
-
     def _collect_batches(self, progress: Progress, publisher: Publisher) -> bool:
         """Send the questions that wait for a batch and wait for its answers; whether there are new ones.
 
         Raises:
             RunError: the server refuses or stays out of reach.
         """
-        vlm = self.settings.vlm
-        if not vlm.batch or vlm.endpoint is None or self.answers is None:
-            return False
-        publisher.doing("waiting for a batch of answers")
-        batches = AnswerBatches(str(self.answers), vlm.endpoint, vlm.key_variable, vlm.batch_poll_s)
-        try:
-            counts = batches.run(progress.say)
-        except AnswerError as error:
-            raise RunError(f"batch of requests: {error}; run the same command again to go on") from error
-        return counts.answered + counts.failed > 0
+        new = 0
+        for model in self.asked:
+            vlm = model.settings
+            if not vlm.batch or vlm.endpoint is None:
+                continue
+            publisher.doing("waiting for a batch of answers")
+            batches = AnswerBatches(str(model.folder), vlm.endpoint, vlm.key_variable, vlm.batch_poll_s)
+            try:
+                counts = batches.run(progress.say)
+            except AnswerError as error:
+                raise RunError(f"batch of requests: {error}; run the same command again to go on") from error
+            new += counts.answered + counts.failed
+        return new > 0
 
     def _cut(
         self,
@@ -239,7 +229,12 @@ class Run:
             listed=pa.chunked_array([], pa.string()) if listed is None else listed,
             head_start=head_start or {},
             before=self.before,
+            earlier=self._earlier() if folder == self.folder else Earlier(),
         )
+
+    def _earlier(self) -> Earlier:
+        """The finished runs of this profile into the folder."""
+        return read_earlier(self.folder, self.pipeline.name, self.settings.device, self.profile.name)
 
     def resources_of(self, step: Step) -> Resources:
         """What one worker of a stage takes."""

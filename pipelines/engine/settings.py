@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 class VlmSettings(BaseModel):
     """A vision-language model behind an OpenAI-compatible endpoint; it takes the place of the profile's.
 
-    The key is read from the environment, never from here.
+    Without an endpoint the other keys mean nothing. The key is read from the environment, never from here.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,13 +24,23 @@ class VlmSettings(BaseModel):
     max_requests: int | None = Field(
         None, ge=0, description="Most requests that all runs into one output folder may make together."
     )
-    temperature: float | None = Field(
-        0.0, ge=0, description="null: the endpoint's own (GPT-5 takes no other)."
+    temperature: Annotated[float, Field(ge=0)] | Literal["server"] | None = Field(
+        None,
+        description="null: 0, but none is sent to OpenAI's models that reason (gpt-5, o3, ...), which take "
+        "only their own; server: none is sent.",
     )
-    max_tokens: int = Field(8192, ge=16, description="Longest answer, tokens.")
-    video: bool = Field(
-        True,
-        description="Show a clip as one video (vLLM); false: as pictures (the OpenAI API takes no video).",
+    max_tokens: int = Field(
+        8192, ge=16, description="Longest answer, tokens; what a model writes while it reasons counts."
+    )
+    reasoning_effort: str | None = Field(
+        None,
+        pattern=r"^[a-z]+$",
+        description="How long a model reasons: minimal, low, medium or high for GPT-5. null: none is sent.",
+    )
+    video: bool | None = Field(
+        None,
+        description="Show a clip as one video; false: as pictures. null: as pictures to the OpenAI API and "
+        "its models, which take no video; as one video to any other server.",
     )
     batch: bool = Field(False, description="Ask by the Batch API: half the price, answers within a day.")
     batch_poll_s: float = Field(30.0, gt=0, description="Time between two looks at the batches, s.")
@@ -60,6 +70,9 @@ class ClusterSettings(BaseModel):
 
     cpus: float | None = Field(None, gt=0, description="CPUs; default: what is there when the run starts.")
     gpus: float | None = Field(None, ge=0, description="GPUs; likewise.")
+    gpu_hour_usd: float | None = Field(
+        None, ge=0, description="US dollars that one GPU costs for an hour, for the bill that `plan` shows."
+    )
 
 
 class SourceSettings(BaseModel):
@@ -125,6 +138,7 @@ class Settings(BaseModel):
     )
     cluster: ClusterSettings = ClusterSettings()
     vlm: VlmSettings = VlmSettings()
+    reaction_writer: VlmSettings = VlmSettings()
 
     @field_validator("models")
     @classmethod

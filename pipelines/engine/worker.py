@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class Worker:
         run_id: written into rows that are computed.
         deadlines: how long each stage may take for a sample before this process is killed; None: as long as
             it takes.
+        is_first: rows come from the plan, and not from another group.
+        before, after: stages of the turns before and after this one (`pipelines.engine.placement`).
     """
 
     def __init__(
@@ -56,9 +58,13 @@ class Worker:
         folder: Path,
         run_id: str,
         deadlines: Deadlines | None = None,
+        is_first: bool = True,
+        before: Collection[str] = (),
+        after: Collection[str] = (),
     ) -> None:
         self.program, self.steps, self.folder, self.run_id = program, list(steps), folder, run_id
         self.deadlines = deadlines
+        self.is_first, self.before, self.after = is_first, frozenset(before), frozenset(after)
         self.is_ready = False
 
     def setup(self) -> None:
@@ -96,27 +102,38 @@ class Worker:
         return after, done
 
     def commit(self, rows: Sequence[dict[str, Any]], done: Summary) -> Summary:
-        """Judge finished rows and commit them as one part; `done`, what was computed, is completed.
+        """Judge rows and commit them as one part; `done`, what was computed, is completed.
 
         Raises:
             OutputError: the part cannot be written.
         """
+        are_ended = []
         for row in rows:
             clear_outdated(row, self.program)
-            row["program"] = None if due(row, self.program.steps)[0] else self.program.hash
+            left = due(row, self.program.steps)[0]
+            row["program"] = None if left else self.program.hash
+            are_ended.append(not left or left[0].name not in self.before | self.after)
+            if are_ended[-1]:  # on what comes after a stop or an error nothing was done, and that is settled
+                done.due.update(
+                    step.name
+                    for step in self.program.steps
+                    if step.name in self.after and row["stages"].get(step.name) != step.fingerprint
+                )
         table = self.program.screen.apply(to_table(list(rows), self.program.schema))
         with storage.written(self.folder):
             store.commit(self.folder / "manifest", table, self.run_id)
-        done.rows = len(rows)
-        done.kept = sum(table["keep"].to_pylist())
-        done.errors = sum(row["error"] is not None for row in rows)
-        done.stopped = sum(row["stopped"] is not None for row in rows)
+        ended = [row for row, is_ended in zip(rows, are_ended, strict=True) if is_ended]
+        done.rows, done.passed_on = len(ended), len(rows) - len(ended)
+        kept = zip(table["keep"].to_pylist(), are_ended, strict=True)
+        done.kept = sum(keep and is_ended for keep, is_ended in kept)
+        done.errors = sum(row["error"] is not None for row in ended)
+        done.stopped = sum(row["stopped"] is not None for row in ended)
         return done
 
     def _sample(self, row: dict[str, Any], packs: Packs, summary: Summary) -> dict[str, Any]:
         everything, ended = due(row, self.program.steps)
-        if self.steps[0].name == self.program.steps[0].name:  # each row passes the first group once
-            summary.due.update(step.name for step in everything)
+        if self.is_first and everything and everything[0].name not in self.before:
+            summary.due.update(step.name for step in everything if step.name not in self.after)
         todo = [step for step in everything if step in self.steps]
         # Where a step of an earlier group is still due, that group put the sample off, or lost what it reads.
         if not todo or todo[0] is not everything[0]:

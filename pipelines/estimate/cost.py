@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,20 +17,16 @@ from backends.video.image_to_video import Gpu
 from manifests import features, store
 from manifests.schema import to_rows
 from manifests.storage import each, folder_of, is_remote
-from pipelines.engine.pipeline import MEDIA, Resources, Split
+from pipelines.engine.asked import AskedModel
+from pipelines.engine.earlier_runs import Earlier, computed
+from pipelines.engine.pipeline import MEDIA, Resources, RunError, Split
+from pipelines.engine.placement import TURN_S, Turn, take_turns
 from pipelines.engine.plan import fan_out
 from pipelines.engine.program import Group, Program, Step
 from pipelines.engine.run import Run
+from pipelines.engine.seconds import Busy, groups_busy, samples_due, stage_seconds
 from pipelines.engine.source import InputError
-from pipelines.estimate.earlier_runs import (
-    Earlier,
-    Work,
-    computed,
-    earlier_runs,
-    names_of,
-    step_of,
-    work_left,
-)
+from pipelines.estimate.earlier_runs import Work, earlier_runs, names_of, step_of, work_left
 from pipelines.requests import Request, prepare
 from stages.contract import Column, Stage
 
@@ -63,11 +59,15 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Asked:
-    """Requests to a language model, with failed ones. None: unknown.
+    """Requests to one language model, with failed ones. None: unknown.
 
+    key: of its settings.
+    model: its name.
     usd: by the prices in the settings.
     """
 
+    key: str
+    model: str
     requests: float
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
@@ -89,8 +89,12 @@ class Estimate:
         read_bytes: of the input, by all groups of stages together; files of unknown size are not in it.
         unknown_sizes: how many samples those are.
         written_bytes: arrays, media and manifest; None: unknown.
-        asked: None where no stage asks a model that counts its requests.
+        asked: of each model that counts its requests and that a stage asks.
         published: where figures come from that no run of this project measured.
+        turns: which groups of stages work at the same time, with how many workers; empty: nothing to do, or
+            they cannot be placed, which is then a note.
+        placed_seconds: of the clock, so placed; None: not every stage's seconds are known.
+        gpus_usd: all GPUs for that time; None: not known, or no price in the settings.
         notes: what else a reader must know.
     """
 
@@ -110,8 +114,11 @@ class Estimate:
     read_bytes: int = 0
     unknown_sizes: int = 0
     written_bytes: float | None = None
-    asked: Asked | None = None
+    asked: list[Asked] = field(default_factory=list)
     published: set[str] = field(default_factory=set)
+    turns: list[Turn] = field(default_factory=list)
+    placed_seconds: float | None = None
+    gpus_usd: float | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -201,22 +208,19 @@ def _with_split(
 
 
 def _estimate(run: Run, program: Program, work: Work, earlier: Earlier, gpu: Gpu) -> Estimate:
-    lacking: Counter[str] = Counter()
-    expected: defaultdict[str, float] = defaultdict(float)
-    reach = earlier.reach()
-    for names, count in work.due.items():
-        for name in names:
-            lacking[name] += count
-            come = reach.get(name, 1.0) / (reach.get(names[0], 1.0) or 1.0)
-            expected[name] += count * min(1.0, come)
+    lacking, expected = samples_due(work.due, earlier)
     todo = sum(work.due.values())
     estimate = Estimate(program.name, run.profile.name, todo, work.reused, [], reasons=work.reasons)
+    stages = {step.name: stage_seconds(step, run.resources_of(step), earlier, gpu) for step in program.steps}
     for step in program.steps:
         models = tuple(m.id for m in step.stage.models)
-        cost = StageCost(step.name, models, run.resources_of(step), lacking[step.name], expected[step.name])
-        estimate.stages.append(
-            _measured(cost, step, earlier) or _published(cost, step, gpu, estimate) or cost
-        )
+        takes = run.resources_of(step)
+        cost = StageCost(step.name, models, takes, lacking[step.name], expected[step.name])
+        known = stages[step.name]
+        if known is not None:
+            cost = replace(cost, seconds=known.seconds, held=known.held, source=known.source)
+            estimate.published |= {known.publication} - {""}
+        estimate.stages.append(cost)
     others = [
         s.name for s in estimate.stages if not s.source and any(computed(r, s.name) for r in earlier.records)
     ]
@@ -227,74 +231,78 @@ def _estimate(run: Run, program: Program, work: Work, earlier: Earlier, gpu: Gpu
     estimate.gpus = cluster.gpus if cluster.gpus is not None else _own_gpus()
     estimate.machine = cluster.cpus is None and cluster.gpus is None
     groups = program.groups(run.resources_of)
-    _add_time(estimate, groups, earlier)
+    busy = groups_busy(groups, stages, expected, earlier)
+    _add_time(estimate, groups, [each.seconds for each in busy], earlier)
+    _add_placement(estimate, run, groups, busy)
     opened = [any(_opens(step.stage) for step in steps) for steps, _ in groups]
     estimate.read_bytes = pc.sum(work.sizes, min_count=0).as_py() * sum(opened)
     estimate.unknown_sizes = work.sizes.null_count
     estimate.written_bytes = _written(estimate, program, earlier)
-    estimate.asked = _asked(estimate, program, run, earlier)
+    for model in run.asked:
+        asked = _asked(model, estimate, program, earlier)
+        if asked is not None:
+            estimate.asked.append(asked)
     return estimate
-
-
-def _measured(cost: StageCost, step: Step, earlier: Earlier) -> StageCost | None:
-    record = earlier.last(step)
-    if record is None:
-        return None
-    figures = record["stages"][step.name]
-    seconds = figures["seconds"] / computed(record, step.name)
-    same = figures["config"] == step.stage.config.model_dump(mode="json")
-    source = f"run {record['run_id']}" + ("" if same else ", other settings")
-    # The inline engine has one sample in hand: what it took cannot be shared, but waiting for a server can.
-    at_once = cost.resources.concurrency if record["engine"] == "ray" or not cost.resources.cpus else 1
-    return replace(cost, seconds=seconds, held=seconds / at_once, source=source)
-
-
-def _published(cost: StageCost, step: Step, gpu: Gpu, estimate: Estimate) -> StageCost | None:
-    if not cost.resources.gpus:
-        return None
-    for model in step.stage.models:
-        published_seconds = getattr(model, "published_seconds", None)
-        published = published_seconds(gpu) if published_seconds is not None else None
-        if published is not None:
-            estimate.published.add(published.source)
-            seconds = published.seconds
-            return replace(cost, seconds=seconds, held=seconds, source=f"published, {gpu}")
-    return None
 
 
 def _opens(stage: Stage) -> bool:
     return bool(stage.sees) or MEDIA in stage.writes
 
 
-def _add_time(estimate: Estimate, groups: Sequence[Group], earlier: Earlier) -> None:
+def _add_time(estimate: Estimate, groups: Sequence[Group], busy: Sequence[float], earlier: Earlier) -> None:
     """Seconds of CPUs, GPUs and of the clock: what is scarcest decides, be it a kind or a group's workers."""
-    costs = {cost.name: cost for cost in estimate.stages}
-    sees = [[costs[step.name] for step in steps if step.stage.sees] for steps, _ in groups]
-    readers = [cost for group in sees for cost in group]
-    decoding = earlier.decoded([cost.name for cost in readers])
+    readers = [
+        cost for cost, (step, _) in zip(estimate.stages, _each(groups), strict=True) if step.stage.sees
+    ]
     if readers:
         due_, samples = max(c.due for c in readers), max(c.samples for c in readers)
         estimate.decode = StageCost("decode", (), Resources(cpus=0), due_, samples)
+        decoding = earlier.decoded([cost.name for cost in readers])
         if decoding is not None:
             source = f"run {decoding[0]['run_id']}"
             estimate.decode = replace(estimate.decode, seconds=decoding[1], source=source)
     wall = 0.0
-    for (steps, takes), seeing in zip(groups, sees, strict=True):
-        busy = sum(costs[step.name].samples * costs[step.name].held for step in steps)
-        if seeing and decoding is not None:
-            # Earlier runs add up the decoding of all groups: equal shares of it.
-            at_once = takes.concurrency if decoding[0]["engine"] == "ray" else 1
-            share = decoding[1] / sum(map(bool, sees)) / at_once
-            busy += share * max(cost.samples for cost in seeing)
-        estimate.cpu_seconds += busy * takes.cpus
-        estimate.gpu_seconds += busy * takes.gpus
-        wall = max(wall, busy / takes.workers if takes.workers else 0.0)
+    for (_, takes), seconds in zip(groups, busy, strict=True):
+        estimate.cpu_seconds += seconds * takes.cpus
+        estimate.gpu_seconds += seconds * takes.gpus
+        wall = max(wall, seconds / takes.workers if takes.workers else 0.0)
     wants_gpu = any(cost.resources.gpus and cost.due for cost in estimate.stages)
     wall = max(wall, estimate.cpu_seconds / estimate.cpus)
     if wants_gpu:
         estimate.wall_seconds = max(wall, estimate.gpu_seconds / estimate.gpus) if estimate.gpus else None
     else:
         estimate.wall_seconds = wall
+
+
+def _each(groups: Sequence[Group]) -> Iterator[tuple[Step, Resources]]:
+    for steps, takes in groups:
+        yield from ((step, takes) for step in steps)
+
+
+def _add_placement(estimate: Estimate, run: Run, groups: Sequence[Group], busy: Sequence[Busy]) -> None:
+    """How the groups that have anything to do would be placed, as the run itself does it."""
+    costs = {cost.name: cost for cost in estimate.stages}
+    placed = [
+        (group, each)
+        for group, each in zip(groups, busy, strict=True)
+        if any(costs[step.name].due for step in group[0])
+    ]
+    if not placed or not estimate.todo:
+        return
+    # A local Ray has one CPU more than the machine.
+    there = {"CPU": estimate.cpus + estimate.machine, "GPU": estimate.gpus}
+    seconds = [None if each.unknown else each.seconds / estimate.todo for _, each in placed]
+    try:
+        estimate.turns = take_turns([group for group, _ in placed], estimate.todo, [there], seconds=seconds)
+    except RunError as error:
+        estimate.notes.append(f"cannot be placed: {error}")
+        return
+    times = [turn.seconds for turn in estimate.turns if turn.seconds is not None]
+    if len(times) == len(estimate.turns) and not estimate.unknown:
+        estimate.placed_seconds = sum(times) + TURN_S * (len(times) - 1)
+        usd = run.settings.cluster.gpu_hour_usd
+        if usd is not None:
+            estimate.gpus_usd = estimate.placed_seconds * estimate.gpus / 3600 * usd
 
 
 def _own_gpus() -> int:
@@ -354,33 +362,29 @@ def _size(written: Path | int) -> int:
     return written.stat().st_size if written.exists() else 0
 
 
-def _asked(estimate: Estimate, program: Program, run: Run, earlier: Earlier) -> Asked | None:
-    """Questions of the stages, corrected and priced by the last run that asked the same model."""
-    asking = [
-        step
-        for step in program.steps
-        if any(getattr(model, "counts_requests", False) for model in step.stage.models)
-    ]
-    if not asking:
+def _asked(model: AskedModel, estimate: Estimate, program: Program, earlier: Earlier) -> Asked | None:
+    """Questions of the stages to one model, corrected and priced by the last run that asked the same one.
+
+    None: no stage asks it.
+    """
+    asking = [step for step in program.steps if any(m is model.model for m in step.stage.models)]
+    if not asking or not model.model.counts_requests:
         return None
+    name = model.model.name
     costs = {cost.name: cost for cost in estimate.stages}
     count = sum(costs[s.name].samples * s.stage.questions for s in asking)
     for record in reversed(earlier.records):
-        vlm = record.get("vlm") or {}
+        spent = record.get(model.key) or {}
         same = [
             s for s in asking if record["stages"].get(s.name, {}).get("models") == [*costs[s.name].models]
         ]
         then = sum(computed(record, s.name) * s.stage.questions for s in same)
-        if not vlm.get("requests") or not then or len(same) < len(asking):
+        if not spent.get("requests") or not then or len(same) < len(asking):
             continue
         # A batch's answers are taken out of the cache that they were put into; others there saved a request.
-        saved = 0 if record["settings"]["vlm"]["batch"] else vlm["cached_answers"]
-        count *= (vlm["requests"] + saved) / then
-        prompt = count * vlm["prompt_tokens"] / vlm["requests"]
-        completion = count * vlm["completion_tokens"] / vlm["requests"]
-        prices = (run.settings.vlm.input_price, run.settings.vlm.output_price)
-        usd = None
-        if prices[0] is not None and prices[1] is not None:
-            usd = (prompt * prices[0] + completion * prices[1]) / 1e6
-        return Asked(count, prompt, completion, usd)
-    return Asked(count)
+        saved = 0 if record["settings"][model.key]["batch"] else spent["cached_answers"]
+        count *= (spent["requests"] + saved) / then
+        prompt = count * spent["prompt_tokens"] / spent["requests"]
+        completion = count * spent["completion_tokens"] / spent["requests"]
+        return Asked(model.key, name, count, prompt, completion, model.price(prompt, completion))
+    return Asked(model.key, name, count)

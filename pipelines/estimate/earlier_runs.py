@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests import storage, store
+from manifests import store
+from pipelines.engine.earlier_runs import Earlier, read_earlier
 from pipelines.engine.plan import Tally, plan
-from pipelines.engine.program import Program, Step
+from pipelines.engine.program import Program
 from pipelines.engine.reasons import reasons
 from pipelines.engine.record import read_run
 from pipelines.engine.run import Run
@@ -71,49 +69,6 @@ def names_of(program: Program) -> tuple[str, ...]:
     return tuple(step.name for step in program.steps)
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """Runs of the same pipeline that are over, oldest first, and the folder they wrote into."""
-
-    folder: Path | None = None
-    records: Sequence[Mapping[str, Any]] = ()
-
-    def last(self, step: Step) -> Mapping[str, Any] | None:
-        """The last run that computed the stage with the same models; if there is one, with its settings."""
-        models = [m.id for m in step.stage.models]
-        config = step.stage.config.model_dump(mode="json")
-        done = [r for r in reversed(self.records) if computed(r, step.name)]
-        done = [r for r in done if r["stages"][step.name]["models"] == models]
-        same = [r for r in done if r["stages"][step.name]["config"] == config]
-        return next(iter([*same, *done]), None)
-
-    def reach(self) -> dict[str, float]:
-        """Share of the samples that come as far as each stage, 0-1, in the last run of any samples."""
-        for record in reversed(self.records):
-            rows = record["counts"]["ids_in"]
-            if rows:
-                return {
-                    name: min(1.0, (figures["computed"] + figures["errors"] + figures["reused"]) / rows)
-                    for name, figures in record["stages"].items()
-                }
-        return {}
-
-    def decoded(self, names: Sequence[str]) -> tuple[Mapping[str, Any], float] | None:
-        """The run that decoded for most of the named stages, and its seconds for one sample."""
-        best = None
-        for record in self.records:
-            counts = [n for name in names if (n := computed(record, name))]
-            if record["decode_seconds"] and counts and (best is None or len(counts) >= best[0]):
-                best = (len(counts), record, record["decode_seconds"] / max(counts))
-        return None if best is None else (best[1], best[2])
-
-
-def computed(record: Mapping[str, Any], stage: str) -> int:
-    """Samples of a run on which a stage worked, with those it failed on."""
-    figures = record["stages"].get(stage, {"computed": 0, "errors": 0})
-    return int(figures["computed"] + figures["errors"])
-
-
 def step_of(like: Path, run: Run) -> Path | None:
     """The folder of the run's pipeline in `like`, or below it where the pipeline has two steps."""
     for folder in (like, like / run.folder.name):
@@ -128,11 +83,5 @@ def earlier_runs(run: Run, written: Path | None, like: Path | None) -> Earlier:
     folder = step_of(like, run) if like is not None else written
     if folder is None:
         return Earlier()
-    records = []
-    for file in storage.files(folder / "runs", ".json"):
-        record = json.loads(file.read_text())
-        fits = record["pipeline"] == run.pipeline.name and record["status"] == "finished"
-        fits = fits and record["settings"].get("device") == run.settings.device
-        if fits and (like is not None or record["profile"]["name"] == run.profile.name):
-            records.append(record)
-    return Earlier(folder, records)
+    profile = run.profile.name if like is None else None
+    return read_earlier(folder, run.pipeline.name, run.settings.device, profile)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backends.video.image_to_video import Gpu
+from pipelines.engine.pipeline import Resources
 from pipelines.engine.progress import duration
 from pipelines.estimate.cost import Asked, Estimate
 
@@ -46,6 +47,7 @@ def _print_estimate(estimate: Estimate, out: Console) -> None:
         view.add_row(stage.name, models, takes, f"{stage.samples:,.0f}", seconds, stage.source or "?")
     out.print(view)
     _print_time(estimate.cpu_seconds, estimate.gpu_seconds, estimate.wall_seconds, [estimate], out)
+    _print_placement(estimate, out)
     for source in sorted(estimate.published):
         out.print(f"published: {source} (--gpu names another)", markup=False, soft_wrap=True)
     size = f"{_bytes(estimate.read_bytes)} of input" if estimate.read_bytes else "?"
@@ -54,8 +56,8 @@ def _print_estimate(estimate: Estimate, out: Console) -> None:
     written = "?" if estimate.written_bytes is None else f"about {_bytes(estimate.written_bytes)}"
     out.print(f"reads      {size}", markup=False)
     out.print(f"writes     {written}", markup=False)
-    if estimate.asked is not None:
-        _print_asked(estimate.asked, out)
+    for asked in estimate.asked:
+        _print_asked(asked, out)
     for note in estimate.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)
 
@@ -88,13 +90,39 @@ def _print_time(cpu: float, gpu: float, wall: float | None, parts: Sequence[Esti
         out.print(f"lower bounds: nobody measured {names}", markup=False, soft_wrap=True)
 
 
+def _print_placement(estimate: Estimate, out: Console) -> None:
+    """Which workers there would be, how idle they are, and what all GPUs cost for that time."""
+    for number, turn in enumerate(estimate.turns):
+        name = "placement" if len(estimate.turns) == 1 else f"turn {number + 1}"
+        for pool in turn.pools:
+            stages = pool.steps[0].name + (f" to {pool.steps[-1].name}" if len(pool.steps) > 1 else "")
+            share = "" if pool.busy is None else f", idle {1 - pool.busy:.0%}"
+            takes = _takes(pool.resources)
+            out.print(f"{name:10} {pool.size} x {takes} for {stages}{share}", markup=False, highlight=False)
+            name = ""
+    if estimate.placed_seconds is None:
+        return
+    took = f"about {duration(estimate.placed_seconds)} so placed"
+    if estimate.gpus and any(pool.resources.gpus for turn in estimate.turns for pool in turn.pools):
+        paid = estimate.placed_seconds * estimate.gpus
+        idle = 1 - min(1.0, estimate.gpu_seconds / paid) if paid else 0.0
+        took += f": {_hours(paid, 'GPU')}, of which {idle:.0%} idle"
+        took += "" if estimate.gpus_usd is None else f", {estimate.gpus_usd:,.2f} US dollars"
+    out.print(f"bill       {took}", markup=False)
+
+
+def _takes(resources: Resources) -> str:
+    gpu = f", {resources.gpus:g} GPU" if resources.gpus else ""
+    return f"({resources.cpus:g} CPU{gpu})"
+
+
 def _print_asked(asked: Asked, out: Console) -> None:
-    text = f"about {asked.requests:,.0f}"
+    text = f"about {asked.requests:,.0f} to {asked.model}"
     if asked.prompt_tokens is None or asked.completion_tokens is None:
         text += "; tokens and cost are not known before a first run"
     else:
         text += f", {asked.prompt_tokens:,.0f} prompt and {asked.completion_tokens:,.0f} answer tokens"
-        priced = "vlm.input_price and vlm.output_price are not set"
+        priced = f"{asked.key}.input_price and {asked.key}.output_price are not set"
         text += f", {priced}" if asked.usd is None else f", {asked.usd:,.2f} US dollars"
     out.print(f"requests   {text}", markup=False, soft_wrap=True)
 

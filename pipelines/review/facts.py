@@ -34,6 +34,9 @@ HAS_STRIP, UNDECODABLE = 32, 64
 VERDICTS = ("keep", "drop_reasons", "review")
 INNER = (*VERDICTS, "schema_version", "program", "run_id", "arrays", "stages", "pipeline")
 
+# What run.json says of the language models that a run asked, in words.
+ASKED = {"vlm": "Language model", "reaction_writer": "Writer of reactions"}
+
 # Texts of a sample that are read beside its pictures, however few values they have.
 SAID = (
     *("sample_id", "source_uri", "media_uri", "caption", "interaction_prompt", "interaction_description"),
@@ -164,7 +167,7 @@ def _of_run(run: Path, record: Mapping[str, Any], screen: Screen, figures: Figur
             for name, stage in (record.get("stages") or {}).items()
         ],
         "decode_seconds": record.get("decode_seconds") or 0.0,
-        "cost": _cost(record.get("vlm") or {}),
+        "cost": "; ".join(filter(None, (_cost(said, record.get(key) or {}) for key, said in ASKED.items()))),
         "text_chunk": columns.TEXT_CHUNK,
     }
 
@@ -188,12 +191,12 @@ def _rule(rule: Rule, step: int) -> dict[str, Any]:
     return kept | {"other": other, "step": step}
 
 
-def _cost(spent: Mapping[str, Any]) -> str:
-    """What the run asked of a language model, as a sentence; "" where it asked nothing."""
+def _cost(name: str, spent: Mapping[str, Any]) -> str:
+    """What the run asked of a language model, in words; "" where it asked nothing."""
     requests, sent, said = (
         spent.get(name) or 0 for name in ("requests", "prompt_tokens", "completion_tokens")
     )
     if not requests:
         return ""
-    text = f"Language model: {requests:,} requests, {sent:,} tokens in, {said:,} out"
+    text = f"{name}: {requests:,} requests, {sent:,} tokens in, {said:,} out"
     return text if spent.get("cost_usd") is None else f"{text}, {spent['cost_usd']:.2f} US dollars"

@@ -17,6 +17,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from configs.reading import parse, parse_overrides
+from pipelines.cli import doctor
 from pipelines.cli.app import app
 from pipelines.engine.pipeline import Resources
 from pipelines.engine.placement import place
@@ -131,6 +132,17 @@ def test_the_image_holds_what_the_job_and_the_profiles_name() -> None:
         assert f"COPY {package} {package}" in text
     assert text.index("onnxruntime-gpu") > text.index("-r deploy/locks/gpu.txt")
     assert re.search(r"^ENV .*\bVLLM_USE_FLASHINFER_SAMPLER=0\b", text, re.MULTILINE)
+
+
+def test_every_way_installs_the_same_cotracker_and_nothing_with_it() -> None:
+    found = {}
+    for file in ("deploy/Dockerfile", "ray_cluster.yaml", "docs/cluster.md"):
+        text = (ROOT / file).read_text()
+        (found[file],) = re.findall(r"cotracker @ git\+https://[^\s'\"]*", text)
+    found["doctor"] = doctor.COTRACKER.partition("'")[2].rstrip("'")
+    (source,) = set(found.values())
+    assert re.fullmatch(r".*/facebookresearch/co-tracker\.git@[0-9a-f]{40}", source)
+    assert "--no-deps" in doctor.COTRACKER
 
 
 def test_the_image_and_the_cluster_hold_what_their_programs_import() -> None:

@@ -55,6 +55,26 @@ def test_what_is_installed_is_what_the_lock_names() -> None:
     assert differs == {}, "run `make setup setup-models`"
 
 
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_lock_has_one_opencv(name: str) -> None:
+    """All of its wheels fill the folder cv2/; of the others the lock says that they are never installed."""
+    asked = [line for line in PYPROJECT["tool"]["uv"]["override-dependencies"] if "opencv" in line]
+    refused = {Requirement(line).name for line in asked}
+    assert {package for package in pins(name) if "opencv" in package} == {"opencv-python-headless"}
+    assert "opencv-python-headless" not in refused
+    for line in (LOCKS / f"{name}.txt").read_text().splitlines():
+        if line.startswith("opencv") and not line.startswith("opencv-python-headless="):
+            assert Requirement(line).name in refused and line.endswith("; sys_platform == 'never'")
+
+
+def test_no_step_of_a_machine_resolves_packages_anew() -> None:
+    """What would bring other versions, and other wheels of OpenCV, than the lock's."""
+    for file in ("deploy/Dockerfile", "ray_cluster.yaml"):
+        lines = [line for line in (ROOT / file).read_text().splitlines() if not line.lstrip().startswith("#")]
+        text = "\n".join(lines)
+        assert text.count("uv pip install") == text.count("--no-deps") == 3, file
+
+
 def test_every_environment_is_made_from_its_lock() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "-r deploy/locks/laptop.txt -e ." in makefile and "-r deploy/locks/models.txt -e ." in makefile

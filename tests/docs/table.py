@@ -129,9 +129,10 @@ NOT_RUN = {
         )
         for name in ("wan_stage2", "wan_ode", "wan_stage3")
     },
-    "uv pip install 'cotracker @ git+https://github.com/facebookresearch/co-tracker.git'": NotRun(
-        "comes over the network", installed_on_every_worker
-    ),
+    (
+        "uv pip install --no-deps 'cotracker @ git+https://github.com/facebookresearch/co-tracker.git"
+        "@82e02e8029753ad4ef13cf06be7f4fc5facdda4d'"
+    ): NotRun("comes over the network", installed_on_every_worker),
     "uv pip install --reinstall --no-deps 'onnxruntime-gpu>=1.31,<1.32'": NotRun(
         "comes over the network, and would break this environment", installed_on_every_worker
     ),
@@ -154,6 +155,12 @@ ENDS = {
     ),
     "interavatar plan talking_head --profile gpu --input /shared/videos --set cluster.gpus=8": Ends(
         "a model's id names its package's version", 2, (NO_GPU_PACKAGES,)
+    ),
+    "interavatar run synthetic_interactions --input portraits/ --output out --profile gpu "
+    "--set reaction_writer.endpoint=https://api.openai.com/v1 --set reaction_writer.model=gpt-5-mini": Ends(
+        "a model's id names its package's version; tests/models/test_profile.py runs it",
+        2,
+        (NO_GPU_PACKAGES,),
     ),
     "interavatar models list --models /shared/models": Ends(
         "the store is empty", 1, ("2 of 2 files missing or wrong", "yolox_l.onnx is missing; place: ")

@@ -370,6 +370,34 @@ def test_a_shipped_screen_reads_what_its_pipeline_gives_and_names_its_sources(na
     assert screen.verdicts(empty)[1].to_pylist() == []
 
 
+# Columns whose numbers depend on the model, and the gpu profile's models were not measured.
+UNMEASURED = {
+    "temporal_consistency_min": -1,
+    "identity_consistency_min": -1,
+    "portrait_likeness": -1,
+    "points_kept": 0,
+    "subject_motion": 0,
+}
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.endswith("_gpu.yaml")])
+def test_a_limit_without_ground_drops_nothing_and_says_so(name: str) -> None:
+    rules = load_screen(name).rules
+    assert not any(r.column == "visibility_ratio" for r in rules)
+    for r in rules:
+        drops_nothing = (r.source or "").startswith("Drops nothing")
+        assert drops_nothing == (r.column in UNMEASURED), r
+        if drops_nothing:
+            found = pa.chunked_array([[float(UNMEASURED[r.column]), 1.0, None]], pa.float64())
+            rows = pa.table({r.column: found, "error": pa.nulls(3, ERROR), "stopped": pa.nulls(3, STOPPED)})
+            assert Screen(name="one", rules=[r]).verdicts(rows)[0].all(), r
+
+
+def test_talkvids_limits_hold_for_talkvids_number() -> None:
+    (limit,) = [r for r in load_screen("talking_head_gpu").rules if r.column == "talkvid_cotracker_ratio"]
+    assert (limit.reason, limit.min, limit.max, limit.missing) == ("points_lost", 0.85, 0.999, "pass")
+
+
 def test_no_screen_keeps_a_clip_that_a_stand_in_made() -> None:
     screen = Screen(name="lenient", rules=[])
     table = pa.table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -47,7 +48,13 @@ def test_every_part_has_its_lines(samples: Path, tmp_path: Path) -> None:
         ("Wan A14B, weights in float8", "Wan A14B, diffusers as it comes, float32"),
     ):
         assert rates[ours].bare == rates[bare].rate, ours
-    assert all(row.said == "cosine 1.000000" for row in parts["precision"])
+    names = [row.what for row in parts["precision"]]
+    assert names == [
+        f"{m}, {p}" for m in ("wav2vec2", "SyncNet", "CoTracker3") for p in ("float16", "bfloat16")
+    ]
+    assert all(
+        re.match(r"from float32 by \d\S* on average, \d\S* at most$", r.said) for r in parts["precision"]
+    )
     assert parts["end to end"][0].said.startswith("1 clips, 0 errors")
     assert (tmp_path / "gpu.md").read_text() == done.stdout
     assert "no GPU" in done.stdout and "Tiny weights" in done.stdout

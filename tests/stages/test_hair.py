@@ -204,7 +204,7 @@ def test_it_pickles_and_names_itself() -> None:
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> HairBox:
-    return HairBox(hair=Box(x0=x0, y0=y0, x1=x1, y1=y1))
+    return HairBox(hair=Box(bbox_2d=[x0, y0, x1, y1]))
 
 
 class Scripted(MeasuredAnswers):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from backends.bodies.keypoints import NUM_KEYPOINTS
+from backends.language.chat_completion import check_strict
 from prompts.hair import HAIR, Box, HairBox, check_box, hair_box_model
 from stages.regions import (
     Regions,
@@ -24,7 +25,7 @@ NOTHING = HairBox(hair=None)
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> HairBox:
-    return HairBox(hair=Box(x0=x0, y0=y0, x1=x1, y1=y1))
+    return HairBox(hair=Box(bbox_2d=[x0, y0, x1, y1]))
 
 
 @pytest.mark.parametrize(
@@ -50,17 +51,24 @@ def test_right_boxes_pass() -> None:
     check_box(box(10, 10, 11, 11), 100, 56)
     check_box(NOTHING, 100, 56)
     assert box(20, 30, 10, 5).edges == (10, 5, 20, 30)  # opposite corners, whichever come first
-    for wrong in ({}, {"hair": {"x0": 1}}, {**NOTHING.model_dump(), "colour": "brown"}):
+    for wrong in ({}, {"hair": {"bbox_2d": [1, 2, 3]}}, {**NOTHING.model_dump(), "colour": "brown"}):
         with pytest.raises(ValidationError):
             HairBox.model_validate(wrong)
 
 
-def test_the_schema_of_an_image_lets_no_corner_outside() -> None:
+def test_the_schema_of_an_image_is_that_of_qwens_boxes() -> None:
+    """`bbox_2d` is the key, and pixels the unit, in which Qwen2.5-VL was taught to ground."""
     model = hair_box_model(100, 56)
-    assert model.model_validate({"hair": {"x0": 0, "y0": 0, "x1": 100, "y1": 56}}).edges == (0, 0, 100, 56)
-    for wrong in ({"x0": 101}, {"y1": 57}, {"x0": -1}, {"x0": 0.5}):
+    assert model.model_validate({"hair": {"bbox_2d": [0, 0, 100, 56]}}).edges == (0, 0, 100, 56)
+    check_strict(model.model_json_schema())
+    box_schema = model.model_json_schema()["$defs"]["Box"]["properties"]["bbox_2d"]
+    assert box_schema["items"] == {"type": "integer", "minimum": 0, "maximum": 100}
+    assert (box_schema["minItems"], box_schema["maxItems"]) == (4, 4) and "prefixItems" not in box_schema
+    for wrong in ([0, 0, 101, 56], [-1, 0, 9, 9], [0.5, 0, 9, 9], [0, 0, 9], [0, 0, 9, 9, 9], "0 0 9 9"):
         with pytest.raises(ValidationError):
-            model.model_validate({"hair": {"x0": 0, "y0": 0, "x1": 9, "y1": 9, **wrong}})
+            model.model_validate({"hair": {"bbox_2d": wrong}})
+    with pytest.raises(ValueError, match="outside the image of 100 x 56"):  # in the bounds, below the image
+        check_box(model.model_validate({"hair": {"bbox_2d": [0, 0, 100, 57]}}), 100, 56)
 
 
 @given(st.integers(64, 4000), st.integers(64, 4000))
@@ -114,7 +122,7 @@ def test_the_question_says_who_and_how_large() -> None:
     assert one.images[0].shape == (728, 476, 3)
     assert "476 pixels wide and 728 pixels high" in one.prompt
     assert "hair of the person." in one.prompt
-    assert "bald" in one.prompt
+    assert "bald" in one.prompt and '{"hair": {"bbox_2d": [x1, y1, x2, y2]}}' in one.prompt
     assert "$" not in one.prompt
     people = np.stack([head(0.7), head(0.2)])
     assert "the person on the right of the photograph" in hair_question(image, people, 0).prompt

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from backends.faces.face_detector import CenterFace
+from backends.faces.face_detector import CenterFace, DetectedFaces
 from backends.faces.face_mesh import MediaPipeFaceMesh
 from backends.sound.lip_sync import LipSyncScore, MouthEnvelopeCorrelation, MouthTrack
 from manifests.schema import ERROR, STOPPED
@@ -174,24 +175,75 @@ class Watcher:
         return LipSyncScore(0.04, 6.0)
 
 
-def test_a_scorer_that_wants_pictures_gets_them_with_boxes() -> None:
+class Squares:
+    """A detector of bright squares, in no order that helps."""
+
+    id = "squares"
+
+    def setup(self) -> None: ...
+
+    def detect(self, image: np.ndarray) -> DetectedFaces:
+        count, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 0] > 128).astype(np.uint8))
+        x, y, w, h = stats[1:count, :4].T
+        extent = np.tile(np.asarray(image.shape[1::-1], np.float32), 2)
+        boxes = np.stack([x, y, x + w, y + h], 1).astype(np.float32) / extent
+        return DetectedFaces(boxes, np.ones(count - 1, np.float32), np.zeros((count - 1, 5, 2), np.float32))
+
+
+def test_a_scorer_that_wants_pictures_gets_the_face_found_in_each() -> None:
+    """A head that nods between the frames that `Faces` looks at, beside another, and is unseen for 0.2 s."""
     scorer = Watcher()
-    stage = LipSync(scorer)
-    assert Frames(25.0, 720) in stage.sees
+    with pytest.raises(ValueError, match="watcher looks at faces"):
+        LipSync(scorer)
+    stage = LipSync(scorer, Squares())
+    assert Frames(25.0, 720) in stage.sees and stage.models == (scorer, stage.detector)
+    times = np.arange(100) / 25
+    top = (20 + 6 * np.sin(4 * np.pi * times)).round().astype(int)
+    images = []
+    for i in range(100):
+        image = np.zeros((72, 100, 3), np.uint8)
+        image[25:45, 5:25] = 255
+        if not 40 < i < 46:
+            image[top[i] : top[i] + 30, 60:85] = 255
+        images.append(image)
+    true = np.stack([np.full(100, 0.6), top / 72, np.full(100, 0.85), (top + 30) / 72], 1)
     mouth = babble(4, 7)
     clip = clip_of(track(mouth), voice(mouth))
-    times = [i / 25 for i in range(100)]
-    clip.media.frames[Frames(25.0, 720)] = (times, [np.zeros((72, 72, 3), np.uint8)] * 100)
-    clip.arrays |= {
-        "face_times": np.array([0.0, 2.0, 4.0]),
-        "face_boxes": np.array([[0, 0, 0.2, 0.2], [0.2, 0, 0.4, 0.2], [np.nan] * 4], np.float32),
-    }
+    clip.media.frames[Frames(25.0, 720)] = (times, images)
+    sampled = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
+    clip.arrays |= {"face_times": sampled, "face_boxes": np.tile(true[:1], (6, 1)).astype(np.float32)}
     out = stage.score(clip)
     assert (out["av_offset_s"], out["lip_sync_confidence"], out["lip_sync_correlation"]) == (0.04, 6.0, None)
     assert out["lip_sync_by"] == "watcher"
     seen = scorer.track
     assert seen.images is not None and seen.boxes is not None
     assert len(seen.images) == len(seen.boxes) == len(seen.opening) == len(seen.times) == 100
+    known = np.isfinite(seen.boxes).all(1)
+    np.testing.assert_array_equal(known, times <= 3.25)  # 0.75 s after the last one that is known
+    there = known & ~((times > 1.61) & (times < 1.83))
+    np.testing.assert_allclose(seen.boxes[there], true[there], atol=1e-6)
+    between = np.interp(times[41:46], times[[40, 46]], true[[40, 46], 1])
+    np.testing.assert_allclose(seen.boxes[41:46, 1], between, atol=1e-6)
+
+
+def test_a_face_elsewhere_is_not_the_one_that_is_expected() -> None:
+    scorer = Watcher()
+    stage = LipSync(scorer, Squares())
+    mouth = babble(4, 7)
+    clip = clip_of(track(mouth), voice(mouth))
+    image = np.zeros((72, 100, 3), np.uint8)
+    image[25:45, 5:25] = 255
+    clip.media.frames[Frames(25.0, 720)] = (np.arange(100) / 25, [image] * 100)
+    boxes = np.array([[0.6, 0.3, 0.85, 0.7]] * 2, np.float32)
+    clip.arrays |= {"face_times": np.array([0.0, 4.0]), "face_boxes": boxes}
+    stage.score(clip)
+    assert scorer.track.boxes is not None and np.isnan(scorer.track.boxes).all()
+
+
+def test_a_scorer_without_pictures_has_no_detector() -> None:
+    """Nothing is detected for it, and no other detector makes its results anew."""
+    scorer = MouthEnvelopeCorrelation()
+    assert LipSync(scorer, Squares()).models == LipSync(scorer).models == (scorer,)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from backends.bodies.person_mask import SelfieSegmentation
-from backends.pictures.point_tracker import LucasKanade, grid, textured
+from backends.pictures.point_tracker import MIN_STRUCTURE, LucasKanade, grid, textured, track_spans
 from media.decode import Decoded
 from stages.clip import Clip
 from stages.motion import Motion
@@ -173,6 +173,26 @@ def test_tracker_follows_to_a_fraction_of_a_pixel(grass):
     assert good.sum() > 60
     moved = np.median((tracks[-1] - tracks[0])[good], axis=0)
     np.testing.assert_allclose(moved, (1.7 * 11, -0.6 * 11), atol=0.2)
+
+
+def test_spans_tracked_together_are_those_tracked_apart(grass):
+    images = [warped(grass, dx=5 * math.sin(i / 3), turn=i) for i in range(16)]
+    spans = [(0, 9), (9, 15), (0, 4), (4, 8), (12, 15), (3, 3)]
+    together = track_spans(LucasKanade(), images, 12, spans)
+    for (start, end), found in zip(spans, together, strict=True):
+        apart = LucasKanade().track(images[start : end + 1], 12)
+        assert len(apart[0]) == end - start + 1
+        for ours, theirs in zip(found, apart, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("height, width", [(360, 480), (9, 200), (2, 3)])
+def test_texture_near_the_points_is_that_of_the_whole_picture(grass, height: int, width: int) -> None:
+    image = np.ascontiguousarray(grass[:height, :width])
+    points = (np.random.default_rng(0).random((200, 2)) * (width + 4, height + 4) - 2).astype(np.float32)
+    strength = cv2.cornerMinEigenVal(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), blockSize=7)
+    x, y = np.clip(np.round(points).astype(int), 0, (width - 1, height - 1)).T
+    np.testing.assert_array_equal(textured(image, points), strength[y, x] > MIN_STRUCTURE)
 
 
 def test_real_clips(samples, decode_clip):

@@ -7,8 +7,9 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+from brisque import BRISQUE
 
-from backends.pictures.image_quality import Brisque
+from backends.pictures.image_quality import Brisque, _asymmetric_fit
 from media.decode import Decoded
 from stages.clip import Clip
 from stages.quality import Quality, frozen, letterbox
@@ -41,6 +42,25 @@ def clip_of(stage: Quality, images: list[np.ndarray], box: tuple | None = None) 
     if box is not None:
         arrays = {"face_times": np.array(times), "face_boxes": np.array([box] * len(times), np.float32)}
     return Clip(row={}, decoded=decoded, arrays=arrays)
+
+
+def test_statistics_are_those_of_the_pixels(stage, photo):
+    pictures = [photo, photo[::-1] // 2]
+    found = stage.score(clip_of(stage, pictures))
+    luma = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
+    assert found["luminance"] == pytest.approx(np.mean(luma), rel=1e-9)
+    assert found["contrast"] == pytest.approx(np.mean([x.std() for x in luma]), rel=1e-9)
+    assert found["overexposed_share"] == pytest.approx(np.mean([x >= 250 for x in luma]), rel=1e-9)
+    assert found["underexposed_share"] == pytest.approx(np.mean([x <= 5 for x in luma]), rel=1e-9)
+    sharp = [cv2.Laplacian(x, cv2.CV_64F).var() for x in luma]
+    assert found["blur_frame"] == pytest.approx(np.median(sharp), rel=1e-9)
+
+
+def test_the_fit_is_the_packages():
+    rng = np.random.default_rng(0)
+    for values in (rng.normal(size=(40, 50)), rng.laplace(0.2, 1, (30, 30)), rng.normal(size=900) ** 3):
+        theirs = BRISQUE.asymmetric_generalized_gaussian_fit(BRISQUE.__new__(BRISQUE), values)
+        np.testing.assert_allclose(_asymmetric_fit(values), [np.ravel(x)[0] for x in theirs], rtol=1e-9)
 
 
 def test_known_luma(stage):

@@ -64,6 +64,8 @@ class MisbehavingServer:
         denied: (status, message) for everything but chat completions.
         elsewhere: address that everything but chat completions is sent on to.
         contents: what the next files are instead, in order.
+        refuses: the error that a chat completion's body is answered with, None for a good one; see `picky`.
+        queue: tokens, 100 a request, that batches under way may have together; one more batch fails.
         page: batches in one page of their list.
     """
 
@@ -86,6 +88,8 @@ class MisbehavingServer:
         self.denied: tuple[int, str] | None = None
         self.elsewhere = ""
         self.contents: list[bytes] = []
+        self.refuses: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda body: None
+        self.queue: int | None = None
 
     def __enter__(self) -> MisbehavingServer:
         handler = type("Handler", (_Handler,), {"of": self})
@@ -128,7 +132,7 @@ class MisbehavingServer:
             "input_file_id": body["input_file_id"],
             "metadata": body.get("metadata"),
             "created_at": int(time.time()),
-            "status": "in_progress",
+            "status": "in_progress" if self.queue is None else "validating",
             "request_counts": {"total": total, "completed": 0, "failed": 0},
         }
         self.batches[name]["_"] = {"outcome": outcome, "polls": self.polls}
@@ -137,7 +141,14 @@ class MisbehavingServer:
     def look(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch as it is seen now; each look brings its end nearer."""
         plan = batch["_"]
-        if batch["status"] == "in_progress":
+        if batch["status"] == "validating":
+            under_way = [b for b in self.batches.values() if b["status"] == "in_progress"]
+            requests = sum(b["request_counts"]["total"] for b in [*under_way, batch])
+            if 100 * requests > (self.queue or 0):
+                batch["status"], batch["errors"] = "failed", {"object": "list", "data": [no_room(self.queue)]}
+            else:
+                batch["status"] = "in_progress"
+        elif batch["status"] == "in_progress":
             if plan["polls"] > 0:
                 plan["polls"] -= 1
             else:
@@ -154,6 +165,9 @@ class MisbehavingServer:
         good, bad = [], []
         for line in done:
             scripted = self.lines(line)
+            refused = self.refuses(line["body"])
+            if refused is not None:
+                scripted = {"response": {"status_code": 400, "body": {"error": refused}}, "error": None}
             if scripted is None:
                 body = completion(self.answer(line["body"]), line["body"]["model"])
                 scripted = {"response": {"status_code": 200, "body": body}, "error": None}
@@ -167,6 +181,41 @@ class MisbehavingServer:
             if results:
                 batch[name] = f"file_{batch['id']}_{name}"
                 self.files[batch[name]] = b"".join(json.dumps(r).encode() + b"\n" for r in results)
+
+
+def no_room(limit: int | None) -> dict[str, Any]:
+    """What the OpenAI API says of a batch that is too much for an account (openai-python, issue 2084)."""
+    message = (
+        f"Enqueued token limit reached for gpt-5-mini in organization org-x. Limit: {limit:,} enqueued "
+        "tokens. Please try again once some in_progress batches have been completed."
+    )
+    return {"code": "token_limit_exceeded", "message": message, "param": None, "line": None}
+
+
+def picky(body: dict[str, Any]) -> dict[str, Any] | None:
+    """The error that the OpenAI API has for what a model that reasons does not take; None: it takes all."""
+    refused: tuple[str, str, str] | None = None
+    kinds = [
+        (f"messages[{i}].content[{k}].type", part["type"])
+        for i, message in enumerate(body["messages"])
+        for k, part in enumerate(message["content"])
+    ]
+    wrong = next((found for found in kinds if found[1] not in ("text", "image_url")), None)
+    if body.get("temperature", 1) != 1:
+        message = (
+            f"'temperature' does not support {body['temperature']} with this model. Only the default (1)"
+        )
+        refused = ("unsupported_value", "temperature", f"Unsupported value: {message} value is supported.")
+    elif "max_tokens" in body:
+        message = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        refused = ("unsupported_parameter", "max_tokens", f"Unsupported parameter: {message}")
+    elif wrong is not None:
+        message = f"'{wrong[1]}'. Supported values are: 'text', 'image_url', 'input_audio', 'refusal'"
+        refused = ("invalid_value", wrong[0], f"Invalid value: {message}, 'audio', and 'file'.")
+    if refused is None:
+        return None
+    code, param, message = refused
+    return {"message": message, "type": "invalid_request_error", "param": param, "code": code}
 
 
 def completion(text: str | None, model: str, **choice: Any) -> dict[str, Any]:
@@ -222,6 +271,8 @@ class _Handler(BaseHTTPRequestHandler):
             server.now += 1
             server.peak = max(server.peak, server.now)
             reply = server.script.pop(0) if server.script else Reply()
+        if (refused := server.refuses(request.body)) is not None:
+            reply = Reply(400, error=refused)
         try:
             if reply.hold is not None:
                 reply.hold.wait(20)

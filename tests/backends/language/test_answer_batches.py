@@ -14,7 +14,7 @@ from backends.language.answer_cache import Usage, read_usage
 from backends.language.openai_endpoint import OpenAIEndpoint
 from backends.language.vision_language_model import AnswerError, BudgetError, Deferred, Question
 from prompts.prompt import Answer
-from tests.support.misbehaving_server import MisbehavingServer, completion
+from tests.support.misbehaving_server import MisbehavingServer, completion, picky
 
 KEY = "sk-verysecret-0123456789abcdef"
 
@@ -353,3 +353,110 @@ def test_a_line_of_results_has_an_end(server: MisbehavingServer, tmp_path: Path)
     assert batches(server, tmp_path, line_bytes=1000).run(quiet) == BatchCounts(answered=1, failed=1, jobs=2)
     assert waiting(tmp_path, "failed") == [f"{long}.json"]
     assert model.answer(ask(1)).total == 2
+
+
+def test_a_full_queue_is_waited_for_and_no_error_of_a_sample(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    """Seven jobs of two requests, where four requests may wait: all are answered, each is paid once."""
+    model = endpoint(server, tmp_path)
+    queue(model, range(14))
+    server.queue, server.polls = 400, 3
+    said: list[str] = []
+    counts = batches(server, tmp_path, max_requests_per_file=2).run(said.append)
+    assert counts == BatchCounts(answered=14, jobs=7)
+    assert [model.answer(ask(i)).total for i in range(14)] == [i + 1 for i in range(14)]
+    assert read_usage(tmp_path) == Usage(14, 14, 0, 1400, 140)
+    refused = [name for name, batch in server.batches.items() if batch["status"] == "failed"]
+    assert len(refused) >= 5  # of the seven that were sent at once, two fitted
+    assert len(server.batches) - len(refused) == 7 and server.count("POST", "/v1/files") == 7
+    assert any(line.startswith(f"batch {refused[0]} found no room: Enqueued token limit") for line in said)
+    assert_clean(tmp_path)
+
+
+def test_a_job_over_the_limit_of_the_queue_is_sent_in_parts(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    model = endpoint(server, tmp_path)
+    queue(model, range(11))
+    server.queue = 300
+    counts = batches(server, tmp_path).run(quiet)
+    done = [b for b in server.batches.values() if b["status"] == "completed"]
+    assert sorted(b["request_counts"]["total"] for b in done) == [2, 3, 3, 3]
+    assert counts == BatchCounts(answered=11, jobs=4)
+    assert [model.answer(ask(i)).total for i in range(11)] == [i + 1 for i in range(11)]
+    assert read_usage(tmp_path) == Usage(11, 11, 0, 1100, 110)
+    assert_clean(tmp_path)
+
+
+def test_other_batches_of_the_account_fill_the_queue(server: MisbehavingServer, tmp_path: Path) -> None:
+    """What another process has in the queue is waited for, and the job stays in one piece."""
+    server.queue, server.polls = 400, 0
+    server.files["other"] = b"{}\n{}\n{}\n"
+    other = server.new_batch({"input_file_id": "other", "endpoint": "", "completion_window": "24h"})
+    other["status"] = "in_progress"
+    queue(endpoint(server, tmp_path), range(2))
+    refused = 0
+
+    def say(line: str) -> None:
+        nonlocal refused
+        refused += "found no room" in line
+        if refused == 3:
+            other["status"] = "cancelled"
+
+    assert batches(server, tmp_path).run(say) == BatchCounts(answered=2, jobs=1)
+    assert refused == 3 and len(server.batches) == 1 + 3 + 1
+    assert_clean(tmp_path)
+
+
+def test_a_queue_that_takes_nothing_ends_the_run_and_keeps_the_requests(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    model = endpoint(server, tmp_path)
+    queue(model, range(2))
+    server.queue = 50
+    with pytest.raises(AnswerError, match="the queue takes not even one request: Enqueued token limit"):
+        batches(server, tmp_path, attempts=2).run(quiet)
+    assert len(waiting(tmp_path)) == 2 and waiting(tmp_path, "failed") == []
+    server.queue = 500
+    assert batches(server, tmp_path).run(quiet) == BatchCounts(answered=2, jobs=2)
+    assert_clean(tmp_path)
+
+
+def test_a_kill_between_refusal_and_the_next_try_pays_nothing_twice(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    model = endpoint(server, tmp_path)
+    queue(model, range(4))
+    server.queue = 200
+
+    def interrupt(line: str) -> None:
+        if "found no room" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        batches(server, tmp_path).run(interrupt)
+    assert batches(server, tmp_path).run(quiet) == BatchCounts(answered=4, jobs=2)
+    files = [b["input_file_id"] for b in server.batches.values() if b["status"] == "completed"]
+    assert sum(len(server.files[name].splitlines()) for name in files) == 4
+    assert read_usage(tmp_path) == Usage(4, 0, 0, 400, 40)
+    assert_clean(tmp_path)
+
+
+def test_a_refused_setting_ends_the_run_and_is_no_error_of_a_sample(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    """A model that takes no temperature: the requests are forgotten, and asked anew when that is changed."""
+    server.refuses = picky
+    model = endpoint(server, tmp_path, model="gpt-5-mini", temperature=0.0)
+    queue(model, range(3))
+    with pytest.raises(AnswerError, match=r"refuses a setting of the requests: HTTP 400: Unsupported value"):
+        batches(server, tmp_path).run(quiet)
+    assert waiting(tmp_path, "failed") == []
+    assert_clean(tmp_path)
+    queue(model, range(3))  # no sample got an error: they wait
+    changed = endpoint(server, tmp_path, model="gpt-5-mini")
+    queue(changed, range(3))
+    server.refuses = lambda body: picky(body) if "temperature" not in body else None
+    assert batches(server, tmp_path).run(quiet).answered == 6
+    assert changed.answer(ask(1)).total == 2

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
@@ -22,7 +23,7 @@ from backends.language.answer_cache import CachedAnswer, Usage, read_usage
 from backends.language.openai_endpoint import OpenAIEndpoint, retry_after_s, served_model
 from backends.language.vision_language_model import AnswerError, BudgetError, Question, ServiceError
 from tests.support.asking import GOOD, KEY, Point, ask, assert_no_key, cached_files, endpoint, refusal
-from tests.support.misbehaving_server import MisbehavingServer, Reply
+from tests.support.misbehaving_server import MisbehavingServer, Reply, picky
 
 PROCESSES: Any = multiprocessing.get_context("forkserver")
 
@@ -67,7 +68,7 @@ def test_what_names_an_answer(server: MisbehavingServer, tmp_path: Path) -> None
     assert model.name == "tiny-vl"
     assert "127.0.0.1" not in model.id
     others = [
-        endpoint(server, tmp_path, temperature=None),
+        endpoint(server, tmp_path, temperature="server"),
         endpoint(server, tmp_path, max_tokens=10),
         endpoint(server, tmp_path, video=False),
         endpoint(server, tmp_path, model="b"),
@@ -451,3 +452,75 @@ def test_ctrl_c_ends_at_once(server: MisbehavingServer, tmp_path: Path) -> None:
         out, err = process.communicate(timeout=10)
     release.set()
     assert (process.returncode, out.strip(), err) == (0, "interrupted", "")
+
+
+# Model, and whether a temperature is sent to it and a clip as a video, by a server that is not OpenAI's.
+DEFAULTS = {
+    "org/tiny-vl": (0.0, True),
+    "Qwen/Qwen2.5-VL-7B-Instruct": (0.0, True),
+    "openai/gpt-oss-120b": (0.0, True),
+    "o2vl": (0.0, True),
+    "gpt-4o": (0.0, False),
+    "gpt-4.1-mini": (0.0, False),
+    "gpt-5-chat-latest": (0.0, False),
+    "gpt-5": (None, False),
+    "gpt-5-mini": (None, False),
+    "openai/gpt-5.1-2025-11-13": (None, False),
+    "o3": (None, False),
+    "o4-mini": (None, False),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_what_is_sent_depends_on_the_model(name: str, server: MisbehavingServer, tmp_path: Path) -> None:
+    temperature, is_video = DEFAULTS[name]
+    model = endpoint(server, tmp_path, model=name)
+    assert (model.temperature, model.video) == (temperature, is_video)
+    at_openai = OpenAIEndpoint("https://api.openai.com/v1", name, str(tmp_path))
+    assert (at_openai.temperature, at_openai.video) == (temperature, False)
+    elsewhere = OpenAIEndpoint("https://api.notopenai.com/v1", name, str(tmp_path))
+    assert elsewhere.video == is_video
+    pictures = [np.zeros((32, 32, 3), np.uint8)] * 2
+    model.answer(ask(images=pictures, fps=2.0))
+    body = server.chats()[0].body
+    assert body.get("temperature") == temperature
+    assert "max_tokens" not in body and "reasoning_effort" not in body
+    assert any(part["type"] == "video_url" for part in body["messages"][0]["content"]) == is_video
+    sampling = "default" if temperature is None else "0"
+    frames = "mp4" if is_video else "pictures"
+    assert model.id == f"{name} (temperature={sampling}, max_tokens=4096, frames as {frames})"
+
+
+def test_a_model_that_reasons_answers_by_default(server: MisbehavingServer, tmp_path: Path) -> None:
+    server.refuses = picky
+    pictures = [np.zeros((32, 32, 3), np.uint8)] * 2
+    model = endpoint(server, tmp_path, model="gpt-5-mini", attempts=2, reasoning_effort="low")
+    server.script = [Reply(content="I think it is red.")]  # and a second question is no warmer
+    assert model.answer(ask(images=pictures, fps=2.0)).x == 0.5
+    assert [r.body["reasoning_effort"] for r in server.chats()] == ["low", "low"]
+    assert "reasoning_effort=low" in model.id
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "HTTP 400: Unsupported value: 'temperature' does not support 0.0 with"),
+        ({"video": True}, "HTTP 400: Invalid value: 'video_url'. Supported values are: 'text'"),
+    ],
+)
+def test_a_refused_setting_is_no_error_of_the_sample(
+    settings: dict[str, Any], message: str, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    server.refuses = picky
+    pictures = [np.zeros((32, 32, 3), np.uint8)] * 2
+    with pytest.raises(ServiceError, match=message) as caught:
+        endpoint(server, tmp_path, model="gpt-5-mini", **settings).answer(ask(images=pictures, fps=2.0))
+    assert str(caught.value).endswith("; this is a setting and would meet every question")
+    assert len(server.chats()) == 1
+
+
+def test_the_temperature_may_be_left_to_any_server(server: MisbehavingServer, tmp_path: Path) -> None:
+    endpoint(server, tmp_path, temperature="server").answer(ask())
+    assert "temperature" not in server.chats()[0].body
+    endpoint(server, tmp_path, model="gpt-5-mini", temperature=1.0).answer(ask())
+    assert server.chats()[1].body["temperature"] == 1.0

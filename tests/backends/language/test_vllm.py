@@ -27,8 +27,8 @@ from media.decode import decode
 from media.requests import Frames
 from prompts.prompt import Answer, Prompt
 from prompts.vocabulary import Region
+from tests.support.run_vllm import CACHE, Seen
 from tests.support.run_vllm import PIXELS as SMALL
-from tests.support.run_vllm import Seen
 from tests.support.tiny_vlm import PIXELS
 from tests.support.vllm_server import VllmServer, vllm_environment
 
@@ -93,7 +93,7 @@ def test_in_process(vllm_python: Path, tiny_vlm: Path, samples: Path, tmp_path: 
     arguments = [str(tiny_vlm), str(tmp_path / "answers"), str(tmp_path / "frames.npz")]
     done = subprocess.run(
         [str(vllm_python), "-m", "tests.support.run_vllm", *arguments],
-        env=vllm_environment(),
+        env={k: v for k, v in vllm_environment().items() if k != "VLLM_CPU_KVCACHE_SPACE"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -110,17 +110,20 @@ def test_in_process(vllm_python: Path, tiny_vlm: Path, samples: Path, tmp_path: 
         Seen.model_validate(first[name])
     assert first["too long"]["error"] == "AnswerError"
     assert "maximum context length is 4096 tokens" in first["too long"]["message"]
+    assert first["three images"]["error"] == "AnswerError"
+    assert "At most 2 image(s) may be provided" in first["three images"]["message"]
     assert first["never right"]["error"] == "AnswerError"
     assert "no valid answer in 3 attempts" in first["never right"]["message"]
     assert "this answer is never right" in first["never right"]["message"]
     assert first["broken check"] == {"error": "ZeroDivisionError", "message": "a mistake in the check"}
 
     assert 2 <= said["most_at_once"] <= 8  # they ran in the engine side by side
-    # Four valid ones, one too long, three attempts at what is never right, one with a broken check.
-    assert said["usage"]["requests"] == 9
-    assert said["usage"]["failed_requests"] == 5
+    # Four valid ones, one too long, one of too many pictures, three attempts at what is never right, one with
+    # a broken check.
+    assert said["usage"]["requests"] == 10
+    assert said["usage"]["failed_requests"] == 6
     assert said["again"] == {name: first[name] for name in seen}
-    assert said["usage_again"]["requests"] == 9
+    assert said["usage_again"]["requests"] == 10
     assert said["usage_again"]["cached_answers"] == 4
 
     # `max_pixels` holds, and a video's frames are all seen.
@@ -131,6 +134,17 @@ def test_in_process(vllm_python: Path, tiny_vlm: Path, samples: Path, tmp_path: 
         "two images": 2 * (each + 2),
         "video": 4 * each + 2,
     }
+    assert said["engine"] == {
+        "max_model_len": 4096,
+        "kv_cache_memory_bytes": CACHE,
+        "limits": {"image": 2, "video": 1},
+        "pixels": {"max_pixels": SMALL},
+    }
+
+    # A second question about the same clip: the video is in the cache, whose blocks have 128 tokens; the
+    # first one and another clip find nothing.
+    assert 12 * each + 2 > 128
+    assert said["found"] == [0, 128, 0]
     assert said["same_id"] and f"max_pixels={SMALL}" in said["id"]
 
 

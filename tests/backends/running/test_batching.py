@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
-from backends.running.batching import Batcher, is_out_of_memory
+from backends.running.batching import Batcher, BatchSize, is_out_of_memory
 
 
 class Gate:
@@ -86,7 +87,7 @@ def out_of_memory() -> Exception:
     return torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_memory_halves_the_batch_for_good() -> None:
+def test_memory_halves_the_batch() -> None:
     tried: list[int] = []
     error = out_of_memory()
 
@@ -103,6 +104,54 @@ def test_memory_halves_the_batch_for_good() -> None:
     tried.clear()
     assert batcher(range(5)) == list(range(5))
     assert tried == [2, 2, 1]
+
+
+def test_a_batch_grows_back_when_memory_does() -> None:
+    tried: list[int] = []
+    error = out_of_memory()
+    fits = 2
+
+    def forward(items: list[int]) -> list[int]:
+        tried.append(len(items))
+        if len(items) > fits:
+            raise error
+        return items
+
+    batcher = Batcher(forward, 6)
+    assert batcher(range(6)) == list(range(6))
+    assert (tried, batcher.size) == ([6, 3, 1, 1, 1, 1, 1, 1], 1)
+    fits = 6
+    batcher(range(10))  # with the six of before 16 batches of full size
+    assert batcher.size == 2
+    batcher([1])  # one that is not full says nothing of a larger one
+    batcher(range(30))
+    assert batcher.size == 2
+    batcher(range(2))
+    assert batcher.size == 4
+    batcher(range(16 * 4))
+    assert batcher.size == 6  # no more than configured
+    tried.clear()
+    assert batcher(range(15)) == list(range(15))
+    assert tried == [6, 6, 3]
+
+
+def test_what_never_fits_is_tried_ever_more_rarely() -> None:
+    size = BatchSize(64)
+    failed: list[int] = []  # batches before each failure
+    for i in range(5000):
+        if size.now > 8:
+            failed.append(i)
+            size.failed(size.now)
+        else:
+            size.fitted(size.now)
+    assert size.now == 8
+    assert failed[:3] == [0, 1, 2]  # 64, 32, 16
+    waits = [after - before - 1 for before, after in pairwise(failed[2:])]
+    assert waits == [16, 32, 64, 128, 256, 512, 1024, 1024, 1024]
+    assert BatchSize(1).most == 1
+    one = BatchSize(2)
+    one.failed(1)
+    assert one.now == 1
 
 
 def test_an_item_too_large_fails_its_caller_alone() -> None:

@@ -49,7 +49,7 @@ COMMANDS = {
     ("review", "out"): "pipelines.cli.status.read_record",
     ("repair", "out"): "pipelines.engine.repair.is_run",
     ("validate", "out", "--labels", "labels.csv"): "pipelines.validate.labels.read_labels",
-    ("doctor",): "pipelines.cli.doctor.examine",
+    ("doctor",): "pipelines.doctor.examine.examine",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
     ("train", "--config", "tiny"): "trainer.config.load_config",

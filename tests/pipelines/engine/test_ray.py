@@ -19,7 +19,7 @@ from pipelines.engine.deadlines import Deadlines
 from pipelines.engine.pipeline import Resources, RunError
 from pipelines.engine.plan import plan
 from pipelines.engine.program import Program, compile_pipeline
-from pipelines.engine.ray_runner import _place, part_size, run_ray
+from pipelines.engine.ray_runner import Stretch, part_size, run_ray, turns_here
 from pipelines.engine.ray_session import ray_session
 from tests.conftest import ROOT
 from tests.support.file_server import file_server
@@ -127,7 +127,8 @@ def test_groups_with_different_resources_pass_rows_on(session: None, tmp_path: P
     known = store.pa.schema([f for f in program.schema if f.name in rows[0]])
     store.write_table(plan, store.conform(store.pa.Table.from_pylist(rows, schema=known), program.schema))
     groups = [(program.steps[:2], Resources(0.5)), (program.steps[2:], Resources(1.0, workers=1))]
-    parts = list(run_ray(program, plan, 8, tmp_path / "out", "r", groups, 4, Deadlines()))
+    stretch = Stretch(0, 8, turns_here(groups, 8)[0].pools)
+    parts = list(run_ray(program, plan, stretch, tmp_path / "out", "r", 4, Deadlines()))
     assert sum(p.rows for p in parts) == 8 and sum(p.errors for p in parts) == 1
     assert sum(p.computed["length"] for p in parts) == 8 and sum(p.computed["root"] for p in parts) == 6
     assert sum(p.failed["square"] for p in parts) == 1
@@ -151,7 +152,8 @@ def test_signatures_and_keys_reach_the_last_group_and_no_log(session: None, tmp_
         env = json.dumps({"env_vars": {"TOY_MODE": "m", "TOY_TOKEN": "d0n0tsay"}})
         last = Resources(1.0, workers=1, runtime_env=env)
         groups = [(program.steps[:1], Resources(0.5)), (program.steps[1:], last)]
-        (part,) = run_ray(program, tmp_path / "plan.parquet", 1, out, "r", groups, 4, Deadlines())
+        stretch = Stretch(0, 1, turns_here(groups, 1)[0].pools)
+        (part,) = run_ray(program, tmp_path / "plan.parquet", stretch, out, "r", 4, Deadlines())
     assert part.errors == 0
     store.merge(out / "manifest", schema)
     (row,) = manifest(out).to_dict("records")
@@ -164,15 +166,15 @@ def test_signatures_and_keys_reach_the_last_group_and_no_log(session: None, tmp_
 def test_a_cluster_that_is_too_small_is_refused_at_once(session: None) -> None:
     steps = _program().steps
     with pytest.raises(RunError, match=r"need at least 1 CPUs and 2 GPUs; the cluster has .* and 0 GPUs"):
-        _place([(steps, Resources(cpus=1, gpus=2))], 10)
+        turns_here([(steps, Resources(cpus=1, gpus=2))], 10)
     with pytest.raises(RunError, match="--set workers=N"):
-        _place([(steps, Resources(cpus=1, workers=10_000))], 10)
+        turns_here([(steps, Resources(cpus=1, workers=10_000))], 10)
 
 
 def test_pools_take_all_cpus_but_one(session: None) -> None:
     cpus = int(ray.cluster_resources()["CPU"])
-    assert [size for *_, size in _place([(_program().steps, Resources())], 1000)] == [cpus - 1]
-    assert [size for *_, size in _place([(_program().steps, Resources())], 1)] == [1]
+    assert [pool.size for pool in turns_here([(_program().steps, Resources())], 1000)[0].pools] == [cpus - 1]
+    assert [pool.size for pool in turns_here([(_program().steps, Resources())], 1)[0].pools] == [1]
 
 
 @pytest.mark.parametrize(

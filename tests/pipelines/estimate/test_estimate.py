@@ -20,7 +20,7 @@ from pipelines.cli import app as cli
 from pipelines.engine.pipeline import Pipeline, Split
 from pipelines.engine.settings import Settings
 from pipelines.engine.source import InputError
-from pipelines.estimate.cost import Estimate, estimates
+from pipelines.estimate.cost import Asked, Estimate, estimates
 from pipelines.requests import Request, load_profile, prepare
 from stages.clip import Clip
 from stages.contract import Column, Stage
@@ -120,7 +120,7 @@ def test_before_a_first_run_nothing_is_known_but_the_samples(files: Path) -> Non
     (made,) = foretell("toy", files, None)
     assert (made.todo, made.reused) == (5, 0)
     assert made.unknown == ["length", "square", "root"] and made.decode is None
-    assert (made.cpu_seconds, made.gpu_seconds, made.written_bytes, made.asked) == (0, 0, None, None)
+    assert (made.cpu_seconds, made.gpu_seconds, made.written_bytes, made.asked) == (0, 0, None, [])
     assert samples_of(made) == {"length": 5, "square": 5, "root": 5}
 
 
@@ -372,22 +372,92 @@ def test_requests_and_their_price_follow_from_the_first_ones(samples: Path, tmp_
     with MisbehavingServer(answer) as server:
         asks = (f"vlm.endpoint={server.url}", "vlm.model=org/tiny-vl")
         (before,) = foretell("portraits", portraits, None, *asks)
-        assert before.asked is not None and before.asked.requests == 2 * (1 + 1 + 11)
-        assert before.asked.prompt_tokens is None and before.asked.usd is None
+        assert before.asked == [Asked("vlm", "tiny-vl", 2 * (1 + 1 + 11))]
         execute("portraits", portraits, tmp_path / "out", *asks, limit=1)
         vlm = json.loads((tmp_path / "out" / "run.json").read_text())["vlm"]
         (made,) = foretell("portraits", portraits, tmp_path / "out", *asks)
-        assert made.todo == 1 and made.asked is not None and made.asked.usd is None
-        assert made.asked.requests == pytest.approx(vlm["requests"]) and vlm["requests"] == 13
-        assert made.asked.prompt_tokens == pytest.approx(vlm["prompt_tokens"]) and vlm["prompt_tokens"]
+        (asked,) = made.asked
+        assert made.todo == 1 and asked.usd is None
+        assert asked.requests == pytest.approx(vlm["requests"]) and vlm["requests"] == 13
+        assert asked.prompt_tokens == pytest.approx(vlm["prompt_tokens"]) and vlm["prompt_tokens"]
         prices = ("vlm.input_price=2", "vlm.output_price=10")
         (made,) = foretell("portraits", portraits, tmp_path / "out", *asks, *prices)
-        assert made.asked is not None and made.asked.usd == pytest.approx(
+        assert made.asked[0].usd == pytest.approx(
             (2 * vlm["prompt_tokens"] + 10 * vlm["completion_tokens"]) / 1e6
         )
         remote = {s.name: s.resources for s in made.stages if s.name in ("reactions", "portrait_kind")}
         assert all(takes.cpus == 0 and takes.concurrency == 16 for takes in remote.values())
         chats = len(server.chats())
         (done,) = foretell("portraits", portraits, tmp_path / "out", *asks, limit=1)
-        assert done.todo == 0 and done.asked is not None and done.asked.requests == 0
+        assert done.todo == 0 and done.asked[0].requests == 0
         assert len(server.chats()) == chats == 13  # a plan asks nothing
+
+
+def test_the_placement_and_its_bill(files: Path, tmp_path: Path) -> None:
+    """Square takes a GPU for 30 s, root half of one for 5 s: for three samples three of four GPUs and one."""
+    out = tmp_path / "out"
+    gpus = profile(tmp_path, "laptop", square={"gpus": 1}, root={"gpus": 0.5})
+    execute("toy", files, out, profile=gpus, limit=2)
+    change(out, {"length": 0.0, "square": 60.0, "root": 10.0})
+    cluster = ["cluster.cpus=16", "cluster.gpus=4"]
+    (made,) = foretell("toy", files, out, *cluster, "cluster.gpu_hour_usd=36", profile=gpus)
+    (turn,) = made.turns
+    assert [(pool.steps[0].name, pool.size) for pool in turn.pools] == [
+        ("length", 3),
+        ("square", 3),
+        ("root", 2),
+    ]
+    assert [pool.busy for pool in turn.pools] == [0, 1, pytest.approx(0.25)]
+    assert (
+        made.placed_seconds == turn.seconds == pytest.approx(3 * 30 / 3 + 35)
+    )  # three samples, the last one's way
+    assert made.gpus_usd == pytest.approx(65 * 4 / 3600 * 36)
+    said = (
+        CliRunner()
+        .invoke(
+            cli.app,
+            ["plan", "toy", "--input", str(files), "--output", str(out), "--profile", gpus]
+            + [part for one in [*cluster, "cluster.gpu_hour_usd=36"] for part in ("--set", one)],
+        )
+        .output
+    )
+    assert "placement  3 x (1 CPU) for length, idle 100%" in said
+    assert "3 x (1 CPU, 1 GPU) for square, idle 0%" in said
+    assert "bill       about 0:01:05 so placed: 260 GPU-seconds, of which 62% idle, 2.60 US dollars" in said
+    (one,) = foretell("toy", files, out, "cluster.cpus=16", "cluster.gpus=1", profile=gpus)
+    assert [[pool.steps[0].name for pool in turn.pools] for turn in one.turns] == [
+        ["length", "square"],
+        ["root"],
+    ]
+    (none,) = foretell("toy", files, out, "cluster.cpus=16", "cluster.gpus=0", profile=gpus)
+    assert none.turns == [] and any(
+        "cannot be placed: the stages need at least" in note for note in none.notes
+    )
+
+
+def test_two_language_models_are_told_apart(samples: Path, tmp_path: Path) -> None:
+    """Requests and prices of the vision-language model and of the one that writes the reactions."""
+    portraits = linked(tmp_path / "portraits", [samples / "images" / "uniface_man2.jpg"])
+    with MisbehavingServer(answer) as server, MisbehavingServer(answer) as writer:
+        asks = (
+            *(f"vlm.endpoint={server.url}", "vlm.model=org/tiny-vl", "vlm.input_price=1"),
+            *("vlm.output_price=1", f"reaction_writer.endpoint={writer.url}"),
+            *("reaction_writer.model=gpt-5-mini", "reaction_writer.input_price=2"),
+        )
+        (before,) = foretell("portraits", portraits, None, *asks)
+        assert before.asked == [Asked("vlm", "tiny-vl", 2), Asked("reaction_writer", "gpt-5-mini", 11)]
+        execute("portraits", portraits, tmp_path / "out", *asks)
+        record = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert (len(server.chats()), len(writer.chats())) == (2, 11)
+        assert (record["vlm"]["requests"], record["reaction_writer"]["requests"]) == (2, 11)
+        assert record["vlm"]["cost_usd"] == pytest.approx(2 * 110 / 1e6)
+        assert record["reaction_writer"]["cost_usd"] is None  # one price alone is none
+        more = linked(tmp_path / "more", [samples / "images" / "uniface_woman1.jpg"])
+        prices = ("reaction_writer.output_price=10",)
+        (made,) = foretell("portraits", more, tmp_path / "out", *asks, *prices, like=tmp_path / "out")
+        assert [(a.key, a.requests, a.prompt_tokens) for a in made.asked] == [
+            ("vlm", pytest.approx(2), pytest.approx(200)),
+            ("reaction_writer", pytest.approx(11), pytest.approx(1100)),
+        ]
+        assert made.asked[0].usd == pytest.approx(2 * 110 / 1e6)
+        assert made.asked[1].usd == pytest.approx(11 * (2 * 100 + 10 * 10) / 1e6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from backends.store.model_catalogue import known_models
 from backends.store.model_store import ModelStore
 from configs.reading import SettingsError, merged
 from pipelines.cli import app as cli
-from pipelines.cli import doctor as checks
-from pipelines.cli.doctor import Result, examine
+from pipelines.doctor import examine as checks
+from pipelines.doctor import machine
+from pipelines.doctor.environments import packages
+from pipelines.doctor.examine import examine
+from pipelines.doctor.here import Asked, needs_of
+from pipelines.doctor.result import Result, verdict
 from pipelines.engine.settings import Profile
 from pipelines.requests import load_profile, settings_of
 from tests.conftest import ROOT
@@ -32,7 +37,7 @@ def no_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_ray", lambda: "not started")
+    monkeypatch.setattr(checks, "_ray", lambda asked, is_cluster, say: [])
 
 
 def changed(name: str, **values: Any) -> Profile:
@@ -73,70 +78,60 @@ def test_doctor_of_the_gpu_profile_lists_every_missing_file(tmp_path: Path) -> N
     assert "--  licences: not for commercial use: insightface-buffalo-l" in done.stdout
     assert "commercial use not stated: syncnet" in done.stdout
     assert "not loaded while something is missing" in done.stdout and "no  gpu" not in done.stdout
+    assert lines[-1].startswith("will not run; first ai_edge_litert: not installed; ")
+    assert lines[-1].endswith(" more above)")
 
 
 @pytest.mark.usefixtures("without_ray")
 def test_missing_packages_name_the_line_that_installs_them() -> None:
     results = found(examine(load_profile("gpu"), settings_of(load_profile("gpu"), ["device=cpu"])))
     assert not results["cotracker"].ok
-    assert "pip install git+https://github.com/facebookresearch/co-tracker" in results["cotracker"].said
+    assert "pip install --no-deps 'cotracker @ git+https://github.com/" in results["cotracker"].said
     assert results["rtmlib"].said == "not installed; uv pip install '.[models]'"
     assert results["torch"].ok and results["torch"].said[0].isdigit()
 
 
-@pytest.mark.usefixtures("without_ray")
-def test_a_package_may_lie_in_the_environment_that_the_profile_names() -> None:
-    profile = changed("gpu", resources={"caption": {"runtime_env": {"py_executable": str(MODELS_PYTHON)}}})
-    results = found(examine(profile, settings_of(profile, ["device=cpu"])))
-    assert results["vllm"].ok and results["vllm"].said.endswith(f" in {MODELS_PYTHON}")
-    broken = changed("gpu", resources={"caption": {"runtime_env": {"py_executable": "/nowhere/python"}}})
-    results = found(examine(broken, settings_of(broken, ["device=cpu"])))
-    assert not results["/nowhere/python"].ok and "cannot be started" in results["/nowhere/python"].said
+def test_a_package_may_lie_in_the_environment_that_the_profile_names(tmp_path: Path) -> None:
+    elsewhere = {"runtime_env": {"py_executable": str(MODELS_PYTHON)}}
+    asks = [name for name, given in load_profile("gpu").resources.items() if given.gpus == 0.75]
+
+    def modules(names: list[str]) -> Mapping[str, set[str]]:
+        profile = changed("gpu", resources=dict.fromkeys(names, elsewhere))
+        return needs_of(Asked(profile, settings_of(profile, ["device=cpu"])), tmp_path).modules
+
+    whole = modules(asks)
+    assert "vllm" in whole[str(MODELS_PYTHON)] and "vllm" not in whole[sys.executable]
+    assert "insightface" in whole[sys.executable]  # of the other stages
+    some = modules(asks[:1])
+    assert "vllm" in some[str(MODELS_PYTHON)] and "vllm" in some[sys.executable]
+    results, _ = packages({str(MODELS_PYTHON): {"rtmlib"}})
+    assert [(r.what, r.ok, r.said) for r in results] == [("rtmlib", True, f"0.0.16 in {MODELS_PYTHON}")]
 
 
-@pytest.mark.usefixtures("without_ray")
-def test_an_endpoint_takes_the_place_of_the_model_in_the_worker() -> None:
+def test_an_endpoint_takes_the_place_of_the_model_in_the_worker(tmp_path: Path) -> None:
     profile = load_profile("gpu")
     asked = ["vlm.endpoint=http://127.0.0.1:9/v1", "vlm.model=m", "device=cpu"]
-    results = found(examine(profile, settings_of(profile, asked)))
-    assert "vllm" not in results and "model qwen2.5-vl-7b-instruct" not in results
-    assert "model wan2.2-i2v-a14b" in results
+    needs = needs_of(Asked(profile, settings_of(profile, asked)), tmp_path)
+    assert "vllm" not in needs.modules[sys.executable] and "torch" in needs.modules[sys.executable]
+    weights = {name for worker in needs.workers for name in worker.weights}
+    assert "qwen2.5-vl-7b-instruct" not in weights and "wan2.2-i2v-a14b" in weights
 
 
-@pytest.mark.usefixtures("without_ray")
-def test_gpus_are_listed_and_packages_that_cannot_use_them_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    profile = load_profile("gpu")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    results = found(examine(profile, settings_of(profile)))
-    assert not results["gpu"].ok and "--set device=cpu" in results["gpu"].said
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!{sys.executable}\nprint('NVIDIA H100 80GB HBM3, 81559, 80000, 570.86.15')\n")
-    tool.chmod(0o755)
-    results = found(examine(profile, settings_of(profile)))
-    assert results["gpu 0"].ok
-    assert results["gpu 0"].said == "NVIDIA H100 80GB HBM3, 78.1 of 79.6 GiB free, driver 570.86.15"
-    assert not results["torch on the GPU"].ok and "sees no GPU" in results["torch on the GPU"].said
-    assert "pip install onnxruntime-gpu" in results["onnxruntime on the GPU"].said
-
-
-@pytest.mark.usefixtures("without_ray")
 def test_a_damaged_and_a_random_model_are_told_apart(tmp_path: Path) -> None:
     store = tmp_path / "store"
     put_face_mesh(store)
-    profile = load_profile("gpu")
-    settings = settings_of(profile, ["device=cpu", f"models={store}"])
-    assert found(examine(profile, settings))["model mediapipe-face-mesh"].said == (
-        "mediapipe-face-mesh@f0fcd607c6b6, 1 files, 1.2 MB"
-    )
+
+    def result() -> Result:
+        return found(checks._models(ModelStore(store), ["mediapipe-face-mesh"], None))[
+            "model mediapipe-face-mesh"
+        ]
+
+    assert result().said == "mediapipe-face-mesh@f0fcd607c6b6, 1 files, 1.2 MB"
     file = store / "mediapipe-face-mesh" / "face_landmark.tflite"
     file.write_bytes(bytes(file.stat().st_size))
-    said = found(examine(profile, settings))["model mediapipe-face-mesh"].said
-    assert "face_landmark.tflite is not the expected file: its SHA-256 differs" in said
+    assert "face_landmark.tflite is not the expected file: its SHA-256 differs" in result().said
     ModelStore(store).record(["mediapipe-face-mesh"], random_weights=True)
-    result = found(examine(profile, settings))["model mediapipe-face-mesh"]
-    assert result.ok and result.note and result.said == "random weights that stand in"
+    assert result() == Result("model mediapipe-face-mesh", True, "random weights that stand in", note=True)
 
 
 def test_settings_that_do_not_exist_are_refused() -> None:
@@ -157,10 +152,19 @@ def test_everything_is_loaded_once_nothing_is_missing() -> None:
     assert "loading diarizer" in told and set(profile.roles) <= set(found(results))
 
 
-def test_two_opencvs_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, without_ray: None) -> None:
+def test_two_opencvs_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"cv2": ["opencv-python-headless", "opencv-contrib-python"]}
-    monkeypatch.setattr(checks.metadata, "packages_distributions", lambda: both)
-    profile = changed("laptop")
-    result = found(examine(profile, settings_of(profile)))["opencv"]
+    monkeypatch.setattr(machine.metadata, "packages_distributions", lambda: both)
+    result = found(machine.machine())["opencv"]
     assert not result.ok and "opencv-contrib-python, opencv-python-headless share one folder" in result.said
     assert "pip install opencv-python-headless alone" in result.said
+
+
+def test_the_last_line_says_what_to_do_first() -> None:
+    fine, note = Result("ffmpeg", True, "version 7"), Result("licences", True, "not stated", note=True)
+    driver = Result("driver", False, "535.1; torch's CUDA 13.0 needs 580 or newer")
+    assert verdict([fine, note]) == "will run"
+    assert verdict([fine, driver]) == f"will not run; first driver: {driver.said}"
+    files = Result("model dwpose", False, "`interavatar models fetch dwpose`\n  yolox_l.onnx is missing")
+    said = verdict([files, driver, note])
+    assert said == "will not run; first model dwpose: `interavatar models fetch dwpose` (1 more above)"
