@@ -21,7 +21,7 @@ from manifests.screen import EVERYTHING
 from pipelines.catalogue import PIPELINES
 from pipelines.doctor.result import Result
 from pipelines.engine.pipeline import Resources, RunError
-from pipelines.engine.placement import WORKER_BYTES, place
+from pipelines.engine.placement import WORKER_BYTES, place, take_turns
 from pipelines.engine.program import Step
 from pipelines.engine.run import Run
 from pipelines.engine.settings import Profile, Settings
@@ -189,7 +189,7 @@ def _name(worker: Worker) -> str:
 
 
 def on_this_machine(pipelines: Mapping[str, Sequence[Worker]], gpus: int, memory: int) -> list[Result]:
-    """Whether each pipeline's workers, as many as the engine would place here, find their memory.
+    """Whether each pipeline's workers, the most that the engine would place here at once, find their memory.
 
     Args:
         pipelines: name -> groups of workers.
@@ -201,13 +201,11 @@ def on_this_machine(pipelines: Mapping[str, Sequence[Worker]], gpus: int, memory
     results = []
     for name, workers in pipelines.items():
         try:
-            pools = place([([], worker.resources) for worker in workers], MANY, [node])
+            placed, needed = _most(workers, node)
         except RunError as error:
             said = f"not on this machine alone: {error}"
             results.append(Result(name, True, said, note=True))
             continue
-        needed = sum(pool.size * worker.memory for pool, worker in zip(pools, workers, strict=True))
-        placed = sum(pool.size for pool in pools)
         said = f"{placed} workers here need {decimal(int(needed))} of {decimal(memory)} of memory"
         if needed > memory:
             way_out = "fewer (--set workers=N, or `workers` in the profile's resources), or more memory"
@@ -215,3 +213,23 @@ def on_this_machine(pipelines: Mapping[str, Sequence[Worker]], gpus: int, memory
         else:
             results.append(Result(name, True, said))
     return results
+
+
+def _most(workers: Sequence[Worker], node: Mapping[str, float]) -> tuple[int, float]:
+    """Number and bytes of the workers of the turn that takes the most memory.
+
+    Which turns there are depends on what samples cost; a group with a GPU may have one of its own.
+
+    Raises:
+        RunError: a worker does not fit.
+    """
+    left = iter(workers)
+    turns = [
+        [(pool.size, next(left)) for pool in turn.pools]
+        for turn in take_turns([([], worker.resources) for worker in workers], MANY, [node])
+    ]
+    for worker in workers:
+        if worker.resources.gpus:
+            turns.append([(place([([], worker.resources)], MANY, [node])[0].size, worker)])
+    most = max(turns, key=lambda turn: sum(size * worker.memory for size, worker in turn))
+    return sum(size for size, _ in most), sum(size * worker.memory for size, worker in most)

@@ -96,6 +96,13 @@ def test_workers_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: py
     )
 
 
+def test_one_gpu_is_enough_where_groups_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wan's worker alone, and then the small models beside the language model; Wan's turn takes more."""
+    monkeypatch.setattr(workers.os, "cpu_count", lambda: 16)
+    result = found(on_this_machine(gpu_workers(tmp_path), 1, 200 * GIB))["synthetic_interactions"]
+    assert result.ok and not result.note and result.said.startswith("1 workers here need 71.5 GB of 214.7 GB")
+
+
 def test_a_pipeline_that_needs_more_machines_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
