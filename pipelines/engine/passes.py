@@ -120,6 +120,7 @@ class Pass:
             self.publisher.doing("merging")
             # Whatever was committed is folded in, also when the run is cut short here.
             changed += self._merge(schema)
+        changed += total.rows  # also what was folded in on the way
         superseded = outdated(self.manifest, self.listed, self.listing.ids).to_pylist()
         self._merge(schema, superseded)
         if changed or superseded or (self.before or {}).get("status") != "finished":
