@@ -239,3 +239,45 @@ def test_the_first_rows_are_measured_and_the_rest_is_placed_by_that(
     record = again.execute(quiet())
     assert record["counts"]["computed"] == 1 and record["counts"]["reused"] == 23
     assert record["stages"]["square"]["errors"] == 1
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_in_a_later_turn_loses_nothing(eight_gpus: None, tmp_path: Path) -> None:
+    """And a run that is given up there goes on: what the turn before has finished is in the manifest."""
+    make_files(tmp_path / "in", 8)
+    all_of_them = {"cpus": 1, "gpus": 8}
+    profile = Profile(name="toy", roles={}, resources={"length": all_of_them, "square": all_of_them})
+    dies = toy_stages(kill_on="clip0005.mp4", kill_once=str(tmp_path / "once"))
+    run = make_run([*dies, Where()], tmp_path / "in", tmp_path / "out", "ray")
+    run.profile = profile
+    assert run.execute(quiet())["counts"]["errors"] == 0 and (tmp_path / "once").exists()
+    make_run([*dies, Where()], tmp_path / "in", tmp_path / "inline").execute(quiet())
+    here = ["process", "gpu"]
+    out, calm = manifest(tmp_path / "out"), manifest(tmp_path / "inline")
+    assert same_manifest(out.drop(columns=here), calm.drop(columns=here))
+
+    lost = make_run([*toy_stages(), Lost()], tmp_path / "in", tmp_path / "lost", "ray")
+    lost.profile = Profile(name="toy", roles={}, resources={"square": all_of_them, "lost": all_of_them})
+    with pytest.raises(RunError, match="the same command again to go on"):
+        lost.execute(quiet())
+    half = manifest(tmp_path / "lost")
+    assert len(half) == 8 and half["square"].notna().all() and half["error"].isna().all()
+    found = type("Lost", (Where,), {"writes": Lost.writes, "score": Lost.score})
+    run = make_run([*toy_stages(), found()], tmp_path / "in", tmp_path / "lost", "ray")
+    run.profile = lost.profile
+    record = run.execute(quiet())
+    computed = {name: figures["computed"] for name, figures in record["stages"].items()}
+    assert computed == {"length": 0, "square": 0, "root": 8, "other": 8, "lost": 8}
+
+
+class Lost(Stage):
+    """Its models cannot be loaded."""
+
+    reads = ("length",)
+    writes: ClassVar = {"lost": Column("int", "", "Nothing.")}
+
+    def setup(self) -> None:
+        raise OSError("no such weights")
+
+    def score(self, clip: Clip) -> dict[str, Any]:
+        return {"lost": 1}
