@@ -17,8 +17,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from configs.reading import parse, parse_overrides
-from pipelines.cli import doctor
 from pipelines.cli.app import app
+from pipelines.doctor.environments import WAYS_OUT
 from pipelines.engine.pipeline import Resources
 from pipelines.engine.placement import place
 from pipelines.engine.settings import Settings
@@ -140,10 +140,10 @@ def test_every_way_installs_the_same_cotracker_and_nothing_with_it() -> None:
     for file in ("deploy/Dockerfile", "ray_cluster.yaml", "docs/cluster.md"):
         text = (ROOT / file).read_text()
         (found[file],) = re.findall(r"cotracker @ git\+https://[^\s'\"]*", text)
-    found["doctor"] = doctor.COTRACKER.partition("'")[2].rstrip("'")
+    found["doctor"] = WAYS_OUT["cotracker"].partition("'")[2].rstrip("'")
     (source,) = set(found.values())
     assert re.fullmatch(r".*/facebookresearch/co-tracker\.git@[0-9a-f]{40}", source)
-    assert "--no-deps" in doctor.COTRACKER
+    assert "--no-deps" in WAYS_OUT["cotracker"]
 
 
 def test_the_image_and_the_cluster_hold_what_their_programs_import() -> None:
