@@ -15,7 +15,7 @@ from backends.video.image_warp import ImageWarp
 from manifests import store
 from manifests.screen import Screen, rescreen
 from manifests.text import public_url, without_secrets
-from pipelines.engine.passes import Pass
+from pipelines.engine import passes
 from pipelines.engine.pipeline import Pipeline, RunError, Split
 from pipelines.engine.program import compile_pipeline, fingerprint
 from pipelines.engine.run import Run
@@ -223,7 +223,7 @@ def test_rows_that_were_not_committed_fail_the_audit(tmp_path: Path, monkeypatch
     files, out = make_files(tmp_path / "in", 4), tmp_path / "out"
     execute(toy_stages(), files, out)
     run = make_run(toy_stages(raise_on="x"), files, out)
-    monkeypatch.setattr(Pass, "_parts", lambda *_: iter(()))
+    monkeypatch.setattr(passes, "run_inline", lambda *_: iter(()))
     with pytest.raises(RunError, match="of 4 samples to compute 0 were committed"):
         run.execute(quiet())
 
