@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -41,11 +43,18 @@ def roles_of_the_profile() -> list[str]:
     return list(yaml.safe_load((ROOT / "configs" / "profiles" / "gpu.yaml").read_text())["roles"])
 
 
+@pytest.fixture
+def short() -> Iterator[str]:
+    """A new folder with a short path."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield folder
+
+
 @pytest.mark.parametrize(
     "roles", [[r for r in roles_of_the_profile() if r != VLLM], [VLLM]], ids=["others", "vllm"]
 )
 def test_models_are_set_up_without_a_compiler(
-    roles: list[str], tiny_store: ModelStore, tmp_path: Path
+    roles: list[str], tiny_store: ModelStore, tmp_path: Path, short: str
 ) -> None:
     tools, asked = tmp_path / "bin", tmp_path / "asked"
     tools.mkdir()
@@ -59,7 +68,7 @@ def test_models_are_set_up_without_a_compiler(
         "PATH": str(tools),
         "HOME": str(tmp_path),  # nothing that was compiled before
         "XDG_CACHE_HOME": str(tmp_path),
-        "TMPDIR": str(tmp_path),
+        "TMPDIR": short,  # vLLM puts sockets there, whose paths may have 107 bytes
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"),
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": str(ROOT),
