@@ -111,7 +111,7 @@ def _worker(
     return Worker(
         tuple(stage.name for stage in stages),
         used,
-        tuple(getattr(roles, role) for role in used),
+        tuple({id(model): model for model in (getattr(roles, role) for role in used)}.values()),
         resources,
         str(env.get("py_executable", sys.executable)),
         {name: _bytes(store, name) for name in names},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.doctor.environments import Environment, Import, c_compiler, look, packages
+from pipelines.doctor.environments import WAYS_OUT, Environment, Import, c_compiler, look, packages
 from pipelines.doctor.result import Result
 
 
@@ -58,7 +58,7 @@ def test_packages_are_told_with_the_interpreter_and_the_way_out(modules: dict[st
         Result(
             "cotracker",
             False,
-            "not installed; pip install git+https://github.com/facebookresearch/co-tracker",
+            f"not installed; {WAYS_OUT['cotracker']}",
         ),
     ]
 
