@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.sample import BaseModel, EmbeddersOf, Settings
+from pipelines.cli.sample import EmbeddersOf, Overrides, TrainedFrom
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +37,8 @@ def live(
         bool, typer.Option("--keep-clips", help="What was seen and heard, too: 0001.mp4 in --output.")
     ] = False,
     profile: EmbeddersOf = "laptop",
-    overrides: Settings = None,
-    model: BaseModel = None,
+    overrides: Overrides = None,
+    model: TrainedFrom = None,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Where to listen; 0: any port that is free.")
     ] = 8440,

@@ -26,10 +26,10 @@ EmbeddersOf = Annotated[
         "--profile", help="Whose embedders; those that the shards were made with.", autocompletion=profiles
     ),
 ]
-Settings = Annotated[
+Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, such as vocabulary=my_types.yaml.")
 ]
-BaseModel = Annotated[
+TrainedFrom = Annotated[
     Path | None,
     typer.Option("--model", help="The diffusers checkpoint that training began with, if it has moved."),
 ]
@@ -95,8 +95,8 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another clip.")] = 0,
     profile: EmbeddersOf = "laptop",
-    overrides: Settings = None,
-    model: BaseModel = None,
+    overrides: Overrides = None,
+    model: TrainedFrom = None,
 ) -> None:
     """Make a clip of a person who speaks, and reacts to a touch, with a trained checkpoint.
 

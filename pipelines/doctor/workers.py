@@ -16,6 +16,7 @@ from backends.language.vllm_chat import VllmChat
 from backends.roles import Roles
 from backends.store.model_store import ModelStore
 from backends.video.wan import WanImageToVideo
+from backends.video.wan_offload import WORKING_BYTES, choose_offload
 from configs.reading import SettingsError, merged, parse
 from manifests.screen import EVERYTHING
 from pipelines.catalogue import PIPELINES
@@ -29,13 +30,16 @@ from pipelines.engine.source import Listing
 from pipelines.requests import profile_weights
 from stages.contract import Stage
 
-# Bytes that weights take in memory where that is not the size of their files. Wan2.2-I2V-A14B is loaded in
-# bfloat16: two experts of 14,288,901,184 weights, a text encoder of 5,680,910,336 (that of Wan 2.1, whose
-# pinned files have four bytes for each) and a VAE of 0.5 GB in float32.
-LOADED: Mapping[str, int] = {"wan2.2-i2v-a14b": 2 * (2 * 14_288_901_184 + 5_680_910_336) + 507_591_892}
-# With one expert and the VAE on the GPU, and 480 bytes for each pixel of the clip: Wan's own table of peaks.
-WAN_EXPERT = 2 * 14_288_901_184 + 507_591_892
-WAN_PIXEL = 480
+# Bytes of Wan2.2-I2V-A14B as it is loaded, in bfloat16: two experts of 14,288,901,184 weights, a text encoder
+# of 5,680,910,336 (that of Wan 2.1, whose pinned files have four bytes for each); the VAE is float32.
+WAN: Mapping[str, int] = {
+    "transformer": 2 * 14_288_901_184,
+    "transformer_2": 2 * 14_288_901_184,
+    "text_encoder": 2 * 5_680_910_336,
+    "vae": 507_591_892,
+}
+# Bytes that weights take in memory where that is not the size of their files.
+LOADED: Mapping[str, int] = {"wan2.2-i2v-a14b": sum(WAN.values())}
 MANY = 1_000_000  # samples: more than workers
 
 
@@ -172,14 +176,18 @@ SLOW = "it takes its turns layer by layer, slowly: a larger card keeps an expert
 
 
 def _wan(worker: Worker, free: int) -> str:
-    """What of the pipeline is on the GPU at a time."""
+    """What of the pipeline is on the GPU at a time, as the pipeline itself decides it."""
     pixels = max(m.num_frames * m.max_area for m in worker.models if isinstance(m, WanImageToVideo))
-    working = WAN_PIXEL * pixels
+    working = WORKING_BYTES * pixels
     is_real = LOADED.items() & worker.weights.items()
-    if worker.loaded + working <= free:
-        return "all of it stays on the card"
-    expert = WAN_EXPERT if is_real else worker.loaded
-    return SLOW if expert + working > free else f"one expert at a time: {decimal(expert + working)}"
+    parts = WAN if is_real else {"transformer": worker.loaded}
+    expert = parts["transformer"] + parts.get("vae", 0) + working
+    return {
+        "none": "all of it stays on the card",
+        "text_encoder": "both experts stay on the card, the text encoder comes and goes",
+        "model": f"one expert at a time: {decimal(expert)}",
+        "sequential": SLOW,
+    }[choose_offload(free, parts, working)]
 
 
 def _name(worker: Worker) -> str:

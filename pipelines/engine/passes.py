@@ -277,7 +277,7 @@ class Pass:
                 stages[step.name] = stage_seconds(step, at_once, earlier, PUBLISHED_FOR)
         _, samples = samples_due(planned.lacks, earlier)
         busy = groups_busy(groups, stages, samples, earlier)
-        return [None if each.unknown else each.seconds / planned.todo for each in busy]
+        return [each.of_each(planned.todo) for each in busy]
 
     def _measured(self, planned: Tally, total: Summary, rows: int) -> Mapping[str, Any]:
         """What the first rows took, as a finished run's record has it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
@@ -43,6 +44,12 @@ class Pool(NamedTuple):
     start: int
     size: int
     busy: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Its first step, and its last where it has several."""
+        first, last = self.steps[0].name, self.steps[-1].name
+        return first if len(self.steps) == 1 else f"{first} to {last}"
 
     def told(self) -> dict[str, Any]:
         """As run.json has it."""
@@ -128,24 +135,32 @@ def take_turns(
     known = list(seconds) if seconds is not None else [None] * len(groups)
     best: list[Turn] = []
     least, problem = math.inf, RunError("there is nothing to place")
+
+    @cache
+    def turn(a: int, b: int) -> Turn:
+        pools = place(groups[a:b], rows, nodes, cpus, gpus, known[a:b])
+        return Turn(pools, _expected(pools, known[a:b], rows))
+
     for cuts in _cuts(len(groups)):
-        turns = []
         try:
-            for a, b in pairwise((0, *cuts, len(groups))):
-                pools = place(groups[a:b], rows, nodes, cpus, gpus, known[a:b])
-                turns.append(Turn(pools, _expected(pools, known[a:b], rows)))
+            turns = [turn(a, b) for a, b in pairwise((0, *cuts, len(groups)))]
         except RunError as error:
             problem = error
             continue
-        times = [turn.seconds for turn in turns if turn.seconds is not None]
-        if len(times) < len(turns):  # nothing to choose by
+        wall = wall_seconds(turns)
+        if wall is None:  # nothing to choose by
             return best or turns
-        wall = sum(times) + TURN_S * len(cuts)
         if wall < least:
             best, least = turns, wall
     if not best:
         raise problem
     return best
+
+
+def wall_seconds(turns: Sequence[Turn]) -> float | None:
+    """How long turns take one after the other, as expected; None: not known of one of them."""
+    times = [turn.seconds for turn in turns if turn.seconds is not None]
+    return sum(times) + TURN_S * (len(turns) - 1) if len(times) == len(turns) else None
 
 
 def rows_to_measure(
@@ -174,9 +189,7 @@ def rows_to_measure(
 def described(pools: Sequence[Pool]) -> str:
     """The workers of all groups, in one line."""
     return ", ".join(
-        f"{pool.size} x {pool.steps[0].name}"
-        + (f" to {pool.steps[-1].name}" if len(pool.steps) > 1 else "")
-        + (f" ({pool.resources.gpus:g} GPU)" if pool.resources.gpus else "")
+        f"{pool.size} x {pool.name}" + (f" ({pool.resources.gpus:g} GPU)" if pool.resources.gpus else "")
         for pool in pools
     )
 

@@ -39,6 +39,10 @@ class Busy(NamedTuple):
     seconds: float
     unknown: tuple[str, ...]
 
+    def of_each(self, rows: int) -> float | None:
+        """Mean over so many samples, those that end before the group too; None: not known."""
+        return None if self.unknown else self.seconds / rows
+
 
 def stage_seconds(step: Step, resources: Resources, earlier: Earlier, gpu: Gpu) -> StageSeconds | None:
     """Of one stage; None: neither an earlier run with its models nor a publication knows it.

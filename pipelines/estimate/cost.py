@@ -20,7 +20,7 @@ from manifests.storage import each, folder_of, is_remote
 from pipelines.engine.asked import AskedModel
 from pipelines.engine.earlier_runs import Earlier, computed
 from pipelines.engine.pipeline import MEDIA, Resources, RunError, Split
-from pipelines.engine.placement import TURN_S, Turn, take_turns
+from pipelines.engine.placement import Turn, take_turns, wall_seconds
 from pipelines.engine.plan import fan_out
 from pipelines.engine.program import Group, Program, Step
 from pipelines.engine.run import Run
@@ -291,18 +291,16 @@ def _add_placement(estimate: Estimate, run: Run, groups: Sequence[Group], busy: 
         return
     # A local Ray has one CPU more than the machine.
     there = {"CPU": estimate.cpus + estimate.machine, "GPU": estimate.gpus}
-    seconds = [None if each.unknown else each.seconds / estimate.todo for _, each in placed]
+    seconds = [each.of_each(estimate.todo) for _, each in placed]
     try:
         estimate.turns = take_turns([group for group, _ in placed], estimate.todo, [there], seconds=seconds)
     except RunError as error:
         estimate.notes.append(f"cannot be placed: {error}")
         return
-    times = [turn.seconds for turn in estimate.turns if turn.seconds is not None]
-    if len(times) == len(estimate.turns) and not estimate.unknown:
-        estimate.placed_seconds = sum(times) + TURN_S * (len(times) - 1)
-        usd = run.settings.cluster.gpu_hour_usd
-        if usd is not None:
-            estimate.gpus_usd = estimate.placed_seconds * estimate.gpus / 3600 * usd
+    estimate.placed_seconds = None if estimate.unknown else wall_seconds(estimate.turns)
+    usd = run.settings.cluster.gpu_hour_usd
+    if usd is not None and estimate.placed_seconds is not None:
+        estimate.gpus_usd = estimate.placed_seconds * estimate.gpus / 3600 * usd
 
 
 def _own_gpus() -> int:

@@ -95,10 +95,11 @@ def _print_placement(estimate: Estimate, out: Console) -> None:
     for number, turn in enumerate(estimate.turns):
         name = "placement" if len(estimate.turns) == 1 else f"turn {number + 1}"
         for pool in turn.pools:
-            stages = pool.steps[0].name + (f" to {pool.steps[-1].name}" if len(pool.steps) > 1 else "")
             share = "" if pool.busy is None else f", idle {1 - pool.busy:.0%}"
             takes = _takes(pool.resources)
-            out.print(f"{name:10} {pool.size} x {takes} for {stages}{share}", markup=False, highlight=False)
+            out.print(
+                f"{name:10} {pool.size} x {takes} for {pool.name}{share}", markup=False, highlight=False
+            )
             name = ""
     if estimate.placed_seconds is None:
         return
