@@ -212,7 +212,8 @@ def _reserved(pools: Sequence[Pool], say: Callable[[str], None]) -> Iterator[lis
     found: list[dict[str, Any]] = [{} for _ in pools]
     groups: list[PlacementGroup] = []
     try:
-        for pool in sorted(pools, key=lambda pool: -pool.resources.gpus):
+        for number in sorted(range(len(pools)), key=lambda i: -pools[i].resources.gpus):
+            pool = pools[number]
             if not pool.resources.gpus or pool.start < pool.size:
                 continue
             takes = {"CPU": pool.resources.cpus, "GPU": pool.resources.gpus}
@@ -225,8 +226,7 @@ def _reserved(pools: Sequence[Pool], say: Callable[[str], None]) -> Iterator[lis
                 )
                 continue
             groups.append(group)
-            strategy = PlacementGroupSchedulingStrategy(group)
-            found[next(i for i, one in enumerate(pools) if one is pool)] = {"scheduling_strategy": strategy}
+            found[number] = {"scheduling_strategy": PlacementGroupSchedulingStrategy(group)}
         yield found
     finally:
         for group in groups:
