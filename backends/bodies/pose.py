@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.bodies.keypoints import NUM_KEYPOINTS, from_mediapipe
+from backends.running.mediapipe_graph import forget, points_of
 
 
 class PoseEstimator(Protocol):
@@ -88,7 +89,7 @@ class MediaPipeHolistic:
     def estimate(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Keypoints [T, 133, 3]; see `PoseEstimator.estimate`."""
         self.setup()
-        self._graph.reset()  # the graph tracks: no clip may see the one before it
+        forget(self._graph)
         out = np.zeros((len(images), NUM_KEYPOINTS, 3), np.float32)
         for i, image in enumerate(images):
             found = self._graph.process(image)
@@ -99,7 +100,8 @@ class MediaPipeHolistic:
             left, right = _points(found.left_hand_landmarks), _points(found.right_hand_landmarks)
             if self.loose_hands and pose is not None and left is None and right is None:
                 left, right = self._find_hands(image)
-            out[i] = from_mediapipe(pose, _points(found.face_landmarks), left, right)
+            face = None if found.face_landmarks is None else points_of(found.face_landmarks)
+            out[i] = from_mediapipe(pose, face, left, right)
         return out
 
     def _find_hands(

@@ -11,20 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from backends.running.mediapipe_graph import forget, points_of
+
 NUM_POINTS = 468
-# How a landmark lies in an encoded NormalizedLandmarkList: tag and length, then tag and value of each
-# coordinate (mediapipe/framework/formats/landmark.proto).
-_LANDMARK = np.dtype(
-    [
-        ("begin", "V2"),
-        ("x_tag", "u1"),
-        ("x", "<f4"),
-        ("y_tag", "u1"),
-        ("y", "<f4"),
-        ("z_tag", "u1"),
-        ("z", "<f4"),
-    ]
-)
 
 
 class FaceMesh(Protocol):
@@ -92,7 +81,7 @@ class MediaPipeFaceMesh:
     ) -> npt.NDArray[np.float32]:
         """Landmarks [T, 468, 2] of the face in `boxes`; see `FaceMesh.track`."""
         self.setup()
-        self._graph.reset()  # the graph tracks: no clip may see the one before it
+        forget(self._graph)
         meshes = np.full((len(images), NUM_POINTS, 2), np.nan, np.float32)
         for i, (image, box) in enumerate(zip(images, boxes, strict=True)):
             if not np.isfinite(box).all():
@@ -120,9 +109,3 @@ class MediaPipeFaceMesh:
         middle = (mesh.min(0) + mesh.max(0)) / 2
         # The crop can hold a neighbour: a mesh whose middle is not in the box is of another face.
         return mesh.astype(np.float32) if ((middle > box[:2]) & (middle < box[2:])).all() else None
-
-
-def points_of(landmarks: Any) -> npt.NDArray[np.float32]:
-    """x and y of MediaPipe's landmarks, [N, 2]; to ask a message for each takes seven times as long."""
-    marks = np.frombuffer(landmarks.SerializeToString(), _LANDMARK)
-    return np.stack([marks["x"], marks["y"]], 1)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmarkList
 
 from backends.faces.face_detector import CenterFace
-from backends.faces.face_mesh import NUM_POINTS, MediaPipeFaceMesh, points_of
+from backends.faces.face_mesh import NUM_POINTS, MediaPipeFaceMesh
 from media.decode import Decoded
 from stages.clip import Clip
 from stages.faces import Faces
@@ -255,19 +254,6 @@ def test_only_the_face_in_the_box_is_tracked(
     mesh = stages[1].face_mesh.track(images, left)
     assert np.isfinite(mesh).all(axis=(1, 2)).mean() > 0.7
     assert np.nanmax(mesh[..., 0]) < 0.5
-
-
-def test_points_are_those_of_the_message() -> None:
-    message = NormalizedLandmarkList()
-    places = np.random.default_rng(0).normal(size=(NUM_POINTS, 3)).astype(np.float32)
-    places[7] = 0
-    for x, y, z in places:
-        message.landmark.add(x=x, y=y, z=z)
-    np.testing.assert_array_equal(points_of(message), places[:, :2])
-    np.testing.assert_array_equal(
-        points_of(NormalizedLandmarkList.FromString(message.SerializeToString())),
-        [(point.x, point.y) for point in message.landmark],
-    )
 
 
 def test_mesh_pickles_and_names_itself() -> None:
