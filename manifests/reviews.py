@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from manifests import storage, store
 from manifests.journal import DamagedError
-from manifests.schema import OUTCOME_COLUMNS, arrow_field
 
 REVIEWS, REVIEW = "reviews.parquet", "review"  # the log, and the manifest's column of what it decides
 KEEP, DROP, FLAG, CLEAR = "keep", "drop", "flag", "clear"
@@ -172,29 +171,3 @@ def decided(reviews: pa.Table) -> pa.Table:
     found = np.flatnonzero(sums)
     names = pa.array(np.where(sums[found] > 0, KEEP, DROP), pa.string())
     return pa.table([ids.dictionary.take(pa.array(found)), names], schema=DECIDED)
-
-
-def with_review(table: pa.Table, decided: pa.Table) -> pa.Table:
-    """Rows of a manifest with `review` as it was decided; the same table where it is so already.
-
-    A manifest that was written before there were reviews may have a column of that name from its input list;
-    that stays as it is.
-    """
-    index = table.schema.get_field_index(REVIEW)
-    if index >= 0 and not is_outcome(table.schema.field(index)):
-        return table
-    if not decided.num_rows and (index < 0 or table[REVIEW].null_count == table.num_rows):
-        return table
-    places = pc.index_in(table["sample_id"], value_set=decided["sample_id"].combine_chunks())
-    values = decided[REVIEW].combine_chunks().take(places.combine_chunks())
-    if index >= 0:
-        is_same = table[REVIEW].equals(pa.chunked_array([values]))
-        return table if is_same else table.set_column(index, table.schema.field(index), values)
-    field = arrow_field(REVIEW, OUTCOME_COLUMNS[REVIEW])
-    return table.add_column(table.schema.get_field_index("drop_reasons") + 1, field, values)
-
-
-def is_outcome(field: pa.Field) -> bool:
-    """Whether a manifest's column `review` is ours, and not one of an input list."""
-    is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    return is_text and (field.metadata or {}).get(b"from") != b"input list"

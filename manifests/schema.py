@@ -134,6 +134,34 @@ COMMON_COLUMNS: Mapping[str, Field] = {
     "interaction_by": Field("string", "", "Who found or chose the interaction."),
 }
 
+# What is known of a sample beside the others of its collection: found by `duplicates`, `people` and `split`.
+COLLECTION_COLUMNS: Mapping[str, Field] = {
+    "duplicate_group": Field(
+        "string",
+        "",
+        "Id of the best of all copies of a clip, also of itself; null: it has no copies.",
+    ),
+    "duplicate_of": Field(
+        "string", "", "Id of the better copy in a run of the same pipeline; null: there is none."
+    ),
+    "duplicate_kind": Field("string", "", "How it is a copy: see docs/collections.md; null: it is none."),
+    "duplicate_distance": Field(
+        "float", "0-1", "How unlike that copy it is, 0 for the same pictures; null: it is none."
+    ),
+    "person_id": Field("string", "", "The person of a clip with one person; null: not known."),
+    "person_similarity": Field(
+        "float", "0-1", "Cosine of the face's embedding and the mean of the person's; null likewise."
+    ),
+    "person_rank": Field(
+        "int", "", "Place of the clip among the kept ones of its person, 1 the best; null likewise."
+    ),
+    "split": Field(
+        "string",
+        "",
+        "Side of the split: train, validation, test, or none (left out); null: not split.",
+    ),
+}
+
 # What happened to the sample: written by the engine and the screen.
 OUTCOME_COLUMNS: Mapping[str, Field] = {
     "keep": Field("bool", "", "The screen's verdict."),
@@ -141,6 +169,7 @@ OUTCOME_COLUMNS: Mapping[str, Field] = {
     "review": Field(
         "string", "", "What reviewers decided, keep or drop, which overrules the screen; null: nothing."
     ),
+    **COLLECTION_COLUMNS,
     "stopped": Field(
         "stopped",
         "",

@@ -27,6 +27,7 @@ from configs.reading import SettingsError, load_yaml, parse
 from manifests import reviews, storage, store
 from manifests.history import CHANGED, HISTORY
 from manifests.journal import Change
+from manifests.outcomes import is_outcome, with_outcomes
 from manifests.reviews import REVIEW
 from manifests.schema import ARROW_TYPES, OUTCOME_COLUMNS, is_outdated
 
@@ -261,7 +262,7 @@ def made_by_stand_in(table: pa.Table) -> npt.NDArray[np.bool_]:
 
 def reviewed(table: pa.Table, verdict: str) -> npt.NDArray[np.bool_]:
     """Which samples reviewers decided to keep, or to drop."""
-    if REVIEW not in table.column_names or not reviews.is_outcome(table.schema.field(REVIEW)):
+    if REVIEW not in table.column_names or not is_outcome(table.schema.field(REVIEW)):
         return np.zeros(table.num_rows, bool)
     return _true(pc.equal(table[REVIEW], verdict))
 
@@ -367,7 +368,7 @@ def rescreen(
     screen: Screen,
     also: Callable[[dict[str, Any], pa.Table], Mapping[Path, bytes]] = lambda counts, changed: {},
     check_lock: Callable[[], None] = lambda: None,
-    decided: pa.Table | None = None,
+    known: Sequence[pa.Table] = (),
 ) -> dict[str, Any]:
     """Apply a screen to a finished manifest, all of it or nothing.
 
@@ -379,7 +380,8 @@ def rescreen(
         also: from the counts and the changed verdicts (`history.CHANGED`), further files of the run's folder
             that are replaced in the same step; those of `ADDED` must not be there yet.
         check_lock: raises where the folder is another writer's by now.
-        decided: what reviewers decided (`reviews.decided`), which becomes `review`; None: that stays.
+        known: outcomes that become the rows' (`outcomes.with_outcomes`): what reviewers decided
+            (`reviews.decided`), what is known from a collection (`collected.read`); others stay.
 
     Returns:
         Counts: rows, kept, dropped, changed.
@@ -398,10 +400,10 @@ def rescreen(
         raise FileNotFoundError(f"no manifest in {manifest}")
     for entry in files:
         empty = store.read_schema(entry.path).empty_table()
-        screen.verdicts(_reviewed_rows(empty, decided))  # a wrong rule changes no file
+        screen.verdicts(with_outcomes(empty, known))  # a wrong rule changes no file
     changes = []
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        for rows, kept, changed in pool.map(partial(_judge_file, screen, change, decided), files):
+        for rows, kept, changed in pool.map(partial(_judge_file, screen, change, known), files):
             counts["rows"] += rows
             counts["kept"] += kept
             counts["dropped"] += rows - kept
@@ -414,32 +416,28 @@ def rescreen(
 
 
 def _judge_file(
-    screen: Screen, change: Change, decided: pa.Table | None, entry: storage.Listed
+    screen: Screen, change: Change, known: Sequence[pa.Table], entry: storage.Listed
 ) -> tuple[int, int, pa.Table]:
     """Judge the rows of one file, and write it anew where a verdict changes; rows, kept, changed verdicts."""
     stored = store.stored_schema(entry.path)
-    before = store.read_file(entry.path, _read_by(screen, stored.names))
-    reviewed = _reviewed_rows(before, decided)
+    before = store.read_file(entry.path, _read_by(screen, stored.names, known))
+    reviewed = with_outcomes(before, known)
     keep, reasons = screen.verdicts(reviewed)
     verdicts = (before["sample_id"], before["keep"], keep, before["drop_reasons"], reasons)
     verdicts = pa.table(verdicts, CHANGED.names)
     changed = verdicts.filter(pa.array(_verdicts_differ(before, keep, reasons))).cast(CHANGED)
     # Other readers cannot read files of two versions side by side.
     if changed.num_rows or is_outdated(stored) or reviewed is not before:
-        after = _judged(_reviewed_rows(store.read_file(entry.path), decided), keep, reasons)
+        after = _judged(with_outcomes(store.read_file(entry.path), known), keep, reasons)
         change.write(entry.path, store.to_bytes(after), entry.version)
     return len(keep), int(keep.sum()), changed
 
 
-def _reviewed_rows(rows: pa.Table, decided: pa.Table | None) -> pa.Table:
-    """The rows with what reviewers decided; the same table where that changes nothing."""
-    return rows if decided is None else reviews.with_review(rows, decided)
-
-
-def _read_by(screen: Screen, there: Collection[str]) -> list[str]:
+def _read_by(screen: Screen, there: Collection[str], known: Sequence[pa.Table]) -> list[str]:
     """The columns that judging reads and compares."""
     wanted = ["sample_id", "keep", "drop_reasons", "error", "stopped", REVIEW, STAND_IN_COLUMN]
     wanted += [rule.column for rule in screen.rules]
+    wanted += [name for outcomes in known for name in outcomes.column_names]
     return [name for name in dict.fromkeys(wanted) if name in there]
 
 
@@ -487,18 +485,18 @@ class Difference:
                 self.fulfilled[reason].append(name)
 
 
-def compare(manifest: Path, screen: Screen, decided: pa.Table | None = None) -> Difference:
+def compare(manifest: Path, screen: Screen, known: Sequence[pa.Table] = ()) -> Difference:
     """What `rescreen` would change; writes nothing.
 
     Args:
-        manifest, screen, decided: as `rescreen` takes them.
+        manifest, screen, known: as `rescreen` takes them.
 
     Raises:
         ValueError: as `Screen.verdicts`.
         FileNotFoundError: there is no manifest here.
     """
-    table = store.read(manifest, _read_by(screen, store.column_names(manifest)))
-    table = _reviewed_rows(table, decided)
+    table = store.read(manifest, _read_by(screen, store.column_names(manifest), known))
+    table = with_outcomes(table, known)
     keep, reasons = screen.verdicts(table)
     was = pc.fill_null(table["keep"], False)
     difference = Difference(table.num_rows, pc.sum(was, min_count=0).as_py(), int(keep.sum()))

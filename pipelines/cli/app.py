@@ -236,7 +236,7 @@ def screen_command(
     with readable_errors():
         from configs.errors import UserError
         from configs.reading import SettingsError
-        from manifests import reviews
+        from manifests import collected, reviews
         from manifests.screen import Screen, compare, load_screen
         from pipelines.cli.status import read_record
         from pipelines.engine.progress import picturing
@@ -248,8 +248,8 @@ def screen_command(
         judge = load_screen(screen) if screen else Screen.model_validate(record["screen"])
         try:
             if dry_run:
-                decided = reviews.decided(reviews.read(folder))
-                for line in difference_lines(judge.name, compare(folder / "manifest", judge, decided)):
+                known = reviews.decided(reviews.read(folder)), collected.read(folder)
+                for line in difference_lines(judge.name, compare(folder / "manifest", judge, known)):
                     out().print(line)
                 return
             counts, replaced = screen_again(folder, judge)

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests import reviews
 from manifests.history import CHANGED
+from manifests.outcomes import is_outcome
 from manifests.reviews import REVIEW
 from manifests.screen import STAND_IN_COLUMN, Rule, Screen
 from pipelines.compare.conditions import bounds
@@ -191,7 +191,7 @@ def _reviews(manifest: Manifest, positions: Positions) -> pa.Array:
 
 def _has_reviews(schema: pa.Schema) -> bool:
     """Whether there is a column of reviews; one of that name may come from an input list."""
-    return REVIEW in schema.names and reviews.is_outcome(schema.field(REVIEW))
+    return REVIEW in schema.names and is_outcome(schema.field(REVIEW))
 
 
 def _judged(manifest: Manifest, positions: Positions, *judges: _Judge) -> list[pa.Array]:

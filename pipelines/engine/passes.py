@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backends.video.image_to_video import Gpu
-from manifests import packs, reviews, storage, store
+from manifests import collected, packs, reviews, storage, store
 from manifests.features import Leftovers
 from manifests.history import history_files
 from manifests.screen import rescreen
@@ -136,7 +136,7 @@ class Pass:
                 screen,
                 lambda _, changes: history_files(self.folder, screen.name, changes),
                 self.check_lock,
-                decided=reviews.decided(log),
+                known=(reviews.decided(log), collected.read(self.folder)),
             )
         counts = counts_of(self.listing.ids, self.manifest)
         counts |= {"computed": total.rows, "reused": planned.reused, "due": total.faults.total()}

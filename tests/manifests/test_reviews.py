@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from manifests import reviews, storage, store
 from manifests.journal import DamagedError
+from manifests.outcomes import with_outcomes
 from manifests.reviews import Review, ReviewLog
 from manifests.schema import ERROR, SOURCE_COLUMNS, STOPPED, manifest_schema
 from manifests.screen import Rule, Screen, compare, rescreen
@@ -284,7 +285,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def screened(run: Path) -> dict[str, Any]:
-    return rescreen(run / "manifest", SCREEN, decided=reviews.decided(reviews.read(run)))
+    return rescreen(run / "manifest", SCREEN, known=[reviews.decided(reviews.read(run))])
 
 
 def verdicts(run: Path) -> dict[str, Any]:
@@ -313,7 +314,7 @@ def test_screening_puts_reviews_into_the_manifest(run: Path) -> None:
         ]
     )
     before = states(run)
-    difference = compare(run / "manifest", SCREEN, reviews.decided(reviews.read(run)))
+    difference = compare(run / "manifest", SCREEN, [reviews.decided(reviews.read(run))])
     assert (difference.to_keep, difference.to_drop, states(run)) == (["a0"], ["a1"], before)
     assert screened(run) == {"rows": 6, "kept": 4, "dropped": 2, "changed": 2}
     wanted = {
@@ -351,7 +352,7 @@ def test_a_column_of_an_input_list_is_no_review(tmp_path: Path) -> None:
 def test_a_rule_may_ask_for_reviews(run: Path) -> None:
     screen = Screen(name="s", rules=[Rule(reason="not_wanted", column="review", equals="keep")])
     ReviewLog(run).append([say("a0", "Ada", "keep"), say("b1", "Ada", "drop")])
-    rescreen(run / "manifest", screen, decided=reviews.decided(reviews.read(run)))
+    rescreen(run / "manifest", screen, known=[reviews.decided(reviews.read(run))])
     kept = {name: why for name, (_, why, _) in verdicts(run).items()}
     without = {name: ["missing:review"] for name in ("a1", "a2", "b0", "b2")}
     assert kept == without | {"a0": [], "b1": ["review", "not_wanted"]}
@@ -361,5 +362,5 @@ def test_the_column_stands_where_the_schema_has_it(run: Path) -> None:
     schema = manifest_schema({})
     empty = schema.empty_table().drop_columns(["review"])
     decided = pa.table([["a"], ["keep"]], schema=reviews.DECIDED)
-    assert reviews.with_review(empty, decided).schema.equals(schema, check_metadata=True)
+    assert with_outcomes(empty, [decided]).schema.equals(schema, check_metadata=True)
     assert "review" not in SOURCE_COLUMNS and storage.files(run / "reviews.parquet") == []

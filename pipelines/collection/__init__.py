@@ -1,0 +1,1 @@
+"""Several runs as one collection: copies, people, splits, provenance, search."""
