@@ -51,6 +51,7 @@ COMMANDS = {
     ("validate", "out", "--labels", "labels.csv"): "pipelines.validate.labels.read_labels",
     ("doctor",): "pipelines.doctor.examine.examine",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
+    ("forget", "out", "--id", "a"): "pipelines.collection.forget.runs_at",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
     ("train", "--config", "tiny"): "trainer.config.load_config",
     ("export-model", "c", "--output", "o"): "trainer.export.export_model",
