@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.compare import compare
+from pipelines.cli.duplicates import duplicates
 from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
 from pipelines.cli.live import live
@@ -432,6 +433,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
+    "Collections": {"duplicates": duplicates},
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},
