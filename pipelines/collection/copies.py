@@ -93,19 +93,15 @@ def mirrored(pictures: Pictures) -> Pictures:
     return pictures.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(pictures), -1)
 
 
-def match(first: Signature, second: Signature) -> Match | None:
-    """Where two clips fit best, at any offset, as they are or mirrored, at about the same speed.
+def match(first: Signature, second: Signature, is_mirrored: bool = False) -> Match | None:
+    """Where two clips fit best, at any offset and about the same speed, the second as it is or mirrored.
 
     None: one is too short to tell.
     """
-    best: Match | None = None
-    for is_mirrored in (False, True):
-        pictures = mirrored(second.pictures) if is_mirrored else second.pictures
-        best = _better(best, _match(first, second, pictures, 1.0, is_mirrored))
+    pictures = mirrored(second.pictures) if is_mirrored else second.pictures
+    best = _match(first, second, pictures, 1.0, is_mirrored)
     if best is None or best.still or not _PROMISING <= 1 - best.distance <= _SURE:
         return best
-    is_mirrored = best.mirrored
-    pictures = mirrored(second.pictures) if is_mirrored else second.pictures
     times = np.arange(len(pictures)) / HZ
     for speed in SPEEDS:
         slower = at_hz(times, pictures, 1 / speed)
@@ -131,10 +127,9 @@ def _match(
     start_a, start_b = np.maximum(offsets, 0), np.maximum(-offsets, 0)
     count = np.minimum(len(a) - start_a, len(b) - start_b)
     sums_a, sums_b = _sums(a, start_a, count), _sums(b, start_b, count)
-    squares_a = _sums((a * a).sum(1)[:, None], start_a, count)[:, 0] - (sums_a**2).sum(1) / count
-    squares_b = _sums((b * b).sum(1)[:, None], start_b, count)[:, 0] - (sums_b**2).sum(1) / count
-    both = a @ b.T
-    products = np.array([np.trace(both, -o) for o in offsets]) - (sums_a * sums_b).sum(1) / count
+    squares_a = _sums((a * a).sum(1), start_a, count) - (sums_a * sums_a).sum(1) / count
+    squares_b = _sums((b * b).sum(1), start_b, count) - (sums_b * sums_b).sum(1) / count
+    products = _diagonals(a @ b.T, offsets) - (sums_a * sums_b).sum(1) / count
     floor = STILL**2 * count * a.shape[1]
     moves = np.maximum(squares_a, squares_b) > floor
     over_time = products / np.sqrt(np.maximum(squares_a, 0.25 * floor) * np.maximum(squares_b, 0.25 * floor))
@@ -161,11 +156,21 @@ def _match(
     )
 
 
+def _diagonals(both: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Sums of [i + offset, i] over i, for each offset."""
+    rows, columns = both.shape
+    # Each row one place farther to the right than the one before: diagonals become columns.
+    slanted = np.zeros((rows, rows + columns), np.float32)
+    slanted[:, :columns] = both[:, ::-1]
+    straight = slanted.ravel()[: rows * (rows + columns - 1)].reshape(rows, -1)
+    return np.asarray(straight.sum(0, dtype=np.float64)[offsets + columns - 1])
+
+
 def _sums(
     values: npt.NDArray[np.float32], start: npt.NDArray[np.int64], count: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     """Sums of `count` rows from `start` on."""
-    running = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, 0, dtype=np.float64)])
+    running = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, 0, dtype=np.float64)])
     return np.asarray(running[start + count] - running[start])
 
 

@@ -7,10 +7,14 @@ mirrored, and each proposal is decided by the signatures themselves (`pipelines/
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -37,7 +41,7 @@ SURE = 0.35
 _PROPOSED, _PROPOSED_IN_A_CROWD, _CROWDED, _NEAR = 24, 200, 0.97, 0.8
 _SIDE = 8  # of the two maps in a vector
 _KEPT_IN_MEMORY = 4096  # signatures
-_ROWS_AT_ONCE = 10_000
+_ROWS_AT_ONCE, _PAIRS_AT_ONCE = 10_000, 10_000
 
 # How a clip is a copy of another one, as `duplicate_kind` says it.
 PACKETS, PIXELS, NEAR, TRIMMED, RETIMED, MIRRORED = KINDS = {
@@ -115,27 +119,32 @@ def mirrored_vectors(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
 
 
 def candidates(vectors: npt.NDArray[np.float32], told: Told = lambda line: None) -> npt.NDArray[np.int64]:
-    """Pairs of vectors [P, 2], the smaller number first, that may be of one clip, also mirrored."""
+    """Pairs of vectors that may be of one clip: [P, 3], the smaller number first, 1 where one is mirrored."""
     if len(vectors) < 2:
-        return np.zeros((0, 2), np.int64)
+        return np.zeros((0, 3), np.int64)
     index = Neighbours(vectors)
     found = []
-    for queries in (vectors, mirrored_vectors(vectors)):
+    for is_mirrored, queries in enumerate((vectors, mirrored_vectors(vectors))):
         cosines, places = index.of(queries, _PROPOSED + 1)
-        found.append(_near_pairs(np.arange(len(vectors)), cosines, places))
+        found.append(_near_pairs(np.arange(len(vectors)), cosines, places, is_mirrored))
         crowded = np.flatnonzero(cosines[:, -1] >= _CROWDED)
         if len(crowded) and cosines.shape[1] < len(vectors):
             told(f"{len(crowded)} samples with many near ones: looking farther")
-            found.append(_near_pairs(crowded, *index.of(queries[crowded], _PROPOSED_IN_A_CROWD + 1)))
+            more = index.of(queries[crowded], _PROPOSED_IN_A_CROWD + 1)
+            found.append(_near_pairs(crowded, *more, is_mirrored))
     return np.unique(np.concatenate(found), axis=0)
 
 
 def _near_pairs(
-    queries: npt.NDArray[np.int64], cosines: npt.NDArray[np.float32], places: npt.NDArray[np.int64]
+    queries: npt.NDArray[np.int64],
+    cosines: npt.NDArray[np.float32],
+    places: npt.NDArray[np.int64],
+    is_mirrored: int,
 ) -> npt.NDArray[np.int64]:
     at, rank = np.nonzero((cosines >= _NEAR) & (places >= 0))
     pairs = np.stack([queries[at], places[at, rank]], 1)
-    return np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
+    pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
+    return np.column_stack([pairs, np.full(len(pairs), is_mirrored)])
 
 
 def _vectors(
@@ -211,29 +220,69 @@ def _near(
     """Pairs that are alike."""
     first = np.array(classes.first, np.int64)
     which = first[np.isfinite(vectors[first]).all(1)]
-    proposed = which[candidates(vectors[which], told)]
+    proposed = candidates(vectors[which], told)
+    proposed[:, :2] = which[proposed[:, :2]]
     told(f"{len(proposed)} pairs of {len(which)} samples are to be compared")
-    signatures = _Signatures(runs)
-    for done, (one, other) in enumerate(proposed.tolist()):
-        found = match(signatures.of(one), signatures.of(other))
+    folders, places = [run.folder for run in runs], read_rows(runs, PLACES)
+    chunks = []
+    for start in range(0, len(proposed), _PAIRS_AT_ONCE):
+        some = proposed[start : start + _PAIRS_AT_ONCE]
+        numbers = np.unique(some[:, :2])
+        chunks.append(_Chunk(some, folders, places.take(pa.array(numbers)), numbers))
+    done = 0
+    for chunk, found in zip(chunks, _compared(chunks), strict=True):
+        for one, other, distance, kind in found:
+            yield from classes.between(one, other, distance, kind)
+        done += len(chunk.pairs)
+        told(f"{done} of {len(proposed)} pairs compared")
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Pairs to compare [P, 3], as `candidates` gives them, and where the arrays of their rows lie."""
+
+    pairs: npt.NDArray[np.int64]
+    folders: Sequence[Path]
+    places: pa.Table
+    numbers: npt.NDArray[np.int64]
+
+
+_Alike = tuple[int, int, float, str]
+
+
+def _compared(chunks: Sequence[_Chunk]) -> Iterator[list[_Alike]]:
+    """The pairs of each chunk that are alike; several at once, each in a process, where there are several."""
+    if len(chunks) < 2:
+        yield from map(_compare, chunks)
+        return
+    pool = ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn"))
+    try:
+        yield from pool.map(_compare, chunks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _compare(chunk: _Chunk) -> list[_Alike]:
+    signatures, alike = _Signatures(chunk), []
+    for one, other, is_mirrored in chunk.pairs.tolist():
+        found = match(signatures.of(one), signatures.of(other), bool(is_mirrored))
         if found is not None and found.distance <= FARTHEST:
             kind = _kind(found, signatures.of(one), signatures.of(other))
-            yield from classes.between(one, other, found.distance, kind)
-        if (done + 1) % 20_000 == 0:
-            told(f"{done + 1} of {len(proposed)} pairs compared")
+            alike.append((one, other, found.distance, kind))
+    return alike
 
 
 class _Signatures:
-    """Signatures by the numbers of the collection's rows; the last ones stay in memory."""
+    """Signatures of a chunk's rows by their numbers in the collection; the last ones stay in memory."""
 
-    def __init__(self, runs: Sequence[CollectedRun]) -> None:
-        self._folders = [run.folder for run in runs]
-        self._places = read_rows(runs, PLACES)
+    def __init__(self, chunk: _Chunk) -> None:
+        self._chunk = chunk
         self.of = lru_cache(_KEPT_IN_MEMORY)(self._read)
 
     def _read(self, number: int) -> Signature:
-        (row,) = to_rows(self._places.slice(number, 1))
-        arrays = features.load_features(self._folders[row[RUN]], row, STAGE)
+        at = int(np.searchsorted(self._chunk.numbers, number))
+        (row,) = to_rows(self._chunk.places.slice(at, 1))
+        arrays = features.load_features(self._chunk.folders[row[RUN]], row, STAGE)
         names = ("signature_times", "signature_pictures", "signature_sound")
         return Signature.of(*(arrays[name] for name in names))
 

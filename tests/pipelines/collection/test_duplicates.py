@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from manifests import store
 from manifests.screen import EVERYTHING, Rule, Screen
 from pipelines.cli.app import app
+from pipelines.collection import duplicates
 from pipelines.collection.copies import HZ, Signature, match
 from pipelines.collection.duplicates import Pair, _order, _table, candidates, find_duplicates, vector_of
 from pipelines.collection.neighbours import EXACT, Neighbours
@@ -89,8 +90,17 @@ def found(runs: Sequence[Path]) -> dict[str, tuple[str, str | None, float | None
     }
 
 
+def copies_of(runs: Sequence[Path]) -> dict[str, str]:
+    """The ids of copies, each with what it is a copy of."""
+    names = ["sample_id", "duplicate_of"]
+    tables = [store.read(folder / "manifest", names).drop_null() for folder in runs]
+    return dict(zip(*(pa.concat_tables(tables)[name].to_pylist() for name in names), strict=True))
+
+
 @pytest.mark.slow
-def test_every_planted_copy_is_found_and_nothing_else(planted: tuple[Path, Path]) -> None:
+def test_every_planted_copy_is_found_and_nothing_else(
+    planted: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = [str(folder) for folder in planted]
     said = CliRunner().invoke(app, ["duplicates", *arguments])
     assert said.exit_code == 0, said.output
@@ -114,6 +124,10 @@ def test_every_planted_copy_is_found_and_nothing_else(planted: tuple[Path, Path]
             assert (row["keep"], row["drop_reasons"]) == (not is_copy, ["duplicate"] if is_copy else [])
     again = CliRunner().invoke(app, ["duplicates", *reversed(arguments)])
     assert again.exit_code == 0 and found(planted) == seen, "another order, another answer"
+    monkeypatch.setattr(duplicates, "_PAIRS_AT_ONCE", 100)
+    table = find_duplicates(open_collection(arguments)).table
+    in_processes = dict(zip(*(table[n].to_pylist() for n in ("sample_id", "duplicate_of")), strict=True))
+    assert {k: v for k, v in in_processes.items() if v} == copies_of(planted)
     strict = SCREEN.changed("duplicate", min=0.01)
     assert screen_again(planted[1], strict)[0]["kept"] > screen_again(planted[1], SCREEN)[0]["kept"]
 
@@ -163,7 +177,7 @@ def test_a_part_is_found_where_it_lies() -> None:
     part = match(signature(whole), signature(whole[25:65]))
     assert part is not None and part.distance < 0.01
     assert (part.offset_s, part.overlap_s, part.mirrored, part.speed) == (2.5, 4.0, False, 1.0)
-    turned = match(signature(whole), signature(whole[10:, :, ::-1]))
+    turned = match(signature(whole), signature(whole[10:, :, ::-1]), True)
     assert turned is not None and turned.distance < 0.01 and turned.mirrored and turned.offset_s == 1.0
     other = match(signature(whole), signature(moving(2, 8)))
     assert other is not None and other.distance > 0.6
@@ -269,8 +283,8 @@ def test_neighbours_are_those_of_all_comparisons() -> None:
 def test_a_mirrored_clip_is_proposed() -> None:
     clips = [moving(seed) for seed in range(30)]
     vectors = np.stack([vector_of(clip) for clip in [*clips, clips[4][:, :, ::-1], clips[7][5:]]])
-    assert {(4, 30), (7, 31)} <= set(map(tuple, candidates(vectors).tolist()))
-    assert candidates(vectors[:1]).shape == (0, 2)
+    assert {(4, 30, 1), (7, 31, 0)} <= set(map(tuple, candidates(vectors).tolist()))
+    assert candidates(vectors[:1]).shape == (0, 3)
 
 
 def test_a_run_without_signatures_says_so(tmp_path: Path, samples: Path) -> None:
