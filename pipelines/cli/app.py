@@ -13,6 +13,7 @@ from pipelines.cli.compare import compare
 from pipelines.cli.duplicates import duplicates
 from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
+from pipelines.cli.find import find
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
@@ -433,7 +434,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
-    "Collections": {"duplicates": duplicates},
+    "Collections": {"duplicates": duplicates, "find": find},
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},

@@ -50,6 +50,7 @@ COMMANDS = {
     ("repair", "out"): "pipelines.engine.repair.is_run",
     ("validate", "out", "--labels", "labels.csv"): "pipelines.validate.labels.read_labels",
     ("duplicates", "out"): "pipelines.collection.runs.open_collection",
+    ("find", "out", "hands"): "pipelines.collection.runs.open_collection",
     ("doctor",): "pipelines.doctor.examine.examine",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
