@@ -15,6 +15,7 @@ from pipelines.cli.export_model import export_model
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.people import people
 from pipelines.cli.repair import repair
 from pipelines.cli.review import review
 from pipelines.cli.sample import sample
@@ -432,6 +433,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
+    "Collections": {"people": people},
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},
