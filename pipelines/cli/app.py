@@ -17,6 +17,7 @@ from pipelines.cli.find import find
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.people import people
 from pipelines.cli.repair import repair
 from pipelines.cli.review import review
 from pipelines.cli.sample import sample
@@ -434,7 +435,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
-    "Collections": {"duplicates": duplicates, "find": find},
+    "Collections": {"duplicates": duplicates, "people": people, "find": find},
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},

@@ -44,6 +44,7 @@ COMMANDS = (
     *("run", "screen", "status", "report", "compare", "review", "repair", "validate"),
     *("duplicates", "find"),
     *("plan", "doctor", "shards", "train", "latents", "sample", "live", "export", "export-model"),
+    *("people",),
 )
 HOSTILE = "<script>alert(1)</script>"
 

@@ -52,6 +52,7 @@ COMMANDS = {
     ("duplicates", "out"): "pipelines.collection.runs.open_collection",
     ("find", "out", "hands"): "pipelines.collection.runs.open_collection",
     ("doctor",): "pipelines.doctor.examine.examine",
+    ("people", "out"): "pipelines.collection.runs.open_collection",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
     ("train", "--config", "tiny"): "trainer.config.load_config",
