@@ -6,7 +6,6 @@ import codecs
 import csv
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.schema import as_type, plain_type
-from manifests.text import public_text
+from pipelines.engine.list_values import NUMBERS, ListError, as_number, numbers, shown_value, with_crops
 
 # The separators that are looked for in the header of a list, the one that its ending promises first.
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t,;|"}
@@ -26,16 +25,12 @@ LIST_SUFFIXES = frozenset({".parquet", ".csv", ".tsv", ".jsonl"})
 
 URI = "uri"
 # Columns of a list that fill columns of ours.
-OWN = (URI, "source", "start_s", "end_s", "licence")
-SECONDS = ("start_s", "end_s")
+OWN = (URI, "source", *NUMBERS, "licence")
 
 # How R, pandas, SQL and spreadsheets write that a value is missing; so read in our own columns alone.
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})
 TRUE_AND_FALSE = ({"True", "False"}, {"true", "false"}, {"TRUE", "FALSE"})
 ROWS_AT_ONCE = 10_000
-LONGEST = 120  # characters of a value in an error
-# What float() takes, without 1_000 and digits of other scripts.
-_NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan)\s*", re.IGNORECASE | re.ASCII)
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the mark of UTF-16 does
@@ -43,10 +38,6 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-
-
-class ListError(ValueError):
-    """A list that cannot be read as it stands; the message names row and column, not the file."""
 
 
 def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Table, dict[int, str]]:
@@ -61,8 +52,9 @@ def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Tab
     Returns:
         Columns of plain types (`plain_type`), in the list's order. Of a CSV or TSV list a further column is
         boolean or numeric only where its text can be written anew from the values, and text otherwise; of
-        all lists `start_s` and `end_s` are float64, without NaN. And, by the number of the row from 1, what
-        makes a row useless while all others can be read; the value that is wrong is null.
+        all lists `NUMBERS` are float64, without NaN, and a row has all four numbers of a crop or none. And,
+        by the number of the row from 1, what makes a row useless while all others can be read; the value
+        that is wrong is null.
 
     Raises:
         ListError: it is broken, empty, or has no column `uri`.
@@ -84,14 +76,14 @@ def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Tab
     if not table.num_rows:
         raise ListError("the list is empty")
     for place, field in enumerate(table.schema):
-        if field.name in SECONDS:
-            column = _seconds(field.name, table.column(place), problems)
+        if field.name in NUMBERS:
+            column = numbers(field.name, table.column(place), problems)
         else:
             column = _plain(table.column(place), field.name)
             if field.name in OWN and not pa.types.is_string(column.type):
                 column = _as_text(column, field.name)
         table = table.set_column(place, field.name, column)
-    return table.slice(0, limit), problems
+    return with_crops(table, problems).slice(0, limit), problems
 
 
 def _read_parquet(file: Path, limit: int | None) -> pa.Table:
@@ -321,8 +313,8 @@ def _json_row(line: str, number: int) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ListError("is no JSON object ({...}), which every line of a .jsonl list is")
     for name, value in given.items():
-        if name in SECONDS and value is not None:
-            given[name] = _number(value, name)
+        if name in NUMBERS and value is not None:
+            given[name] = as_number(value, name)
         if name == URI and not isinstance(value, str | None):
             raise ListError(f"has no text as {URI}: {shown_value(value)}")
         if "\\u" in line:
@@ -333,12 +325,6 @@ def _json_row(line: str, number: int) -> dict[str, Any]:
                     f"has half a surrogate pair in {shown_value(name)}: {shown_value(value)}"
                 ) from None
     return given
-
-
-def shown_value(value: Any) -> str:
-    """A value of a list for an error: printable, not long, without passwords and signatures."""
-    text = ascii(public_text(value)) if isinstance(value, str) else ascii(public_text(str(value)))[1:-1]
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _array(values: list[Any], name: str) -> pa.Array:
@@ -389,33 +375,3 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         return column.cast(pa.string())
     except pa.ArrowException as error:
         raise ListError(f"column {name} of type {column.type} is no text: {error}") from None
-
-
-def _seconds(name: str, column: pa.ChunkedArray, problems: dict[int, str]) -> pa.ChunkedArray:
-    """Numbers of seconds; NaN is none, and so is something else, which is noted in `problems`."""
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-        numbers = column.cast(pa.float64(), safe=False)
-        if not pc.any(pc.is_inf(numbers)).as_py():
-            return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
-    seconds: list[float | None] = []
-    for row, value in enumerate(column.to_pylist(), 1):
-        try:
-            seconds.append(None if value is None else _number(value, name))
-        except ListError as error:
-            problems.setdefault(row, f"row {row} {error}")
-            seconds.append(None)
-    return pa.chunked_array([pa.array(seconds, pa.float64())])
-
-
-def _number(value: Any, name: str) -> float | None:
-    try:
-        if isinstance(value, bool | bytes) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
-            raise ValueError
-        seconds = float(value)
-        if math.isinf(seconds):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ListError(
-            f"has {shown_value(value)} as {name}, which is no number of seconds such as 1.5"
-        ) from None
-    return None if math.isnan(seconds) else seconds

@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 from manifests import storage
 from manifests.schema import ARROW_TYPES, SOURCE_COLUMNS, input_column_name
 from manifests.text import clean_text, public_message, public_text
+from media.crop import CROP
 from media.files import VIDEO_SUFFIXES, local_copy
 from pipelines.engine.addresses import ADDRESS, INSIDE, MEDIA, PROBLEM, ListedMedia, without_query
 from pipelines.engine.folders import is_glob, local_media, remote_media
 from pipelines.engine.ids import sample_ids
 from pipelines.engine.input_error import InputError
-from pipelines.engine.lists import LIST_SUFFIXES, OWN, SECONDS, URI, read_list
+from pipelines.engine.list_values import SECONDS
+from pipelines.engine.lists import LIST_SUFFIXES, OWN, URI, read_list
 from pipelines.engine.settings import SourceSettings
 
 DEFAULT = SourceSettings()
@@ -164,7 +166,8 @@ def _listing(
     rows = media.num_rows
     empty = {name: pa.chunked_array([pa.nulls(rows, kind)]) for name, kind in LISTED.items()}
     columns = {**empty, **{name: media[name] for name in media.column_names}, **own}
-    ids = sample_ids(columns["source"], columns.pop(INSIDE), columns["start_s"], columns["end_s"])
+    crop = [columns[name] for name in CROP]
+    ids = sample_ids(columns["source"], columns.pop(INSIDE), columns["start_s"], columns["end_s"], crop)
     columns |= {"sample_id": ids, **{each.name: column for each, column in further.items()}}
     schema = _schema(list(further))
     table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
