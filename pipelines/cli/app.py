@@ -14,6 +14,7 @@ from pipelines.cli.duplicates import duplicates
 from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
 from pipelines.cli.find import find
+from pipelines.cli.forget import forget
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
@@ -438,6 +439,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Collections": {"duplicates": duplicates, "people": people, "find": find},
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
+    "Consent and provenance": {"forget": forget},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},
     "The machine": {"doctor": doctor},
 }

@@ -45,6 +45,7 @@ COMMANDS = (
     *("duplicates", "find"),
     *("plan", "doctor", "shards", "train", "latents", "sample", "live", "export", "export-model"),
     *("people",),
+    *("forget",),
 )
 HOSTILE = "<script>alert(1)</script>"
 

@@ -54,6 +54,7 @@ COMMANDS = {
     ("doctor",): "pipelines.doctor.examine.examine",
     ("people", "out"): "pipelines.collection.runs.open_collection",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
+    ("forget", "out", "--id", "a"): "pipelines.collection.forget.runs_at",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
     ("train", "--config", "tiny"): "trainer.config.load_config",
     ("export-model", "c", "--output", "o"): "trainer.export.export_model",
