@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.card import card
 from pipelines.cli.compare import compare
 from pipelines.cli.duplicates import duplicates
 from pipelines.cli.export import export
@@ -436,7 +437,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
-    "Collections": {"duplicates": duplicates, "people": people, "find": find},
+    "Collections": {"duplicates": duplicates, "people": people, "find": find, "card": card},
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
     "Consent and provenance": {"forget": forget},

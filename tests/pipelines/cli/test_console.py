@@ -51,6 +51,7 @@ COMMANDS = {
     ("validate", "out", "--labels", "labels.csv"): "pipelines.validate.labels.read_labels",
     ("duplicates", "out"): "pipelines.collection.runs.open_collection",
     ("find", "out", "hands"): "pipelines.collection.runs.open_collection",
+    ("card", "out"): "pipelines.collection.runs.open_collection",
     ("doctor",): "pipelines.doctor.examine.examine",
     ("people", "out"): "pipelines.collection.runs.open_collection",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
