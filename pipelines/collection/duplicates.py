@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from manifests import features
 from manifests.schema import COLLECTION_COLUMNS, to_rows
@@ -264,11 +265,12 @@ def _compared(chunks: Sequence[_Chunk]) -> Iterator[list[_Alike]]:
 
 def _compare(chunk: _Chunk) -> list[_Alike]:
     signatures, alike = _Signatures(chunk), []
-    for one, other, is_mirrored in chunk.pairs.tolist():
-        found = match(signatures.of(one), signatures.of(other), bool(is_mirrored))
-        if found is not None and found.distance <= FARTHEST:
-            kind = _kind(found, signatures.of(one), signatures.of(other))
-            alike.append((one, other, found.distance, kind))
+    with threadpool_limits(1):  # threads of NumPy's BLAS wait for each other longer than such products take
+        for one, other, is_mirrored in chunk.pairs.tolist():
+            found = match(signatures.of(one), signatures.of(other), bool(is_mirrored))
+            if found is not None and found.distance <= FARTHEST:
+                kind = _kind(found, signatures.of(one), signatures.of(other))
+                alike.append((one, other, found.distance, kind))
     return alike
 
 
