@@ -14,7 +14,7 @@ from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
-from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.names import PIPELINES, SOURCES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.repair import repair
 from pipelines.cli.review import review
 from pipelines.cli.sample import sample
@@ -45,7 +45,8 @@ Input = Annotated[
     typer.Option(
         "--input",
         help="A folder, a glob, a media file, or a .parquet/.csv/.tsv/.jsonl list with a `uri` column; "
-        "local or any fsspec URL (s3://...).",
+        "local or any fsspec URL (s3://...). Or NAME:DIR, the folder of a data set; NAME is one of "
+        f"{', '.join(SOURCES)} (docs/sources.md).",
     ),
 ]
 
