@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.compare import compare
+from pipelines.cli.duplicates import duplicates
 from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
+from pipelines.cli.find import find
+from pipelines.cli.forget import forget
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, SOURCES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.people import people
 from pipelines.cli.repair import repair
 from pipelines.cli.review import review
 from pipelines.cli.sample import sample
@@ -433,8 +437,10 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
+    "Collections": {"duplicates": duplicates, "people": people, "find": find},
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
+    "Consent and provenance": {"forget": forget},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},
     "The machine": {"doctor": doctor},
 }

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from backends.language.answer_cache import asking_for
 from backends.language.vision_language_model import Deferred
 from backends.running.batching import is_out_of_memory
 from manifests import features, storage, store
@@ -152,7 +153,7 @@ class Worker:
                 _fail(row, last, "WorkerDied", self._died(note, last), "")
                 summary.fail(row)
                 return row
-            with ExitStack() as stack:
+            with ExitStack() as stack, asking_for(row["sample_id"]):
                 self._steps(row, todo, stack, note, packs, summary, ended)
         return row
 

@@ -24,6 +24,10 @@ from pipelines.shards.media import RATE, Packed, Wanted, pack
 from pipelines.shards.plan import Sample, resampling_rate
 from stages.constant_rate import STANDARD_RATES
 
+# Columns that mean nothing outside a run: where its arrays lie, and other samples by their ids, which may be
+# forgotten while this one stays.
+LEFT_OUT = ("arrays", "duplicate_of", "duplicate_group")
+
 
 def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
     """A sample's row of the index, as far as it does not tell the place in a tar, and its members by suffix.
@@ -111,7 +115,8 @@ def pack_media(row: Mapping[str, Any], run: Path, wanted: Wanted) -> Packed:
 
 def _json(sample: Sample) -> bytes:
     row = dict(sample.row) | {"run": sample.run, "preview": sample.preview}
-    row.pop("arrays", None)  # where they lie in the run; the sample has its own
+    for name in LEFT_OUT:
+        row.pop(name, None)
     text = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False, sort_keys=False)
     return text.encode("utf-8", "replace")
 

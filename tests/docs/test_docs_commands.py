@@ -114,8 +114,13 @@ def _a_run(reader: Reader, media: Path) -> None:
     finished(reader.folder / "out", media)
 
 
+def _a_run_of_own_videos(reader: Reader, media: Path) -> None:
+    finished(reader.folder / "out", reader.folder)
+
+
 # What a page takes for granted, beside the reader's media.
 PREPARE: Mapping[str, Prepare] = {
+    "docs/consent.md": _a_run_of_own_videos,
     "docs/export.md": _a_run,
     "docs/running.md": _videos_in_the_bucket,
     "docs/shards.md": _real_shards,

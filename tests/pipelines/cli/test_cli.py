@@ -42,7 +42,10 @@ from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
     *("run", "screen", "status", "report", "compare", "review", "repair", "validate"),
+    *("duplicates", "find"),
     *("plan", "doctor", "shards", "train", "latents", "sample", "live", "export", "export-model"),
+    *("people",),
+    *("forget",),
 )
 HOSTILE = "<script>alert(1)</script>"
 
