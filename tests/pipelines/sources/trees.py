@@ -275,7 +275,7 @@ def webdataset(tree: Builder) -> None:
             "d/0002.json": b'{"text": "Two.", "n": 1}',
         },
     )
-    tree.tar("shards/a-000001.tar", {"0001.mp4": clip, "wh?t.mp4": clip})
+    tree.tar("shards/a-000001.tar", {"0001.mp4": clip, "wh?t#1.mp4": clip, "a::b.mp4": clip})
 
 
 BUILDERS = {
