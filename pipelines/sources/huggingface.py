@@ -13,6 +13,7 @@ not read.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,36 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipelines.engine.lists import LIST_SUFFIXES, URI
-from pipelines.sources.reader import CAPTION, SPLIT, Reader, Tree, described, names_in
+from pipelines.sources.reader import CAPTION, SPLIT, Reader, Tree, described, folders_in
 from pipelines.sources.tables import read_tables, texts
 
 CAPTIONS = ("caption", "text", "prompt", "description")
+MOST_FOLDERS = 5000
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
 COLUMNS = {"caption": CAPTION, "source_split": SPLIT}
 
 
 def looks_like(root: Path) -> bool:
-    """Whether there is a metadata file, in the folder or two folders below."""
-    return bool(_lists(root))
+    """Whether there is a metadata file, in the folder or up to two folders below."""
+    return next(_lists(root), None) is not None
 
 
-def _lists(root: Path) -> list[Path]:
+def _lists(root: Path) -> Iterator[Path]:
     """The metadata files whose header names media."""
-    near = [root]
-    for _ in range(2):
-        below = (folder / name for folder in near for name in names_in(folder, 2000))
-        near = list(dict.fromkeys([*near, *(path for path in below if path.is_dir())]))
-    files = []
-    for folder in near:
+    for folder in _folders(root):
         for suffix in sorted(LIST_SUFFIXES - {".tsv"}):
             file = folder / f"metadata{suffix}"
             if file.is_file() and _key(file) is not None:
-                files.append(file)
-    return files
+                yield file
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """The folder, those in it, and those in these: so many that a look at a wrong folder ends."""
+    level, left = [root], MOST_FOLDERS
+    for _ in range(3):
+        yield from level
+        left -= len(level)
+        level = [inner for folder in level for inner in folders_in(folder)][: max(left, 0)]
 
 
 def _key(file: Path) -> str | None:

@@ -14,7 +14,7 @@ from pipelines.engine.lists import URI
 from pipelines.engine.settings import SourceSettings
 from pipelines.engine.source import Listing, Told, list_table
 from pipelines.sources.names import split_name
-from pipelines.sources.reader import Reader, Tree
+from pipelines.sources.reader import Reader, Tree, folders_in
 from pipelines.sources.table import READERS
 
 UNLISTED = " not in the data set's list"
@@ -75,7 +75,7 @@ def list_source(
 def _not_this(name: str, reader: Reader, root: Path, path: str) -> str:
     """The error of a folder that is not one of this data set."""
     said = f"{path} does not look like {reader.title or name}: looked for {reader.looks_for}"
-    for inner in sorted(path for path in root.iterdir() if path.is_dir()):
+    for inner in folders_in(root)[:200]:
         if reader.looks_like(inner):
             return f"{said}; {inner} does: --input {name}:{inner}"
     for other, theirs in READERS.items():

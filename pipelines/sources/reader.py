@@ -46,10 +46,16 @@ class Tree:
 
     @cached_property
     def files(self) -> list[str]:
-        """All files that are not hidden, relative to the root, with slashes, in a fixed order."""
-        found = []
+        """All files that are not hidden, relative to the root, in a fixed order; links are followed."""
+        found: list[str] = []
+        seen: set[tuple[int, int]] = set()
         start = len(os.path.join(self.root, ""))  # noqa: PTH118 - pathlib drops the slash at the end
         for folder, folders, names in os.walk(self.root, followlinks=True):
+            about = os.stat(folder)  # noqa: PTH116 - pathlib takes ten times as long
+            if (about.st_dev, about.st_ino) in seen:  # a link back to a folder already listed
+                folders.clear()
+                continue
+            seen.add((about.st_dev, about.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             below = os.path.join(folder, "")[start:]  # noqa: PTH118
             found += [below + name for name in sorted(names) if not name.startswith(".")]
@@ -134,9 +140,19 @@ def names_in(folder: Path, most: int = 20_000) -> list[str]:
     return sorted(found)
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        return []
+    return [folder / name for name in names]
+
+
 def find_file(root: Path, names: Sequence[str]) -> Path | None:
     """The first of these files that lies in a folder or in one of its folders."""
-    for folder in [root, *(root / name for name in names_in(root))]:
+    for folder in [root, *folders_in(root)]:
         for name in names:
             if (folder / name).is_file():
                 return folder / name

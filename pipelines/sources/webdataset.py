@@ -25,7 +25,7 @@ from manifests.schema import Field
 from pipelines.engine.addresses import INSIDE, PROBLEM
 from pipelines.engine.input_error import InputError
 from pipelines.sources.huggingface import CAPTIONS
-from pipelines.sources.reader import CAPTION, Reader, Row, Tree, names_in, table_of
+from pipelines.sources.reader import CAPTION, Reader, Row, Tree, folders_in, names_in, table_of
 
 LARGEST_TEXT = 1 << 20  # bytes of a member that is read as text
 COLUMNS = {
@@ -38,7 +38,7 @@ COLUMNS = {
 
 def looks_like(root: Path) -> bool:
     """Whether there is a tar file in it, or in one of its folders."""
-    folders = [root, *(root / name for name in names_in(root, 50) if (root / name).is_dir())]
+    folders = [root, *folders_in(root)[:200]]
     return any(name.endswith(".tar") for folder in folders for name in names_in(folder))
 
 

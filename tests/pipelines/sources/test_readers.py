@@ -357,3 +357,12 @@ def test_a_list_that_is_broken_is_named(media: tuple[Path, Path], tmp_path: Path
         (tmp_path / name / file).write_text(text)
         with pytest.raises(InputError, match=f"{file} cannot be read as"):
             listed(name, tmp_path / name)
+
+
+def test_links_to_folders_are_followed_once(media: tuple[Path, Path], tmp_path: Path) -> None:
+    trees.ravdess(Builder(tmp_path / "disk", *media))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "Actor_12").symlink_to(tmp_path / "disk" / "Actor_12")
+    (tmp_path / "disk" / "Actor_12" / "loop").symlink_to(tmp_path / "set")
+    names = [Path(row["source_uri"]).name for row in listed("ravdess", tmp_path / "set").rows]
+    assert names == ["01-02-06-01-02-02-12.mp4"]
