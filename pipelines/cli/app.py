@@ -18,7 +18,7 @@ from pipelines.cli.find import find
 from pipelines.cli.forget import forget
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
-from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.names import PIPELINES, SOURCES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.people import people
 from pipelines.cli.repair import repair
 from pipelines.cli.review import review
@@ -50,7 +50,8 @@ Input = Annotated[
     typer.Option(
         "--input",
         help="A folder, a glob, a media file, or a .parquet/.csv/.tsv/.jsonl list with a `uri` column; "
-        "local or any fsspec URL (s3://...).",
+        "local or any fsspec URL (s3://...). Or NAME:DIR, the folder of a data set; NAME is one of "
+        f"{', '.join(SOURCES)} (docs/sources.md).",
     ),
 ]
 

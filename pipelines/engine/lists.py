@@ -40,7 +40,9 @@ _MARKS = (
 )
 
 
-def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Table, dict[int, str]]:
+def read_list(
+    file: Path, suffix: str, limit: int | None = None, key: str = URI
+) -> tuple[pa.Table, dict[int, str]]:
     """The columns of a list, `uri` among them, and what is wrong with single rows.
 
     Args:
@@ -48,6 +50,7 @@ def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Tab
         suffix: what it is, one of `LIST_SUFFIXES`.
         limit: the first so many rows; None: all. Of a Parquet list the others are not read. All other lists
             are read to their ends, since the type of a column depends on all of its values.
+        key: the column that names the media.
 
     Returns:
         Columns of plain types (`plain_type`), in the list's order. Of a CSV or TSV list a further column is
@@ -57,7 +60,7 @@ def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Tab
         that is wrong is null.
 
     Raises:
-        ListError: it is broken, empty, or has no column `uri`.
+        ListError: it is broken, empty, or has no column `key`.
         OSError: it cannot be opened.
     """
     problems: dict[int, str] = {}
@@ -71,8 +74,8 @@ def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Tab
             table = _read_json(text, problems)
     else:
         with _opened(file) as text:
-            table = _read_separated(text, SEPARATORS[suffix])
-    _check_names(table.column_names)
+            table = _read_separated(text, SEPARATORS[suffix], key)
+    _check_names(table.column_names, key)
     if not table.num_rows:
         raise ListError("the list is empty")
     for place, field in enumerate(table.schema):
@@ -99,16 +102,16 @@ def _read_parquet(file: Path, limit: int | None) -> pa.Table:
         return pa.Table.from_batches(batches, parquet.schema_arrow)
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], key: str | None) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ListError(f"two columns have the name {twice[0]!r}; rename one")
-    if URI not in names:
-        raise ListError(_without_uri(names))
+    if key is not None and key not in names:
+        raise ListError(_without(key, names))
 
 
-def _without_uri(names: Sequence[str]) -> str:
-    return f"it has no column `{URI}`, which names the media of each row; it has: {', '.join(names)}"
+def _without(key: str, names: Sequence[str]) -> str:
+    return f"it has no column `{key}`, which names the media of each row; it has: {', '.join(names)}"
 
 
 def _opened(file: Path) -> TextIO:
@@ -127,13 +130,13 @@ def _not_text(error: UnicodeError, line: int) -> ListError:
     )
 
 
-def _read_separated(text: TextIO, separators: str) -> pa.Table:
+def _read_separated(text: TextIO, separators: str, key: str) -> pa.Table:
     """A table of the records of a CSV or TSV file.
 
     Python's reader takes values and line breaks of any length, and names a quote that is never closed, which
     pyarrow's takes for the rest of the file.
     """
-    names, separator, is_spaced = _header(text, separators)
+    names, separator, is_spaced = _header(text, separators, key)
     text.seek(0)
     records = _records(text, separator, is_spaced)
     next(records)
@@ -150,10 +153,10 @@ def _read_separated(text: TextIO, separators: str) -> pa.Table:
     return pa.table(columns, names=fields)
 
 
-def _header(text: TextIO, separators: str) -> tuple[list[str], str, bool]:
+def _header(text: TextIO, separators: str, key: str) -> tuple[list[str], str, bool]:
     """The names of the columns, the separator, and whether blanks stand behind it.
 
-    The separator is the one that gives a column `uri`.
+    The separator is the one that gives the column `key`.
 
     Raises:
         ListError: none does, or two columns have one name.
@@ -170,7 +173,7 @@ def _header(text: TextIO, separators: str) -> tuple[list[str], str, bool]:
             broken.append(error)
             continue
         found[separator] = names = [name.strip() for name in record]
-        if URI in names:
+        if key in names:
             break
     else:
         if not found:
@@ -180,8 +183,8 @@ def _header(text: TextIO, separators: str) -> tuple[list[str], str, bool]:
         if "\0" in "".join(names):
             raise ListError("it is no UTF-8 text; save the list as UTF-8")
         seen = f"separated by {separator!r}" if len(names) > 1 else "columns are separated by , ; | or a tab"
-        raise ListError(f"{_without_uri(names)} ({seen})")
-    _check_names([name for name in names if name])
+        raise ListError(f"{_without(key, names)} ({seen})")
+    _check_names([name for name in names if name], None)
     text.seek(0)
     _, plain = next(_records(text, separator))
     return names, separator, any(name.startswith(" ") for name in plain[1:])

@@ -201,11 +201,43 @@ def _from_list(
     told: Told,
 ) -> Listing:
     table, problems = _read_list(path, limit)
+    name = source or PurePosixPath(without_query(path)).stem
+    return list_table(table, problems, path, name, owned, sources, told)
+
+
+def list_table(
+    table: pa.Table,
+    problems: Mapping[int, str],
+    path: str,
+    source: str,
+    owned: frozenset[str],
+    sources: SourceSettings,
+    told: Told = lambda found: None,
+    ignored: Counter[str] | None = None,
+    found: Sequence[str] = (),
+) -> Listing:
+    """The samples of a table as `read_list` gives it, in its order.
+
+    Args:
+        table: columns `uri` and those of `OWN`, which may be absent. Every further column is kept, by its own
+            unit and meaning.
+        problems: what makes a row an error, by its number from 1.
+        path: of a list; relative addresses are relative to it.
+        source: name of the data set, where the table names none.
+        owned: names of columns that the pipeline writes.
+        sources: what addresses may lead to.
+        told: is told now and then how many samples were found.
+        ignored: how many files were passed over, by suffix.
+        found: columns of `MEDIA` that the table brings; where they are not null they are what counts.
+
+    Raises:
+        InputError: two columns would have one name.
+    """
     further: dict[pa.Field, pa.ChunkedArray] = {}
     for f in table.schema:
-        if f.name not in OWN:
+        if f.name not in (*OWN, *found):
             name = input_column_name(f.name, owned)
-            meaning = {"unit": "", "meaning": f"Column `{f.name}` of the input list.", "from": "input list"}
+            meaning = f.metadata or _meaning(f.name)
             if name in {other.name for other in further}:
                 shown = public_text(path)
                 raise InputError(f"{shown}: two columns would both be {name} in the manifest; rename one")
@@ -213,13 +245,20 @@ def _from_list(
     own = {name: table[name] for name in OWN if name in table.column_names}
     for name in SECONDS:
         own.setdefault(name, pa.chunked_array([pa.nulls(table.num_rows, pa.float64())]))
-    default = _one_name(source or PurePosixPath(without_query(path)).stem, table.num_rows)
+    default = _one_name(source, table.num_rows)
     named = own.get("source", default)
     own["source"] = pc.if_else(pc.equal(pc.fill_null(named, ""), ""), default, named)
     rows = pa.table({name: own[name] for name in (URI, *SECONDS)})
     media = _gathered(_listed(rows, ListedMedia(path, sources), problems), told)
+    for name in found:
+        place = media.schema.get_field_index(name)
+        media = media.set_column(place, MEDIA.field(name), pc.coalesce(table[name], media[name]))
     del own[URI]
-    return _listing(media, own, further, Counter())
+    return _listing(media, own, further, ignored or Counter())
+
+
+def _meaning(name: str) -> dict[str, str]:
+    return {"unit": "", "meaning": f"Column `{name}` of the input list.", "from": "input list"}
 
 
 def _listed(rows: pa.Table, media: ListedMedia, problems: Mapping[int, str]) -> Iterator[pa.RecordBatch]:

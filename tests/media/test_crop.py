@@ -137,6 +137,37 @@ def test_an_interlaced_clip_is_cut_in_its_upper_field(clip: Path, tmp_path: Path
     assert far(np.asarray(decoded.frames[FULL][1][0]), cut_by_ffmpeg(clip, (16, 24, 80, 72))) < NEAR
 
 
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_high_dynamic_range_is_mapped_as_in_the_whole(transfer: str, tmp_path: Path) -> None:
+    colours = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:log-level=none"
+    path = moving(
+        tmp_path / "hdr.mp4", "128x96", "yuv420p10le", "-c:v", "libx265", "-x265-params", f"crf=1:{colours}"
+    )
+    assert decode(path, []).color_transfer in (16, 18)
+    image, whole = first(path, share((16, 8, 80, 72), 128, 96)), first(path, None)
+    assert far(image, whole[8:72, 16:80]) < 0.5  # colours between pixels are made anew at the edges
+    assert far(whole, moving_without_transfer(path, tmp_path)) > 5  # and mapped it is
+
+
+def moving_without_transfer(path: Path, folder: Path) -> np.ndarray:
+    """The same pictures as if they were of standard range."""
+    plain = folder / "plain.mp4"
+    ffmpeg("-i", path, "-c", "copy", "-bsf:v", "hevc_metadata=transfer_characteristics=1", plain)
+    return first(plain, None)
+
+
+@pytest.mark.parametrize("name", ["sam2_hands_cups.mp4", "latentsync_man_en.mp4", "intel_asl_book.mkv"])
+def test_a_crop_of_a_real_clip_is_that_part_of_it(name: str, samples: Path) -> None:
+    path = samples / "videos" / name
+    request = Frames(0, 4000)
+    whole = np.asarray(decode(path, [request], end_s=0.3).frames[request][1][0])
+    height, width = whole.shape[:2]
+    window = (width // 8 * 2, height // 8 * 2, width // 8 * 6, height // 8 * 6)
+    decoded = decode(path, [request], end_s=0.3, crop=share(window, width, height))
+    left, top, right, bottom = window
+    assert np.array_equal(decoded.frames[request][1][0], whole[top:bottom, left:right])
+
+
 def test_the_short_side_counts_in_the_crop(clip: Path) -> None:
     request = Frames(None, 20)
     crop = share((16, 8, 96, 48), 128, 96)  # 80 x 40

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -15,16 +16,22 @@ from manifests.screen import Rule, Screen
 from media.crop import CROP
 from media.decode import decode
 from media.requests import Frames
+from pipelines.engine.pipeline import Pipeline
+from pipelines.engine.plan import fan_out
+from pipelines.engine.run import Run
+from pipelines.engine.settings import Profile, Settings
+from pipelines.engine.source import list_input
 from pipelines.export.clips import _name
 from pipelines.review.clips import CLIP, Clips
 from pipelines.review.strips import READS, strip, strip_name
 from pipelines.shards.sample import pack_media, wanted_media
 from pipelines.shards.sizes import COUNTED, estimated_bytes
 from stages.constant_rate import ConstantRate
+from stages.portrait import Portrait
 from stages.probe import Probe
 from tests.media.test_crop import cut_by_ffmpeg, far
 from tests.support.clips import ffmpeg, make_clip
-from tests.support.helpers import execute
+from tests.support.helpers import execute, quiet
 
 SCREEN = Screen(name="short", rules=[Rule(reason="long", column="duration_s", max=60.0, source="test")])
 FULL = Frames(None, 4000)
@@ -121,3 +128,29 @@ def test_strips_show_the_crop(run: Path, rows: dict[str, dict[str, Any]]) -> Non
     without = {name: value for name, value in of.items() if name not in CROP}
     assert strip_name(of) == strip_name(without)  # strips that lie about keep their names
     assert strip_name(of) != strip_name({name: rows["crop"].get(name) for name in READS})
+
+
+def test_clips_cut_out_of_a_video_keep_its_crop(run: Path) -> None:
+    listing = list_input(str(run.parent / "list.csv")).only(pa.array(_ids(run, "crop")))
+    (video,) = listing.rows
+    clips = fan_out([video | {"error": None}], lambda row: [(0.0, 1.0), (1.0, 2.0)], listing).rows
+    assert [[clip[name] for name in CROP] for clip in clips] == [[video[name] for name in CROP]] * 2
+    assert len({clip["sample_id"] for clip in clips} | {video["sample_id"]}) == 3
+
+
+def _ids(run: Path, note: str) -> list[str]:
+    return [row["sample_id"] for row in store.read(run / "manifest").to_pylist() if row["note"] == note]
+
+
+def test_a_picture_may_be_cropped(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    (tmp_path / "l.csv").write_text(f"uri,{','.join(CROP)}\npicture.png,0.5,0.25,1,0.75\n")
+    pipeline = Pipeline("toy", [Portrait()], "short", max_seconds=30, media="picture")
+    screen = Screen(name="small", rules=[Rule(reason="small", column="width", min=1.0, source="test")])
+    listing, profile = list_input(str(tmp_path / "l.csv")), Profile(name="toy", roles={})
+    Run(pipeline, listing, tmp_path / "run", profile, Settings(), screen, "inline").execute(quiet())
+    (row,) = store.read(tmp_path / "run" / "manifest").to_pylist()
+    assert (row["width"], row["height"]) == (30, 40)
+    data = strip(tmp_path / "run", row | {"duration_s": None})
+    assert data is not None and Image.open(io.BytesIO(data)).size == (30, 40)
