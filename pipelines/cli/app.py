@@ -20,6 +20,7 @@ from pipelines.cli.repair import repair
 from pipelines.cli.review import review
 from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
+from pipelines.cli.split import split
 from pipelines.cli.train import latents, train
 from pipelines.cli.typer_app import new_app
 from pipelines.cli.validate import validate
@@ -433,7 +434,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
-    "Collections": {"people": people},
+    "Collections": {"people": people, "split": split},
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},

@@ -269,6 +269,7 @@ def summarise(plan: ShardPlan, index: pa.Table) -> dict[str, Any]:
     return {
         "version": format.VERSION,
         "plan": plan.digest,
+        **({} if plan.split is None else {"split": plan.split}),
         "samples": there.num_rows,
         "shards": len(set(there["shard"].to_pylist())),
         "previews": sum(there["preview"].to_pylist()),

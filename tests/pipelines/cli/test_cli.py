@@ -43,7 +43,7 @@ from tests.support.toys import Length, Root, Square
 COMMANDS = (
     *("run", "screen", "status", "report", "compare", "review", "repair", "validate"),
     *("plan", "doctor", "shards", "train", "latents", "sample", "live", "export", "export-model"),
-    *("people",),
+    *("people", "split"),
 )
 HOSTILE = "<script>alert(1)</script>"
 

@@ -51,6 +51,7 @@ COMMANDS = {
     ("validate", "out", "--labels", "labels.csv"): "pipelines.validate.labels.read_labels",
     ("doctor",): "pipelines.doctor.examine.examine",
     ("people", "out"): "pipelines.collection.runs.open_collection",
+    ("split", "out"): "pipelines.collection.runs.open_collection",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
     ("train", "--config", "tiny"): "trainer.config.load_config",
