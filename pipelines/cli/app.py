@@ -24,6 +24,7 @@ from pipelines.cli.repair import repair
 from pipelines.cli.review import review
 from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
+from pipelines.cli.split import split
 from pipelines.cli.train import latents, train
 from pipelines.cli.typer_app import new_app
 from pipelines.cli.validate import validate
@@ -438,7 +439,13 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
-    "Collections": {"duplicates": duplicates, "people": people, "find": find, "card": card},
+    "Collections": {
+        "duplicates": duplicates,
+        "people": people,
+        "split": split,
+        "find": find,
+        "card": card,
+    },
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
     "Consent and provenance": {"forget": forget},

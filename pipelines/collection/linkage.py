@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 NEIGHBOURS = 20  # of each group that are looked at in one round
-EXACT = 50_000  # vectors; more are searched by an inverted file
-PROBED = 32  # of its lists
-BLOCK = 1 << 16  # pairs whose vectors are in memory at once
+EXACT = 20_000  # vectors; more are searched by an inverted file of short codes
+PROBED, REFINED = (
+    24,
+    4,
+)  # lists of it that are looked at, and codes for each neighbour that are compared in full
+BLOCK = 1 << 14  # vectors, or pairs of them, that are copied or searched at once
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -35,7 +38,7 @@ def unit(vectors: Floats) -> Floats:
 def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Floats, Ints]:
     """For each query the `count` vectors with the largest inner products: products and numbers, [Q, count].
 
-    Exact among `EXACT` vectors, of more almost all are found. Missing ones are -inf and -1.
+    Exact among `EXACT` vectors; among more some are missed. Missing ones are -inf and -1.
 
     Args:
         vectors: float32 [N, D].
@@ -50,13 +53,20 @@ def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Floats, Ints]
         return np.full((len(queries), count), -np.inf, np.float32), np.full((len(queries), count), -1)
     index: Any = faiss.IndexFlatIP(width)
     if number > EXACT:
-        coarse = index
-        index = faiss.IndexIVFFlat(coarse, width, int(4 * number**0.5), faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed, index.cp.niter, index.nprobe = 0, 6, PROBED
-        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, 64
+        codes = "SQ8" if width % 4 else f"PQ{width // 4}x4fs"
+        kind = f"IVF{int(2 * number**0.5)},{codes},RFlat"
+        index = faiss.index_factory(width, kind, faiss.METRIC_INNER_PRODUCT)
+        lists: Any = faiss.extract_index_ivf(index)
+        lists.nprobe, index.k_factor = PROBED, REFINED
+        lists.cp.seed, lists.cp.niter = 0, 4
+        lists.cp.min_points_per_centroid, lists.cp.max_points_per_centroid = 1, 32
         index.train(vectors)
     index.add(vectors)
-    products, found = index.search(queries, min(count, number))
+    parts = [  # FAISS has a table of 8 kB for each query of 512 numbers
+        index.search(queries[start : start + BLOCK], min(count, number))
+        for start in range(0, len(queries), BLOCK)
+    ]
+    products, found = (np.concatenate(part) for part in zip(*parts, strict=True))
     products[found < 0] = -np.inf
     gap = ((0, 0), (0, count - found.shape[1]))
     return np.pad(products, gap, constant_values=-np.inf), np.pad(found, gap, constant_values=-1)

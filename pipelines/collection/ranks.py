@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import rankdata
 
 from manifests import collected, reviews, store
 from manifests.screen import Screen, compare
@@ -42,7 +41,8 @@ def with_ranks(runs: Sequence[CollectedRun], faces: Faces, found: pa.Table) -> p
     score = np.zeros(found.num_rows)
     for column in values:
         there = keep & ~np.isnan(column)
-        score[there] += rankdata(column[there]) / max(int(there.sum()), 1)
+        own = column[there]
+        score[there] += np.searchsorted(np.sort(own), own, "right") / max(len(own), 1)
     persons = np.asarray(found["person_id"].combine_chunks().dictionary_encode().indices, np.int64)
     ids, names = found["sample_id"].to_pylist(), [run.name for run in runs]
     order = np.array(

@@ -201,6 +201,12 @@ def _(at: At) -> None:
     assert "## Sources and licences" in (at.folder / "CARD.md").read_text()
 
 
+@after("docs/collections.md", "interavatar split out --check")
+def _(at: At) -> None:
+    assert "duplicates are not known" in at.done.said and "leak of" not in at.done.said
+    assert set(at.rows("out")["split"]) <= {"train", "validation", "test"}
+
+
 @after("docs/collections.md", "interavatar screen out --screen few_of_each.yaml")
 def _(at: At) -> None:
     assert "screen few_of_each: kept " in at.done.said

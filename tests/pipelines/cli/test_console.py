@@ -54,6 +54,7 @@ COMMANDS = {
     ("card", "out"): "pipelines.collection.runs.open_collection",
     ("doctor",): "pipelines.doctor.examine.examine",
     ("people", "out"): "pipelines.collection.runs.open_collection",
+    ("split", "out"): "pipelines.collection.runs.open_collection",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
     ("forget", "out", "--id", "a"): "pipelines.collection.forget.runs_at",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",

@@ -85,10 +85,12 @@ def test_figures_of_groups() -> None:
     assert np.isnan(Groups(found[:1], np.array([0]), {}).inner_likeness()).all()
 
 
-def test_neighbours_of_many_are_nearly_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = vectors(300, 10, noise=0.05)
+@pytest.mark.parametrize("width", [32, 30])
+def test_neighbours_of_many_are_nearly_all_found(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = vectors(300, 10, noise=0.05, width=width)
     exact = nearest_others(found, 5)
     monkeypatch.setattr(ours, "EXACT", 100)
+    monkeypatch.setattr(ours, "BLOCK", 1000)
     products, numbers = nearest_others(found, 5)
     assert (numbers == exact[1]).mean() > 0.97
     assert (numbers != np.arange(len(found))[:, None]).all()
