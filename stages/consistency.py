@@ -36,7 +36,7 @@ class Consistency(Stage):
         min_samples: int = Field(2, ge=2, description="fewest of each in a short clip, if there are so many")
         max_samples: int = Field(20, ge=2, description="most of each in a long clip")
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads = ("face_times", "face_boxes", "face_landmarks")
     writes = {
         "temporal_consistency": Score("cosine", "mean similarity of neighbouring frames' image embeddings"),
@@ -46,6 +46,7 @@ class Consistency(Stage):
         ),
         "identity_consistency_min": Score("cosine", "least similarity of two neighbouring faces"),
         "face_embedding": Array("[D]", "", "embedding of the main face in one random frame; NaN without one"),
+        "image_embedding": Array("[D]", "", "mean of the pictures' embeddings, of length 1"),
         "face_embedding_time_s": Score("s", "time of that frame; null without a face"),
         "image_embedder": Column("string", "", "the implementation behind temporal_consistency"),
         "face_embedder": Column("string", "", "the implementation behind identity_consistency"),
@@ -91,6 +92,7 @@ class Consistency(Stage):
             "identity_consistency": float(np.mean(person)) if person else None,
             "identity_consistency_min": min(person, default=None),
             "face_embedding": np.full(1, np.nan, np.float32) if drawn is None else faces[drawn],
+            "image_embedding": mean_embedding(images),
             "face_embedding_time_s": None if drawn is None else float(frames.times[drawn]),
             "image_embedder": self.image_embedder.id,
             "face_embedder": self.face_embedder.id,
@@ -109,6 +111,12 @@ class Consistency(Stage):
         if marks is None or marked is None or not len(marked):
             return np.full((len(times), 5, 2), np.nan, np.float32)
         return np.asarray(marks, np.float32)[nearest(np.asarray(marked), times)]
+
+
+def mean_embedding(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mean of unit vectors [N, D], of length 1."""
+    mean = vectors.mean(0)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
 
 
 def similarities(vectors: Sequence[npt.NDArray[np.float32]]) -> list[float]:

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.card import card
 from pipelines.cli.compare import compare
+from pipelines.cli.duplicates import duplicates
 from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
+from pipelines.cli.find import find
 from pipelines.cli.forget import forget
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
-from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.names import PIPELINES, SOURCES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.people import people
 from pipelines.cli.repair import repair
 from pipelines.cli.review import review
 from pipelines.cli.sample import sample
 from pipelines.cli.shards import shards
+from pipelines.cli.split import split
 from pipelines.cli.train import latents, train
 from pipelines.cli.typer_app import new_app
 from pipelines.cli.validate import validate
@@ -46,7 +51,8 @@ Input = Annotated[
     typer.Option(
         "--input",
         help="A folder, a glob, a media file, or a .parquet/.csv/.tsv/.jsonl list with a `uri` column; "
-        "local or any fsspec URL (s3://...).",
+        "local or any fsspec URL (s3://...). Or NAME:DIR, the folder of a data set; NAME is one of "
+        f"{', '.join(SOURCES)} (docs/sources.md).",
     ),
 ]
 
@@ -432,6 +438,13 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "review": review,
         "repair": repair,
         "validate": validate,
+    },
+    "Collections": {
+        "duplicates": duplicates,
+        "people": people,
+        "split": split,
+        "find": find,
+        "card": card,
     },
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},

@@ -123,6 +123,15 @@ def shards(
             "May be repeated.",
         ),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="SIDE",
+            help="Take one side of the split alone: train, validation or test. Refused where anything is on "
+            "several sides.",
+        ),
+    ] = None,
     allow_preview: Annotated[
         bool,
         typer.Option(
@@ -163,12 +172,17 @@ def shards(
         bytes_each, weights = parse_size(size), parse_weights(weight or ())
         folder = folder_of(output)
         folder = folder if is_remote(folder) else folder.absolute()  # workers may run elsewhere
-        opened = open_runs(runs, weights, allow_preview)
+        if split is not None:
+            from pipelines.collection.leaks import refuse_leaks
+            from pipelines.collection.runs import open_collection
+
+            refuse_leaks(open_collection(runs), split)
+        opened = open_runs(runs, weights, allow_preview, split)
         for run in opened:
             out().print(_left_out(run))
         progress = ShardProgress(err())
         try:
-            plan = make_plan(opened, bytes_each)
+            plan = make_plan(opened, bytes_each, split)
             summary = write_shards(plan, folder, engine, retry_errors, progress.start, progress.update)
         finally:
             progress.stop()
@@ -184,6 +198,8 @@ def _left_out(run: RunOfSamples) -> str:
     if run.left_out["previews"]:
         left.append(f"{run.left_out['previews']} previews (--allow-preview takes them)")
     previews = f", {run.preview.sum()} of them previews" if run.preview.any() else ""
+    if run.left_out["of other sides"]:
+        left.append(f"{run.left_out['of other sides']} of other sides")
     return f"{run.name}: {len(run.ids)} samples{previews}; left out: {', '.join(left)}"
 
 

@@ -15,12 +15,14 @@ from manifests import storage
 from manifests.licences import TRUTHS, with_terms
 from manifests.schema import ARROW_TYPES, SOURCE_COLUMNS, input_column_name
 from manifests.text import clean_text, public_message, public_text
+from media.crop import CROP
 from media.files import VIDEO_SUFFIXES, local_copy
 from pipelines.engine.addresses import ADDRESS, INSIDE, MEDIA, PROBLEM, ListedMedia, without_query
 from pipelines.engine.folders import is_glob, local_media, remote_media
 from pipelines.engine.ids import sample_ids
 from pipelines.engine.input_error import InputError
-from pipelines.engine.lists import LIST_SUFFIXES, MISSING, OWN, SECONDS, URI, read_list
+from pipelines.engine.list_values import SECONDS
+from pipelines.engine.lists import LIST_SUFFIXES, MISSING, OWN, URI, read_list
 from pipelines.engine.settings import SourceSettings
 
 DEFAULT = SourceSettings()
@@ -171,7 +173,8 @@ def _listing(
     rows = media.num_rows
     empty = {name: pa.chunked_array([pa.nulls(rows, kind)]) for name, kind in LISTED.items()}
     columns = {**empty, **{name: media[name] for name in media.column_names}, **own}
-    ids = sample_ids(columns["source"], columns.pop(INSIDE), columns["start_s"], columns["end_s"])
+    crop = [columns[name] for name in CROP]
+    ids = sample_ids(columns["source"], columns.pop(INSIDE), columns["start_s"], columns["end_s"], crop)
     columns |= {"sample_id": ids, **{each.name: column for each, column in further.items()}}
     schema = _schema(list(further))
     table = with_terms(pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
@@ -205,11 +208,43 @@ def _from_list(
     told: Told,
 ) -> Listing:
     table, problems = _read_list(path, limit)
+    name = source or PurePosixPath(without_query(path)).stem
+    return list_table(table, problems, path, name, owned, sources, told)
+
+
+def list_table(
+    table: pa.Table,
+    problems: Mapping[int, str],
+    path: str,
+    source: str,
+    owned: frozenset[str],
+    sources: SourceSettings,
+    told: Told = lambda found: None,
+    ignored: Counter[str] | None = None,
+    found: Sequence[str] = (),
+) -> Listing:
+    """The samples of a table as `read_list` gives it, in its order.
+
+    Args:
+        table: columns `uri` and those of `OWN`, which may be absent. Every further column is kept, by its own
+            unit and meaning.
+        problems: what makes a row an error, by its number from 1.
+        path: of a list; relative addresses are relative to it.
+        source: name of the data set, where the table names none.
+        owned: names of columns that the pipeline writes.
+        sources: what addresses may lead to.
+        told: is told now and then how many samples were found.
+        ignored: how many files were passed over, by suffix.
+        found: columns of `MEDIA` that the table brings; where they are not null they are what counts.
+
+    Raises:
+        InputError: two columns would have one name.
+    """
     further: dict[pa.Field, pa.ChunkedArray] = {}
     for f in table.schema:
-        if f.name not in (*OWN, *TRUTHS):
+        if f.name not in (*OWN, *TRUTHS, *found):
             name = input_column_name(f.name, owned)
-            meaning = {"unit": "", "meaning": f"Column `{f.name}` of the input list.", "from": "input list"}
+            meaning = f.metadata or _meaning(f.name)
             if name in {other.name for other in further}:
                 shown = public_text(path)
                 raise InputError(f"{shown}: two columns would both be {name} in the manifest; rename one")
@@ -218,13 +253,20 @@ def _from_list(
     own |= {name: _truths(table[name], name, path) for name in TRUTHS if name in table.column_names}
     for name in SECONDS:
         own.setdefault(name, pa.chunked_array([pa.nulls(table.num_rows, pa.float64())]))
-    default = _one_name(source or PurePosixPath(without_query(path)).stem, table.num_rows)
+    default = _one_name(source, table.num_rows)
     named = own.get("source", default)
     own["source"] = pc.if_else(pc.equal(pc.fill_null(named, ""), ""), default, named)
     rows = pa.table({name: own[name] for name in (URI, *SECONDS)})
     media = _gathered(_listed(rows, ListedMedia(path, sources), problems), told)
+    for name in found:
+        place = media.schema.get_field_index(name)
+        media = media.set_column(place, MEDIA.field(name), pc.coalesce(table[name], media[name]))
     del own[URI]
-    return _listing(media, own, further, Counter())
+    return _listing(media, own, further, ignored or Counter())
+
+
+def _meaning(name: str) -> dict[str, str]:
+    return {"unit": "", "meaning": f"Column `{name}` of the input list.", "from": "input list"}
 
 
 def _listed(rows: pa.Table, media: ListedMedia, problems: Mapping[int, str]) -> Iterator[pa.RecordBatch]:

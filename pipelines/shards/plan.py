@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests import collected, storage, store
 from manifests import shards as format
-from manifests import storage, store
 from manifests.screen import STAND_IN, STAND_IN_COLUMN
 from manifests.store import at_one_moment, read_columns, whole_schema
 from pipelines.catalogue import STEPS
@@ -57,7 +57,7 @@ class RunOfSamples:
     ids: of these samples, sorted. sizes: about how many bytes each will take. preview: for each, whether a
     stand-in made it.
     files: where their rows are. schema: of the rows.
-    left_out: how many rows do not go in: `dropped` by the screen, and `previews`.
+    left_out: how many rows do not go in: `dropped` by the screen, `previews`, `of other sides`.
     """
 
     name: str
@@ -90,17 +90,18 @@ class ShardPlan:
 
     shards: for each, in order, the numbers of its samples; they count through all samples of the first run,
     then of the second, ... keys: the name of each sample in the tar. digest: of all that makes the bytes of
-    the shards.
+    the shards. split: the side of a split that they are of; None: of all.
     """
 
     runs: Sequence[RunOfSamples]
     shards: Sequence[Sequence[int]]
     keys: Sequence[str]
     digest: str
+    split: str | None = None
 
 
 def open_runs(
-    arguments: Sequence[str], weights: Mapping[str, float], allow_preview: bool
+    arguments: Sequence[str], weights: Mapping[str, float], allow_preview: bool, split: str | None = None
 ) -> list[RunOfSamples]:
     """The runs that the command line names.
 
@@ -108,6 +109,7 @@ def open_runs(
         arguments: RUN or NAME=RUN; RUN is a local path or an fsspec URL.
         weights: by run name; 1 where absent.
         allow_preview: also take clips that only a stand-in's making keeps out.
+        split: take the rows of this side of a split alone; None: all.
 
     Raises:
         InputError: no such run, it is not finished, it holds pictures, or two have one name.
@@ -129,7 +131,7 @@ def open_runs(
     if unknown:
         known = ", ".join(name for name, _, _ in located)
         raise InputError(f"--weight {unknown[0]}: no such run; there are {known}")
-    return [_read(*one, weights.get(one[0], 1.0), allow_preview) for one in located]
+    return [_read(*one, weights.get(one[0], 1.0), allow_preview, split) for one in located]
 
 
 def locate(argument: str) -> tuple[str, Path, dict[str, Any]]:
@@ -186,15 +188,24 @@ def _second_step(output: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _read(
-    name: str, folder: Path, record: Mapping[str, Any], weight: float, allow_preview: bool
+    name: str,
+    folder: Path,
+    record: Mapping[str, Any],
+    weight: float,
+    allow_preview: bool,
+    split: str | None,
 ) -> RunOfSamples:
     """What the plan needs of a run, of all files of its manifest at one moment."""
+    side = None
+    if split is not None:
+        known = collected.read(folder)
+        side = known.filter(pc.equal(known["split"], split))["sample_id"].combine_chunks()
 
     def read(files: Sequence[storage.Listed]) -> RunOfSamples:
         schema = whole_schema(files)
         wanted = ("sample_id", "keep", "drop_reasons", STAND_IN_COLUMN, *COUNTED)
         light = pa.schema([schema.field(n) for n in dict.fromkeys(wanted) if n in schema.names])
-        chosen = [_chosen(read_columns(file, light), allow_preview) for file in files]
+        chosen = [_chosen(read_columns(file, light), allow_preview, side) for file in files]
         ids = pa.concat_arrays([of_file.ids for of_file in chosen])
         order = np.asarray(pc.sort_indices(ids), np.int64)
         places = np.empty(len(order), np.int64)
@@ -218,6 +229,7 @@ def _read(
             left_out={
                 "dropped": sum(of_file.dropped for of_file in chosen),
                 "previews": 0 if allow_preview else previews,
+                "of other sides": sum(of_file.other_side for of_file in chosen),
             },
         )
 
@@ -226,7 +238,9 @@ def _read(
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The rows of one file that go into shards, by sample_id; how many the screen dropped, and previews."""
+    """The rows of one file that go into shards, by sample_id; how many the screen dropped, are previews, or
+    would go in if they were of the side.
+    """
 
     rows: npt.NDArray[np.int64]
     ids: pa.Array
@@ -234,12 +248,15 @@ class _Chosen:
     preview: npt.NDArray[np.bool_]
     dropped: int
     previews: int
+    other_side: int
 
 
-def _chosen(table: pa.Table, allow_preview: bool) -> _Chosen:
+def _chosen(table: pa.Table, allow_preview: bool, side: pa.Array | None) -> _Chosen:
     keep = np.asarray(pc.fill_null(table["keep"], False), bool)
     preview = _previews(table)
-    rows = np.flatnonzero(keep | preview) if allow_preview else np.flatnonzero(keep)
+    wanted = keep | preview if allow_preview else keep
+    of_side = wanted if side is None else wanted & np.asarray(pc.is_in(table["sample_id"], value_set=side))
+    rows = np.flatnonzero(of_side)
     rows = rows[np.asarray(pc.sort_indices(table["sample_id"].take(pa.array(rows))), np.int64)]
     taken = table.take(pa.array(rows))
     return _Chosen(
@@ -249,6 +266,7 @@ def _chosen(table: pa.Table, allow_preview: bool) -> _Chosen:
         preview=preview[rows],
         dropped=len(keep) - int(keep.sum()) - int(preview.sum()),
         previews=int(preview.sum()),
+        other_side=int(wanted.sum() - of_side.sum()),
     )
 
 
@@ -289,8 +307,13 @@ def _check_moment(run: RunOfSamples) -> None:
         )
 
 
-def make_plan(runs: Sequence[RunOfSamples], size: int) -> ShardPlan:
+def make_plan(runs: Sequence[RunOfSamples], size: int, split: str | None = None) -> ShardPlan:
     """Shuffle the samples over shards of about `size` bytes.
+
+    Args:
+        runs: as `open_runs` gives them.
+        size: of a shard.
+        split: the side that they were opened for.
 
     Raises:
         RunError: there is no sample, two share an id, or a manifest was changed meanwhile.
@@ -302,7 +325,7 @@ def make_plan(runs: Sequence[RunOfSamples], size: int) -> ShardPlan:
         raise RunError(f"no kept samples ({left}){hint}")
     keys = make_keys(samples)
     shards = assign(samples, np.concatenate([run.sizes for run in runs]).tolist(), size)
-    return ShardPlan(runs, shards, keys, _digest(runs, shards))
+    return ShardPlan(runs, shards, keys, _digest(runs, shards), split)
 
 
 def _in_words(counts: Mapping[str, int]) -> str:

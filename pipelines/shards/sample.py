@@ -19,7 +19,7 @@ from manifests.schema import stage_dict
 from manifests.text import clean_text, public_text
 from media.files import local_copy
 from pipelines.engine.faults import MACHINE_ERRORS
-from pipelines.engine.sample_media import is_own_media, media_of
+from pipelines.engine.sample_media import crop_of, is_own_media, media_of
 from pipelines.shards.media import RATE, Packed, Wanted, pack
 from pipelines.shards.plan import Sample, resampling_rate
 from stages.constant_rate import STANDARD_RATES
@@ -97,6 +97,7 @@ def wanted_media(row: Mapping[str, Any], sound_rate: int = RATE) -> Wanted:
         content_hash=None if is_copy else row.get("content_hash"),
         skip_s=row.get("clip_start_s") or 0.0,
         sound_rate=sound_rate,
+        crop=crop_of(row),
     )
 
 

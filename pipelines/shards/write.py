@@ -253,7 +253,8 @@ def _finish(plan: ShardPlan, folder: Path) -> dict[str, Any]:
     runs = {
         run.name: {"weight": run.weight, "pipeline": run.pipeline, "run_id": run.run_id} for run in plan.runs
     }
-    summary = summarise(plan.digest, runs, index)
+    side = {} if plan.split is None else {"split": plan.split}
+    summary = summarise(plan.digest, runs, index) | side
     storage.write_bytes(
         folder / format.SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False).encode("utf-8", "replace")
     )

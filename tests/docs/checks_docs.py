@@ -242,6 +242,12 @@ def _(at: At) -> None:
         assert (at.folder / "shards" / "finetrainers" / line["file_name"]).is_file()
 
 
+@after("docs/shards.md", "interavatar shards touched made --split train --output train")
+def _(at: At) -> None:
+    assert json.loads((at.folder / "train" / "index.json").read_text())["split"] == "train"
+    assert set(pd.read_parquet(at.folder / "touched" / "manifest")["split"]) == {"train"}
+
+
 @after("docs/shards.md", "python 1")
 def _(at: At) -> None:
     members = at.names["members"]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 import pandas as pd
+import pytest
 
 from manifests.schema import COMMON_COLUMNS
 from tests.docs.checks import At, after
@@ -164,6 +165,51 @@ def _(at: At) -> None:
 def _(at: At) -> None:
     reasons, grainy = at.values
     assert reasons["low_resolution"] == 1 and reasons["error:probe"] == 1 and len(grainy) <= 3
+
+
+# docs/collections.md
+
+
+@after("docs/collections.md", "interavatar people out --output people.parquet")
+def _(at: At) -> None:
+    rows, people = at.rows("out"), pd.read_parquet(at.folder / "people.parquet")
+    assert people["clips"].tolist() == [1] and people["gender"].isna().all()
+    assert rows["person_id"].dropna().tolist() == people["person_id"].tolist()
+    assert row_of(rows, "a_person.mp4").person_similarity == pytest.approx(1)
+
+
+written("docs/collections.md", "yaml 1", "yaml 2")
+
+
+@after("docs/collections.md", "interavatar duplicates out")
+def _(at: At) -> None:
+    assert "mirrored │ 0" in at.done.said and at.rows("out")["duplicate_of"].isna().all()
+
+
+@after("docs/collections.md", "interavatar screen out --screen closer.yaml")
+def _(at: At) -> None:
+    assert "screen closer: kept " in at.done.said
+
+
+@after("docs/collections.md", "interavatar find out --like portrait.jpg")
+def _(at: At) -> None:
+    assert "a_person.mp4" in at.done.said and (at.folder / "out" / "found.html").is_file()
+
+
+@after("docs/collections.md", "interavatar card out --output CARD.md")
+def _(at: At) -> None:
+    assert "## Sources and licences" in (at.folder / "CARD.md").read_text()
+
+
+@after("docs/collections.md", "interavatar split out --check")
+def _(at: At) -> None:
+    assert "duplicates are not known" in at.done.said and "leak of" not in at.done.said
+    assert set(at.rows("out")["split"]) <= {"train", "validation", "test"}
+
+
+@after("docs/collections.md", "interavatar screen out --screen few_of_each.yaml")
+def _(at: At) -> None:
+    assert "screen few_of_each: kept " in at.done.said
 
 
 # docs/new_prompt.md
