@@ -206,6 +206,20 @@ def read_members(folder: Path, row: Mapping[str, Any]) -> dict[str, bytes]:
     return members
 
 
+def read_member(folder: Path, row: Mapping[str, Any], suffix: str) -> bytes:
+    """One member of a sample; see `read_members`.
+
+    Raises:
+        ShardError: the sample was not written, or the tar does not hold what the index says.
+    """
+    named = f"{row['key']}.{suffix}"
+    member = next((member for member in row["members"] or () if member["name"] == named), None)
+    if member is None:
+        raise ShardError(f"{folder}: sample {row['sample_id']} has no {suffix}: {row['error'] or 'damaged'}")
+    span = {"offset": member["offset"] - BLOCK, "size": BLOCK + member["size"]}
+    return read_members(folder, {**row, **span, "members": [member]})[suffix]
+
+
 def _read_range(path: Path, offset: int, size: int) -> bytes:
     """Bytes [offset, offset + size) of a file, fewer where it ends before; nothing stays open."""
     if offset < 0 or size < 0:

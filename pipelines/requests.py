@@ -68,6 +68,7 @@ def prepare(request: Request, told: Told = lambda found: None) -> list[Run]:
     folder = (request.output or Path()).absolute()  # workers may run in another directory
     weights = _weights(profile, settings, roles, pipe)
     common = _common(request, profile, settings, folder, roles, weights)
+    common["models"] = _models(profile, settings, roles, pipe)
     if pipe.follows is None:
         return [_checked(Run(pipe, _list(request, settings, pipe, told), folder, screen=judge, **common))]
     follows, first = pipe.follows, pipe.follows.pipeline
@@ -131,11 +132,33 @@ def _common(
 
 def _weights(profile: Profile, settings: Settings, roles: Roles, pipe: Pipeline) -> list[str]:
     """Names of the models in the model store that the pipeline, and the one it follows from, load."""
+    return profile_weights(profile, settings, _used(roles, pipe))
+
+
+def _used(roles: Roles, pipe: Pipeline) -> list[str]:
+    """The roles whose models the pipeline, and the one it follows from, ask."""
     before = pipe.follows.pipeline.stages if pipe.follows is not None else ()
-    used = {id(model) for stage in (*pipe.stages, *before) for model in stage.models}
-    return profile_weights(
-        profile, settings, {f.name for f in fields(roles) if id(getattr(roles, f.name)) in used}
-    )
+    cut = pipe.split.stages if pipe.split is not None else ()
+    used = {id(model) for stage in (*pipe.stages, *before, *cut) for model in stage.models}
+    return [f.name for f in fields(roles) if id(getattr(roles, f.name)) in used]
+
+
+def _models(profile: Profile, settings: Settings, roles: Roles, pipe: Pipeline) -> list[dict[str, Any]]:
+    """What run.json says of each model: id, role, implementation, and its weights in the store by licence."""
+    choices, store = _choices(profile, settings), ModelStore(settings.models)
+    try:
+        return [
+            {
+                "id": getattr(roles, role).id,
+                "role": role,
+                "implementation": choices[role]["use"],
+                "weights": {name: store.entry(name).licence for name in weights_of({role: choices[role]})},
+            }
+            for role in _used(roles, pipe)
+            if role in choices  # else the very model of another role fills it
+        ]
+    except ImportError as error:
+        raise _not_installed(profile, error) from None
 
 
 def resolve(request: Request) -> tuple[Profile, Settings, Roles, Pipeline]:
@@ -262,12 +285,17 @@ def _checked(run: Run) -> Run:
         run.program()
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    except ImportError as error:  # a model's id names its package's version
-        raise SettingsError(
-            f"profile {run.profile.name}: the package {error.name} is not installed here "
-            f"(`interavatar doctor --profile {run.profile.name}` names all that are missing)"
-        ) from None
+    except ImportError as error:
+        raise _not_installed(run.profile, error) from None
     return run
+
+
+def _not_installed(profile: Profile, error: ImportError) -> SettingsError:
+    """A model's id names its package's version, and there is no such package."""
+    return SettingsError(
+        f"profile {profile.name}: the package {error.name} is not installed here "
+        f"(`interavatar doctor --profile {profile.name}` names all that are missing)"
+    )
 
 
 def load_profile(name: str) -> Profile:

@@ -16,6 +16,7 @@ from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
 from pipelines.cli.find import find
 from pipelines.cli.forget import forget
+from pipelines.cli.ledger import ledger
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
 from pipelines.cli.names import PIPELINES, SOURCES, Engine, Gpu, pipelines, profiles, screens
@@ -448,7 +449,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
-    "Consent and provenance": {"forget": forget},
+    "Consent and provenance": {"forget": forget, "ledger": ledger},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},
     "The machine": {"doctor": doctor},
 }

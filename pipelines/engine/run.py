@@ -46,6 +46,7 @@ class Run:
     folder: the output; holds manifest/, features/, media/, run.json, screen.yaml.
     asked: the language models whose requests are counted.
     weights: names of the models in the model store that its stages load.
+    models: what its record says of the models that its stages ask.
     choose: gives the input of a second step, once the run before it is finished.
     before: what run.json held when the folder was taken.
     """
@@ -61,6 +62,7 @@ class Run:
     input: str = ""
     asked: Sequence[AskedModel] = ()
     weights: Sequence[str] = ()
+    models: Sequence[Mapping[str, Any]] = ()
     choose: Callable[[], Listing] | None = None
     before: Mapping[str, Any] | None = field(default=None, init=False)
     run_id: str = field(default_factory=lambda: time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
@@ -271,6 +273,7 @@ class Run:
             "screen": self.screen.model_dump(mode="json", exclude_none=True),
             "schema_version": SCHEMA_VERSION,
             "versions": versions(),
+            "models": list(self.models),
         }
 
 

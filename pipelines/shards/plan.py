@@ -27,6 +27,7 @@ from manifests.screen import STAND_IN, STAND_IN_COLUMN
 from manifests.store import at_one_moment, read_columns, whole_schema
 from pipelines.catalogue import STEPS
 from pipelines.engine.pipeline import RunError
+from pipelines.engine.provenance import provenance_of
 from pipelines.engine.record import read_run
 from pipelines.engine.sample_media import is_own_media
 from pipelines.engine.source import InputError
@@ -58,6 +59,7 @@ class RunOfSamples:
     stand-in made it.
     files: where their rows are. schema: of the rows.
     left_out: how many rows do not go in: `dropped` by the screen, `previews`, `of other sides`.
+    provenance: how they were made (`provenance_of`).
     """
 
     name: str
@@ -71,6 +73,7 @@ class RunOfSamples:
     files: Sequence[FileOfRows]
     schema: pa.Schema
     left_out: Mapping[str, int]
+    provenance: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ def _read(
                 "previews": 0 if allow_preview else previews,
                 "of other sides": sum(of_file.other_side for of_file in chosen),
             },
+            provenance=provenance_of(folder, record),
         )
 
     return at_one_moment(folder / "manifest", read)

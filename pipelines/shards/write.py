@@ -254,7 +254,8 @@ def _finish(plan: ShardPlan, folder: Path) -> dict[str, Any]:
         run.name: {"weight": run.weight, "pipeline": run.pipeline, "run_id": run.run_id} for run in plan.runs
     }
     side = {} if plan.split is None else {"split": plan.split}
-    summary = summarise(plan.digest, runs, index) | side
+    made = {"provenance": {run.name: dict(run.provenance) for run in plan.runs}}
+    summary = summarise(plan.digest, runs, index) | side | made
     storage.write_bytes(
         folder / format.SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False).encode("utf-8", "replace")
     )

@@ -83,6 +83,18 @@ def _(at: At) -> None:
     assert "no_commercial_use" in other.drop_reasons and "no_commercial_use" not in free.drop_reasons
 
 
+@after("docs/consent.md", "interavatar ledger shards --output ledger.parquet")
+def _(at: At) -> None:
+    ledger = pd.read_parquet(at.folder / "ledger.parquet")
+    assert len(ledger) == 2 and set(ledger.shard) == {"shard-000000.tar"} and set(ledger.screen) == {"toy"}
+
+
+@after("docs/consent.md", "interavatar ledger out judged --output ledger.csv")
+def _(at: At) -> None:
+    ledger = pd.read_csv(at.folder / "ledger.csv")
+    assert len(ledger) == 2 + at.rows("judged").keep.sum() and ledger.shard.isna().all()
+
+
 FORGET = "interavatar forget out --list withdrawn.txt --shards shards"
 
 

@@ -160,7 +160,7 @@ def test_a_file_can_be_named_with_or_without_its_ending(load: Any, tmp_path: Pat
         (load_profile, "no profile 'nothing': neither a file nor one of gpu, laptop"),
         (
             load_screen,
-            "no screen 'nothing': neither a file nor one of portraits, portraits_gpu, real_interactions, ",
+            "no screen 'nothing': neither a file nor one of commercial, portraits, portraits_gpu, ",
         ),
     ],
 )

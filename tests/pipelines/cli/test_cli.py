@@ -42,7 +42,7 @@ from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
     *("run", "screen", "status", "report", "compare", "review", "repair", "validate"),
-    *("duplicates", "people", "split", "find", "card", "forget"),
+    *("duplicates", "people", "split", "find", "card", "forget", "ledger"),
     *("plan", "doctor", "shards", "train", "latents", "sample", "live", "export", "export-model"),
 )
 HOSTILE = "<script>alert(1)</script>"

@@ -56,6 +56,7 @@ COMMANDS = {
     ("people", "out"): "pipelines.collection.runs.open_collection",
     ("split", "out"): "pipelines.collection.runs.open_collection",
     ("shards", "out", "--output", "shards"): "pipelines.shards.plan.open_runs",
+    ("ledger", "out", "--output", "ledger.csv"): "pipelines.collection.ledger.write_ledger",
     ("forget", "out", "--id", "a"): "pipelines.collection.forget.runs_at",
     ("export", "out", "--clips", "clips"): "pipelines.export.rows.open_run",
     ("train", "--config", "tiny"): "trainer.config.load_config",
