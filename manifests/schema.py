@@ -116,6 +116,15 @@ SOURCE_COLUMNS: Mapping[str, Field] = {
     "parent_id": Field("string", "", "Id of the longer video this clip was cut from; null otherwise."),
     "source_size": Field("int", "bytes", "Size of the file when it was listed; null if unknown."),
     "licence": Field("string", "", "Licence of the media as given by the input list; null if not given."),
+    "commercial_use": Field(
+        "bool",
+        "",
+        "The licence allows commercial use: as the list says, or the licence's name; null: unknown.",
+    ),
+    "derivatives": Field(
+        "bool", "", "The licence allows to share what is made of the media; likewise; null: unknown."
+    ),
+    "shows_minors": Field("bool", "", "Minors are seen, as the input list says; null: it does not say."),
 }
 
 # What every pipeline fills by one of its stages or leaves null.

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import storage
+from manifests.licences import TRUTHS, with_terms
 from manifests.schema import ARROW_TYPES, SOURCE_COLUMNS, input_column_name
 from manifests.text import clean_text, public_message, public_text
 from media.crop import CROP
@@ -21,10 +22,16 @@ from pipelines.engine.folders import is_glob, local_media, remote_media
 from pipelines.engine.ids import sample_ids
 from pipelines.engine.input_error import InputError
 from pipelines.engine.list_values import SECONDS
-from pipelines.engine.lists import LIST_SUFFIXES, OWN, URI, read_list
+from pipelines.engine.lists import LIST_SUFFIXES, MISSING, OWN, URI, read_list
 from pipelines.engine.settings import SourceSettings
 
 DEFAULT = SourceSettings()
+# How a list may say true or false in a column of `TRUTHS`.
+SAID = {
+    **dict.fromkeys(("true", "yes", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "0", "0.0"), False),
+    **dict.fromkeys(MISSING, None),
+}
 # Rows of a list that are looked at together.
 ROWS_AT_ONCE = 1 << 15
 # Is told how many samples were found so far.
@@ -62,7 +69,7 @@ class Listing:
         ignored: Counter[str] | None = None,
     ) -> Listing:
         """From rows as dicts; absent values are null."""
-        table = pa.Table.from_pylist(list(rows), schema=_schema(input_fields))
+        table = with_terms(pa.Table.from_pylist(list(rows), schema=_schema(input_fields)))
         return cls(table, input_fields, ignored or Counter())
 
     @property
@@ -170,7 +177,7 @@ def _listing(
     ids = sample_ids(columns["source"], columns.pop(INSIDE), columns["start_s"], columns["end_s"], crop)
     columns |= {"sample_id": ids, **{each.name: column for each, column in further.items()}}
     schema = _schema(list(further))
-    table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+    table = with_terms(pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
     return Listing(table, list(further), ignored)
 
 
@@ -235,7 +242,7 @@ def list_table(
     """
     further: dict[pa.Field, pa.ChunkedArray] = {}
     for f in table.schema:
-        if f.name not in (*OWN, *found):
+        if f.name not in (*OWN, *TRUTHS, *found):
             name = input_column_name(f.name, owned)
             meaning = f.metadata or _meaning(f.name)
             if name in {other.name for other in further}:
@@ -243,6 +250,7 @@ def list_table(
                 raise InputError(f"{shown}: two columns would both be {name} in the manifest; rename one")
             further[pa.field(name, f.type, metadata=meaning)] = table[f.name]
     own = {name: table[name] for name in OWN if name in table.column_names}
+    own |= {name: _truths(table[name], name, path) for name in TRUTHS if name in table.column_names}
     for name in SECONDS:
         own.setdefault(name, pa.chunked_array([pa.nulls(table.num_rows, pa.float64())]))
     default = _one_name(source, table.num_rows)
@@ -267,6 +275,24 @@ def _listed(rows: pa.Table, media: ListedMedia, problems: Mapping[int, str]) -> 
     for block in rows.to_batches(max_chunksize=ROWS_AT_ONCE):
         yield media.of(block, first, problems)
         first += len(block)
+
+
+def _truths(column: pa.ChunkedArray, name: str, path: str) -> pa.ChunkedArray:
+    """A list's column of ours that says true or false, or in words or numbers what is one of them.
+
+    Raises:
+        InputError: a value is neither.
+    """
+    encoded = column.combine_chunks().dictionary_encode()
+    truths = []
+    for value in encoded.dictionary.to_pylist():
+        word = "" if value is None else str(value).strip().lower()
+        if word not in SAID:
+            raise InputError(
+                f"{public_text(path)}: column {name}: {clean_text(word)[:40]!r} is neither true nor false"
+            )
+        truths.append(SAID[word])
+    return pa.chunked_array([pa.array(truths, pa.bool_()).take(encoded.indices)])
 
 
 def _list_suffix(path: str) -> str:

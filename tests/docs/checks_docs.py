@@ -72,6 +72,17 @@ def _(at: At) -> None:
 
 # docs/consent.md
 
+
+@after(
+    "docs/consent.md",
+    "interavatar run talking_head --input terms.csv --output judged --screen commercial",
+)
+def _(at: At) -> None:
+    free, other = at.rows("judged").sort_values("source_uri").itertuples()
+    assert (free.commercial_use, other.commercial_use, other.derivatives) == (True, False, True)
+    assert "no_commercial_use" in other.drop_reasons and "no_commercial_use" not in free.drop_reasons
+
+
 FORGET = "interavatar forget out --list withdrawn.txt --shards shards"
 
 

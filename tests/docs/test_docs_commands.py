@@ -116,6 +116,8 @@ def _a_run(reader: Reader, media: Path) -> None:
 
 def _a_run_of_own_videos(reader: Reader, media: Path) -> None:
     finished(reader.folder / "out", reader.folder)
+    rows = ("videos/a_person.mp4,CC BY 4.0", "videos/clip00.mp4,CC BY-NC 4.0")
+    (reader.folder / "terms.csv").write_text("\n".join(["uri,licence", *rows]))
 
 
 # What a page takes for granted, beside the reader's media.

@@ -350,7 +350,10 @@ SHIPPED = sorted(
 )
 
 
-JUDGES = {"visual": "talking_head"}  # a screen that is not named as its pipeline
+JUDGES = {
+    "commercial": "talking_head",
+    "visual": "talking_head",
+}  # a screen that is not named as its pipeline
 
 
 @pytest.mark.parametrize("name", SHIPPED)
