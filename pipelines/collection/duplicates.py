@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from manifests import features
 from manifests.schema import COLLECTION_COLUMNS, to_rows
+from media.crop import CROP
 from pipelines.collection.arrays import PLACES, arrays_of
 from pipelines.collection.copies import Match, Signature, match
 from pipelines.collection.neighbours import Neighbours
@@ -55,6 +56,7 @@ PACKETS, PIXELS, NEAR, TRIMMED, RETIMED, MIRRORED = KINDS = {
 }
 _READ = (
     *("keep", "drop_reasons", "error", "stopped", "content_hash", "picture_hash"),
+    *CROP,
     *("short_side", "duration_s", "bitrate_per_pixel"),
 )
 Told = Callable[[str], None]
@@ -179,10 +181,12 @@ class _Classes:
         self._pipelines = [runs[number].pipeline for number in rows[RUN].to_pylist()]
         groups = _Groups(rows.num_rows)
         seen: dict[Any, int] = {}
-        for number, (packets, pictures) in enumerate(zip(self._packets, self._pictures, strict=True)):
-            # Two crops of one file have its packets and show different things.
+        # Two crops of one file have its packets and show different things.
+        crops = zip(*(rows[name].to_pylist() for name in CROP), strict=True)
+        shown = zip(self._packets, crops, self._pictures, strict=True)
+        for number, (packets, crop, pictures) in enumerate(shown):
             if packets:
-                groups.join(seen.setdefault((packets, pictures), number), number)
+                groups.join(seen.setdefault((packets, crop), number), number)
             if pictures:
                 groups.join(seen.setdefault(pictures, number), number)
         self.members: dict[int, list[int]] = {}

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from manifests.schema import Field
 from pipelines.engine.input_error import InputError
-from pipelines.sources.reader import GENDER, IDENTITY, Reader, Row, Tree, find_file, table_of
+from pipelines.sources.reader import GENDER, IDENTITY, Reader, Row, Tree, each_row, find_file, table_of
 
 LICENCE = "Casual Conversations v2 agreement (Meta)"
 LIST = "CasualConversationsV2.json"
@@ -57,9 +57,11 @@ def read(tree: Tree) -> pa.Table:
     assert file is not None, "the folder was looked at"
     try:
         videos = json.loads(file.read_text("utf-8"))
-        return table_of([_row(tree, video) for video in videos], COLUMNS)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        entries = [(video.get("video_name", ""), video) for video in videos]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{file} cannot be read as a list of videos: {error!r}") from None
+    rows = each_row("Casual Conversations v2", entries, lambda _, video: _row(tree, video))
+    return table_of(rows, COLUMNS)
 
 
 def _row(tree: Tree, video: dict[str, Any]) -> Row:

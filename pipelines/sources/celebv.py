@@ -18,9 +18,9 @@ def clips_of(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     try:
         data = json.loads(file.read_text("utf-8"))
-        return data["clips"], data
+        return dict(data["clips"]), data
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} cannot be read as the list of clips: {error}") from None
+        raise InputError(f"{file} cannot be read as the list of clips: {error!r}") from None
 
 
 def place_of(tree: Tree, name: str, clip: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import pyarrow as pa
 from manifests.schema import Field
 from media.crop import CROP
 from pipelines.sources.celebv import clips_of, place_of
-from pipelines.sources.reader import EMOTION, GENDER, Reader, Row, Tree, find_file, table_of
+from pipelines.sources.reader import EMOTION, GENDER, Reader, Row, Tree, each_row, find_file, table_of
 
 LICENCE = "non-commercial research only (CelebV-HQ agreement)"
 LIST = "celebvhq_info.json"
@@ -52,7 +52,8 @@ def read(tree: Tree) -> pa.Table:
     assert file is not None, "the folder was looked at"
     clips, rest = clips_of(file)
     names = {kind: rest.get("meta_info", {}).get(f"{kind}_mapping", []) for kind in ("appearance", "action")}
-    return table_of([_row(tree, name, clip, names) for name, clip in clips.items()], COLUMNS)
+    rows = each_row("CelebV-HQ", clips.items(), lambda name, clip: _row(tree, name, clip, names))
+    return table_of(rows, COLUMNS)
 
 
 def _row(tree: Tree, name: str, clip: dict[str, Any], names: dict[str, list[str]]) -> Row:

@@ -32,7 +32,7 @@ from media.size import shown_size
 from pipelines.engine.addresses import PROBLEM
 from pipelines.engine.looking import at_each
 from pipelines.sources.celebv import clips_of, place_of
-from pipelines.sources.reader import CAPTION, Reader, Row, Tree, find_file, table_of
+from pipelines.sources.reader import CAPTION, Reader, Row, Tree, each_row, find_file, table_of
 
 LICENCE = "non-commercial research only (CelebV-Text agreement)"
 LIST = "celebvtext_info.json"
@@ -51,18 +51,24 @@ def read(tree: Tree) -> pa.Table:
     file = find_file(tree.root, [LIST])
     assert file is not None, "the folder was looked at"
     clips, _ = clips_of(file)
-    places = {name: place_of(tree, name, clip) for name, clip in clips.items()}
-    whole = sorted({place["uri"] for place in places.values() if "start_s" in place})
+    whole = sorted({w for w in (_whole(tree, name, clip) for name, clip in clips.items()) if w is not None})
     sizes = dict(zip(whole, at_each(lambda name: _size(tree.path(name)), whole), strict=True))
     texts = _texts(tree, set(clips))
     sentences = dict(zip(texts, at_each(lambda name: _caption(tree, texts[name]), list(texts)), strict=True))
-    rows = []
-    for name, clip in clips.items():
-        place = places[name]
+
+    def row(name: str, clip: dict[str, Any]) -> Row:
+        place = place_of(tree, name, clip)
         size = sizes.get(place["uri"]) if "start_s" in place else None
         cropped = {} if size is None else _crop(name, clip["bbox"], size)
-        rows.append({**place, **cropped, "licence": LICENCE, "caption": sentences.get(name)})
-    return table_of(rows, COLUMNS)
+        return {**place, **cropped, "licence": LICENCE, "caption": sentences.get(name)}
+
+    return table_of(each_row("CelebV-Text", clips.items(), row), COLUMNS)
+
+
+def _whole(tree: Tree, name: str, clip: Any) -> str | None:
+    """The whole video that a clip is a part of; None: it was cut out, or its entry is broken."""
+    video = clip.get("ytb_id") if isinstance(clip, dict) else None
+    return None if name in tree.by_stem else tree.by_stem.get(str(video))
 
 
 def _size(path: Path) -> tuple[int, int] | None:

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.schema import Field
+from pipelines.engine.addresses import PROBLEM
 from pipelines.engine.lists import URI
 from pipelines.sources.reader import CAPTION, Reader, Tree, described, names_in
 from pipelines.sources.tables import read_tables, texts
@@ -59,7 +60,8 @@ def _lists(root: Path) -> list[Path]:
 
 def read(tree: Tree) -> pa.Table:
     """The clips of the lists."""
-    return pa.concat_tables([_clips(tree.root, table) for table in read_tables(_lists(tree.root), "path")])
+    tables = [_clips(tree.root, table) for table in read_tables(_lists(tree.root), "path")]
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _clips(root: Path, table: pa.Table) -> pa.Table:
@@ -72,6 +74,8 @@ def _clips(root: Path, table: pa.Table) -> pa.Table:
         described("caption", CAPTION): texts(table, "caption"),
         described("clip_id", COLUMNS["clip_id"]): texts(table, "clip_id"),
     }
+    if PROBLEM in table.column_names:
+        columns[pa.field(PROBLEM, pa.string())] = table[PROBLEM]
     for name, column in SCORES.items():
         columns[described(f"openhumanvid_{name}", column)] = texts(table, name).cast(pa.float64())
     return pa.table(list(columns.values()), schema=pa.schema(list(columns)))

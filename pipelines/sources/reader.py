@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.schema import ARROW_TYPES, Field
-from media.crop import CROP
+from media.crop import CROP, crop_problem
 from pipelines.engine.addresses import INSIDE, PROBLEM
 from pipelines.engine.list_values import SECONDS
 from pipelines.engine.lists import URI
@@ -117,7 +118,38 @@ def table_of(rows: Sequence[Row], columns: Mapping[str, Field]) -> pa.Table:
     given = {name for row in rows for name in row} | {URI}
     fields = [pa.field(name, kind) for name, kind in OWN.items() if name in given]
     fields += [described(name, column) for name, column in columns.items()]
-    return pa.Table.from_pylist(list(rows), schema=pa.schema(fields))
+    rows = [_with_whole_crop(row) for row in rows] if given & set(CROP) else list(rows)
+    if any(PROBLEM in row for row in rows) and PROBLEM not in given:
+        fields.append(pa.field(PROBLEM, pa.string()))
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def _with_whole_crop(row: Row) -> Row:
+    """The row; with the error instead of the crop where that is no part of a picture."""
+    crop = [row.get(name) for name in CROP]
+    if all(side is None for side in crop):
+        return row
+    problem = crop_problem(*(math.nan if side is None else float(side) for side in crop))
+    return row if problem is None else {**row, **dict.fromkeys(CROP), PROBLEM: problem}
+
+
+def each_row(title: str, entries: Iterable[tuple[Any, Any]], row: Callable[[str, Any], Row]) -> list[Row]:
+    """A row of each entry of a data set's list; of one that cannot be read a row with that error.
+
+    Args:
+        title: of the data set, for the error.
+        entries: names, for the error, and entries.
+        row: makes the row of a name and an entry.
+    """
+    rows = []
+    for given, entry in entries:
+        name = str(given)
+        try:
+            rows.append(row(name, entry))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            said = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"
+            rows.append({URI: name or "unnamed", PROBLEM: f"{title}'s entry of {name or 'a clip'} {said}"})
+    return rows
 
 
 def described(name: str, column: Field, kind: pa.DataType | None = None) -> pa.Field:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.engine.addresses import PROBLEM
 from pipelines.engine.input_error import InputError
 from pipelines.engine.lists import URI, read_list
 
 
 def read_tables(files: Sequence[Path], key: str) -> list[pa.Table]:
-    """The tables of lists, their column `key` renamed to `uri`.
+    """The tables of lists, their column `key` renamed to `uri`, with `PROBLEM` where a row is wrong.
 
     Raises:
         InputError: one cannot be read, or has no such column.
@@ -21,11 +22,16 @@ def read_tables(files: Sequence[Path], key: str) -> list[pa.Table]:
     tables = []
     for file in files:
         try:
-            table, _ = read_list(file, file.suffix.lower(), key=key)
+            table, problems = read_list(file, file.suffix.lower(), key=key)
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {file}: {error}") from None
         place = table.schema.get_field_index(key)
-        tables.append(table.set_column(place, URI, table[key].cast(pa.string())))
+        table = table.set_column(place, URI, table[key].cast(pa.string()))
+        if problems:
+            said = [problems.get(row) for row in range(1, table.num_rows + 1)]
+            named = [f"{file.name}, {text}" if text else None for text in said]
+            table = table.append_column(PROBLEM, pa.array(named, pa.string()))
+        tables.append(table)
     return tables
 
 

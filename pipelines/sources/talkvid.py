@@ -26,7 +26,17 @@ import pyarrow as pa
 
 from manifests.schema import Field
 from pipelines.engine.input_error import InputError
-from pipelines.sources.reader import CAPTION, GENDER, IDENTITY, Reader, Row, Tree, find_file, table_of
+from pipelines.sources.reader import (
+    CAPTION,
+    GENDER,
+    IDENTITY,
+    Reader,
+    Row,
+    Tree,
+    each_row,
+    find_file,
+    table_of,
+)
 
 LICENCE = "CC-BY-NC-4.0"
 LISTS = (
@@ -75,9 +85,10 @@ def read(tree: Tree) -> pa.Table:
             cut[_key(said["video"], float(said["start"]), float(said["end"]))] = name
     try:
         clips = json.loads(file.read_text("utf-8"))
-        return table_of([_row(cut, clip) for clip in clips], COLUMNS)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        entries = [(clip.get("id", ""), clip) for clip in clips]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{file} cannot be read as a list of clips: {error!r}") from None
+    return table_of(each_row("TalkVid", entries, lambda _, clip: _row(cut, clip)), COLUMNS)
 
 
 def _key(video: str, start: float, end: float) -> tuple[str, int, int]:

@@ -12,8 +12,9 @@ PAGE = "docs/sources.md"
 
 def make_data_sets(folder: Path) -> None:
     """The reader's data sets."""
-    clip = folder / "videos" / "clip00.mp4"
-    trees.ravdess(trees.Builder(folder / "RAVDESS", clip, clip))
+    clip, person = (folder / "videos" / name for name in ("clip00.mp4", "a_person.mp4"))
+    trees.ravdess(trees.Builder(folder / "RAVDESS", person, person))
+    trees.celebv_hq(trees.Builder(folder / "CelebV-HQ", clip, clip))
     hdtf = trees.Builder(folder / "HDTF", clip, clip)
     hdtf.text("HDTF_dataset/RD_annotion_time.txt", "Radio1.mp4 00:00-00:01\nRadio2.mp4 00:00-00:01\n")
     hdtf.text("HDTF_dataset/RD_crop_wh.txt", "Radio1_0.mp4 240 360 120 360\n")

@@ -122,6 +122,7 @@ def _a_run_of_own_videos(reader: Reader, media: Path) -> None:
 
 # What a page takes for granted, beside the reader's media.
 PREPARE: Mapping[str, Prepare] = {
+    "README.md": lambda reader, media: make_data_sets(reader.folder),
     "docs/consent.md": _a_run_of_own_videos,
     "docs/export.md": _a_run,
     "docs/running.md": _videos_in_the_bucket,

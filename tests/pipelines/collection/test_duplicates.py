@@ -13,10 +13,19 @@ from typer.testing import CliRunner
 
 from manifests import store
 from manifests.screen import EVERYTHING, Rule, Screen
+from media.crop import CROP
 from pipelines.cli.app import app
 from pipelines.collection import duplicates
 from pipelines.collection.copies import HZ, Signature, match
-from pipelines.collection.duplicates import Pair, _order, _table, candidates, find_duplicates, vector_of
+from pipelines.collection.duplicates import (
+    Pair,
+    _Classes,
+    _order,
+    _table,
+    candidates,
+    find_duplicates,
+    vector_of,
+)
 from pipelines.collection.neighbours import EXACT, Neighbours
 from pipelines.collection.runs import RUN, CollectedRun, open_collection
 from pipelines.review.screening import screen_again
@@ -294,3 +303,16 @@ def test_a_run_without_signatures_says_so(tmp_path: Path, samples: Path) -> None
     said = CliRunner().invoke(app, ["duplicates", str(tmp_path / "out")])
     assert said.exit_code == 0 and "not compared: 1 samples: signature was not computed" in said.output
     assert json.loads((tmp_path / "out" / "run.json").read_text())["counts"]["kept"] == 1
+
+
+def test_two_crops_of_one_file_are_no_copies_of_each_other() -> None:
+    table = rows(*((name, 0, 480, []) for name in "abcd"))
+    table = table.append_column("content_hash", pa.array(["x"] * 4))
+    table = table.append_column("picture_hash", pa.nulls(4, pa.string()))
+    for name, values in zip(
+        CROP, ([0, 0.5, 0.5, None], [0] * 3 + [None], [0.5, 1, 1, None], [1] * 3 + [None]), strict=True
+    ):
+        table = table.append_column(name, pa.array(values, pa.float64()))
+    runs = collected("talking_head")
+    found = [(pair.one, pair.other, pair.kind) for pair in _Classes(runs, table, _order(runs, table)).pairs()]
+    assert found == [(1, 2, "packets")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -350,13 +351,50 @@ def test_a_list_that_is_broken_is_named(media: tuple[Path, Path], tmp_path: Path
     for name, file, text in (
         ("celebv-hq", "celebvhq_info.json", "{}"),
         ("celebv-text", "celebvtext_info.json", "not json"),
-        ("ccv2", "CasualConversationsV2.json", '[{"age": 3}]'),
-        ("talkvid", "filtered_video_clips.json", '{"clips": 1}'),
+        ("ccv2", "CasualConversationsV2.json", '["a"]'),
+        ("talkvid", "filtered_video_clips.json", "[1]"),
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(text)
         with pytest.raises(InputError, match=f"{file} cannot be read as"):
             listed(name, tmp_path / name)
+
+
+BROKEN = {
+    "celebv-hq": ("celebvhq_info.json", {"clips": {"a_0": {"ytb_id": "a", "duration": {"start_sec": 1}}}}),
+    "celebv-text": ("celebvtext_info.json", {"clips": {"a_0": {"ytb_id": "a"}}}),
+    "ccv2": ("CasualConversationsV2.json", [{"video_name": "a_0", "age": 3}]),
+    "talkvid": ("filtered_video_clips.json", [{"id": "a_0", "start-time": "x", "info": {"Video Link": "u"}}]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_an_entry_that_is_broken_is_one_row_with_that_error(name: str, tmp_path: Path) -> None:
+    file, entries = BROKEN[name]
+    (tmp_path / file).write_text(json.dumps(entries))
+    (row,) = listed(name, tmp_path).rows
+    assert row[PROBLEM].startswith(f"{READERS[name].title}'s entry of a_0 ")
+    assert row["source_uri"] == str(tmp_path / "a_0")
+
+
+def test_a_box_that_is_no_part_of_a_picture_is_that_rows_error(tmp_path: Path) -> None:
+    clip = {"ytb_id": "a", "duration": {"start_sec": 1, "end_sec": 2}}
+    box = {"top": 0, "bottom": 1, "left": 0.5, "right": 1.2}
+    (tmp_path / "celebvhq_info.json").write_text(json.dumps({"clips": {"a_0": clip | {"bbox": box}}}))
+    (row,) = listed("celebv-hq", tmp_path).rows
+    assert row[PROBLEM] == "the crop from x 0.5 to 1.2 is no part of a picture: 0 <= from < to <= 1"
+    assert row["source_uri"] == str(tmp_path / "raw" / "a.mp4") and row["crop_x0"] is None
+
+
+def test_a_row_of_metadata_that_is_wrong_is_that_rows_error(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,start_s,crop_x0\na.mp4,one,\nb.mp4,1,0.5\nc.mp4,2,\n")
+    first, second, third = listed("huggingface", tmp_path).rows
+    assert (
+        first[PROBLEM]
+        == "metadata.csv, row 1 has 'one' as start_s, which is no number of seconds such as 1.5"
+    )
+    assert "metadata.csv, row 2: a crop has all of crop_x0" in second[PROBLEM]
+    assert PROBLEM not in third and third["start_s"] == 2
 
 
 def test_links_to_folders_are_followed_once(media: tuple[Path, Path], tmp_path: Path) -> None:
