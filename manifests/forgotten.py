@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests import storage, store
@@ -81,9 +82,14 @@ class Forgotten:
         hidden = self.which(listed["sample_id"])
         if not is_cut or not self._ranges:
             return hidden
-        for at, row in enumerate(listed.select(["sample_id", "parent_id", "start_s", "end_s"]).to_pylist()):
-            video = self._salted(name_hash(row["parent_id"] or row["sample_id"]))
-            hidden[at] |= any(_overlap(row, other) for other in self._ranges.get(video, ()))
+        encoded = pc.coalesce(listed["parent_id"], listed["sample_id"]).combine_chunks().dictionary_encode()
+        videos = [self._salted(name_hash(name)) for name in encoded.dictionary.to_pylist()]
+        known = np.fromiter((video in self._ranges for video in videos), bool, len(videos))
+        numbers = np.asarray(encoded.indices)
+        at = np.flatnonzero(known[numbers])
+        spans = listed.select(["start_s", "end_s"]).take(pa.array(at)).to_pylist()
+        for row, number, span in zip(at, numbers[at], spans, strict=True):
+            hidden[row] |= any(_overlap(span, other) for other in self._ranges[videos[number]])
         return hidden
 
     def with_samples(self, rows: Iterable[Mapping[str, Any]]) -> Forgotten:
