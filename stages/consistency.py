@@ -23,7 +23,8 @@ class Consistency(Stage):
     Both are cosines of embeddings of neighbouring sampled frames, not of neighbours in the file: about
     `image_every_s` and `face_every_s` apart, the first and the last picture (or face) among them. Cosines
     of different embedders do not compare; the embedders are named beside them. One frame drawn at random
-    gives the face embedding that training takes as identity (appendix B.2).
+    gives the face embedding that training takes as identity (appendix B.2). The mean of all of them says
+    better who the person is.
     """
 
     class Config(StageConfig):
@@ -36,7 +37,7 @@ class Consistency(Stage):
         min_samples: int = Field(2, ge=2, description="fewest of each in a short clip, if there are so many")
         max_samples: int = Field(20, ge=2, description="most of each in a long clip")
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads = ("face_times", "face_boxes", "face_landmarks")
     writes = {
         "temporal_consistency": Score("cosine", "mean similarity of neighbouring frames' image embeddings"),
@@ -46,6 +47,9 @@ class Consistency(Stage):
         ),
         "identity_consistency_min": Score("cosine", "least similarity of two neighbouring faces"),
         "face_embedding": Array("[D]", "", "embedding of the main face in one random frame; NaN without one"),
+        "face_embedding_mean": Array(
+            "[D]", "", "mean of the embeddings of the main face, each of length 1; NaN without one"
+        ),
         "face_embedding_time_s": Score("s", "time of that frame; null without a face"),
         "image_embedder": Column("string", "", "the implementation behind temporal_consistency"),
         "face_embedder": Column("string", "", "the implementation behind identity_consistency"),
@@ -91,6 +95,7 @@ class Consistency(Stage):
             "identity_consistency": float(np.mean(person)) if person else None,
             "identity_consistency_min": min(person, default=None),
             "face_embedding": np.full(1, np.nan, np.float32) if drawn is None else faces[drawn],
+            "face_embedding_mean": _mean(list(faces.values())),
             "face_embedding_time_s": None if drawn is None else float(frames.times[drawn]),
             "image_embedder": self.image_embedder.id,
             "face_embedder": self.face_embedder.id,
@@ -111,7 +116,17 @@ class Consistency(Stage):
         return np.asarray(marks, np.float32)[nearest(np.asarray(marked), times)]
 
 
+def _mean(vectors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Mean of the vectors, each made one of length 1; [NaN] without any."""
+    if not vectors:
+        return np.full(1, np.nan, np.float32)
+    return np.asarray(np.mean(_unit(vectors), axis=0), np.float32)
+
+
 def similarities(vectors: Sequence[npt.NDArray[np.float32]]) -> list[float]:
     """Cosine of each vector with the next."""
-    unit = [v / max(float(np.linalg.norm(v)), 1e-12) for v in vectors]
-    return [float(a @ b) for a, b in pairwise(unit)]
+    return [float(a @ b) for a, b in pairwise(_unit(vectors))]
+
+
+def _unit(vectors: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+    return [v / max(float(np.linalg.norm(v)), 1e-12) for v in vectors]
