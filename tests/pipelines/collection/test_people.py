@@ -261,6 +261,20 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     assert rows_of(run, "keep") == {"a_0": True, "a_1": True}
 
 
+def test_damaged_arrays_are_told_and_change_nothing(tmp_path: Path) -> None:
+    run = people_run(tmp_path / "run", clips_of(2, 3))
+    people_of(run)
+    before = rows_of(run, *COLUMNS)
+    (pack,) = (run / "features").rglob("*.pack")
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[: len(whole) - 10])
+    said = invoke("people", run, "--threshold", T)
+    assert said.exit_code == 1 and f"`interavatar repair {run} --arrays` says what is lost" in said.stderr
+    pack.unlink()
+    assert invoke("people", run, "--threshold", T).exit_code == 1
+    assert rows_of(run, *COLUMNS) == before
+
+
 # Who is in the samples, by eye: what has one name shows one person. A clip counts once for every 3 s of it.
 VIDEOS = {
     "edtalk_obama.mp4": "obama",
