@@ -110,7 +110,7 @@ def openclip(folder: Path, small: bool = False) -> None:
             "embed_dim": 16,
             "quick_gelu": True,
             "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
-            "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1},
+            "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
         }
     preprocess = {
         "mean": list(open_clip.OPENAI_DATASET_MEAN),

@@ -39,7 +39,7 @@ def run(
     Args:
         pipeline: a pipeline's name.
         input: a folder, a glob, a media file, or a .parquet/.csv/.tsv/.jsonl list with a `uri` column; local
-            or any fsspec URL.
+            or any fsspec URL. Or `NAME:DIR`, the folder of a data set (docs/sources.md).
         output: folder of the run.
         profile: a profile's name, or a YAML file.
         screen: a screen's name, or a YAML file; None: the pipeline's.

@@ -16,7 +16,7 @@ import io
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,6 +241,33 @@ def pack_path(folder: Path, name: str) -> Path:
     if len(parts) != 4 or parts[0] != FEATURES or {"", ".", ".."} & {*parts} or not name.endswith(SUFFIX):
         raise ValueError(f"{name!r} is no pack of a run")
     return folder / name
+
+
+def copied(folder: Path, name: str, ranges: Iterable[tuple[int, int]]) -> tuple[str, dict[int, int]]:
+    """Copy parts of a pack into a new one; safe from a power cut when this returns.
+
+    Args:
+        folder: the run's.
+        name: of the pack, which stays as it is.
+        ranges: offset and size of each part, bytes.
+
+    Returns:
+        The new pack's name, and for each offset the one in it.
+
+    Raises:
+        FileNotFoundError: there is no such pack.
+        ValueError: it ends before, or is no pack of the run.
+    """
+    _, stage, fingerprint, file = name.split("/")
+    new = _new_name(stage, fingerprint, file.removesuffix(SUFFIX).rpartition("-")[0])
+    offsets: dict[int, int] = {}
+    with opened(folder, name) as pack, storage.making(folder / new) as path, path.open("wb") as target:
+        for offset, size in sorted(ranges):
+            offsets[offset] = target.tell()
+            target.write(read_range(pack, {"offset": offset, "size": size}))
+        target.flush()
+        os.fsync(target.fileno())
+    return new, offsets
 
 
 def remove_unused(folder: Path) -> None:

@@ -99,7 +99,7 @@ class Field:
 # Where a sample comes from: written when the input is listed.
 SOURCE_COLUMNS: Mapping[str, Field] = {
     "sample_id": Field(
-        "string", "", "Stable name of the sample: from source name, path inside it and time range."
+        "string", "", "Stable name of the sample: from source name, path inside it, time range, crop."
     ),
     "pipeline": Field("string", "", "Pipeline that made the row."),
     "source": Field("string", "", "Name of the data set the sample comes from."),
@@ -107,17 +107,32 @@ SOURCE_COLUMNS: Mapping[str, Field] = {
     "media_uri": Field("string", "path or URL", "The file that holds the sample's media now."),
     "start_s": Field("float", "s", "Start of the sample inside the file; null: its beginning."),
     "end_s": Field("float", "s", "End of the sample inside the file; null: its end."),
+    "crop_x0": Field(
+        "float", "0-1", "Left edge of the sample, share of the width as displayed; null: the whole picture."
+    ),
+    "crop_y0": Field("float", "0-1", "Its upper edge, share of the height as displayed; null likewise."),
+    "crop_x1": Field("float", "0-1", "Its right edge; null likewise."),
+    "crop_y1": Field("float", "0-1", "Its lower edge; null likewise."),
     "parent_id": Field("string", "", "Id of the longer video this clip was cut from; null otherwise."),
     "source_size": Field("int", "bytes", "Size of the file when it was listed; null if unknown."),
     "licence": Field("string", "", "Licence of the media as given by the input list; null if not given."),
+    "commercial_use": Field(
+        "bool",
+        "",
+        "The licence allows commercial use: as the list says, or the licence's name; null: unknown.",
+    ),
+    "derivatives": Field(
+        "bool", "", "The licence allows to share what is made of the media; likewise; null: unknown."
+    ),
+    "shows_minors": Field("bool", "", "Minors are seen, as the input list says; null: it does not say."),
 }
 
 # What every pipeline fills by one of its stages or leaves null.
 COMMON_COLUMNS: Mapping[str, Field] = {
     "fps": Field("float", "frames/s", "Mean frame rate, measured on the decoded frames."),
     "num_frames": Field("int", "frames", "Frames that decode."),
-    "width": Field("int", "px", "Width as displayed (after rotation and pixel aspect)."),
-    "height": Field("int", "px", "Height as displayed (after rotation and pixel aspect)."),
+    "width": Field("int", "px", "Width as displayed (after rotation, pixel aspect and crop)."),
+    "height": Field("int", "px", "Height as displayed (after rotation, pixel aspect and crop)."),
     "has_audio": Field("bool", "", "The file has an audio track."),
     "caption": Field("string", "", "What is seen, in one or two sentences."),
     "caption_by": Field("string", "", "Who wrote the caption: a model, `stand_in_measured`, or `source`."),

@@ -29,7 +29,7 @@ from manifests.history import CHANGED, HISTORY
 from manifests.journal import Change
 from manifests.outcomes import is_outcome, with_outcomes
 from manifests.reviews import REVIEW
-from manifests.schema import ARROW_TYPES, OUTCOME_COLUMNS, is_outdated
+from manifests.schema import ARROW_TYPES, COLLECTION_COLUMNS, OUTCOME_COLUMNS, is_outdated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,12 +222,12 @@ class Screen(BaseModel):
         fall(REVIEW, reviewed(table, reviews.DROP))
         is_judged = ~reviewed(table, reviews.KEEP)
         for rule in self.rules:
-            if rule.column not in table.column_names:
+            if rule.column not in table.column_names and rule.column not in COLLECTION_COLUMNS:
                 raise ValueError(
                     f"screen {self.name}: rule {rule.reason} reads {rule.column}, no such column"
                     f"{_nearest(rule.column, table.column_names)}"
                 )
-            column = table[rule.column]
+            column = _column_of(table, rule.column)
             has_number = rule.min is not None or rule.max is not None
             if has_number and not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
                 raise ValueError(
@@ -243,6 +243,13 @@ class Screen(BaseModel):
     def apply(self, table: pa.Table) -> pa.Table:
         """The table with `keep` and `drop_reasons` filled in."""
         return _judged(table, *self.verdicts(table))
+
+
+def _column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column that a rule reads; one of a collection is null where nothing was ever looked for."""
+    if name in table.column_names:
+        return table[name]
+    return pa.chunked_array([pa.nulls(table.num_rows, ARROW_TYPES[COLLECTION_COLUMNS[name].type])])
 
 
 # Keeps every sample that ends without an error.

@@ -136,7 +136,7 @@ class ShardsFolder:
         missing = sorted(set(INDEX_SCHEMA.names) - set(self._index.column_names))
         if missing:
             raise ShardError(f"{self.path / INDEX} has no {', '.join(missing)}; write the shards again")
-        if not pc.all(pc.match_substring_regex(self._index["key"], _KEY)).as_py():
+        if pc.all(pc.match_substring_regex(self._index["key"], _KEY)).as_py() is False:
             raise ShardError(f"{self.path / INDEX} has keys that are no file names; write the shards again")
 
     def _read_summary(self) -> dict[str, Any]:

@@ -96,14 +96,18 @@ def write_table(
     Raises:
         ReplacedError: it has another one.
     """
-    if path.suffix == PART_SUFFIX:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as file:
-            file.write_table(table)
-        data = bytes(sink.getvalue().to_pybytes())
-    else:
-        data = to_bytes(table, row_group_size)
+    data = file_bytes(path, table, row_group_size)
     storage.write_bytes(path, data, replaces=replaces)
+
+
+def file_bytes(path: Path, table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """What `write_table` writes there."""
+    if path.suffix != PART_SUFFIX:
+        return to_bytes(table, row_group_size)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from media.constant_rate import write_constant_rate
+from media.crop import Crop
 from media.files import PICTURE_SUFFIXES, open_regular
 from media.picture import read_picture
 from media.reader import open_media
@@ -67,6 +68,7 @@ def write_for_browsers(
     end_s: float | None = None,
     fps: float | None = None,
     size: Size | None = None,
+    crop: Crop | None = None,
 ) -> None:
     """Write a copy that browsers show: a picture as JPEG, a video as MP4 with its sound.
 
@@ -78,16 +80,17 @@ def write_for_browsers(
         start_s, end_s: range of a video, s; None: its beginning, its end.
         fps: frames a second of a video; None: unknown.
         size: width and height of a video as shown; None: those of its first picture, as they are.
+        crop: the part of the picture that is copied; None: all of it.
 
     Raises:
         MediaError: it cannot be read.
         OSError: a file cannot be opened or written.
     """
     if is_picture(source):
-        Image.fromarray(read_picture(source)).save(target, "JPEG", quality=QUALITY)
+        Image.fromarray(read_picture(source, crop=crop)).save(target, "JPEG", quality=QUALITY)
         return
     start = start_s or 0.0
     end = start + LONGEST_S if end_s is None else min(end_s, start + LONGEST_S)
     small = None if size is None else short_side_size(*size, SHORT_SIDE)
     rate = min(fps or USUAL_FPS, MAX_FPS)
-    write_constant_rate(source, target, rate, CRF, start_s, end, small, PRESET)
+    write_constant_rate(source, target, rate, CRF, start_s, end, small, PRESET, crop)

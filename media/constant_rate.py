@@ -7,6 +7,7 @@ from pathlib import Path
 
 from av.video.frame import VideoFrame
 
+from media.crop import Crop
 from media.encoder import Encoder
 from media.files import MediaError
 from media.reader import open_media
@@ -27,6 +28,7 @@ def write_constant_rate(
     end_s: float | None = None,
     size: Size | None = None,
     preset: str = PRESET,
+    crop: Crop | None = None,
 ) -> None:
     """Write a range of a video as it is shown, as H.264 at a constant rate; its sound, if any, as mono AAC.
 
@@ -41,6 +43,7 @@ def write_constant_rate(
         end_s: where it ends, s; None: with the file.
         size: width and height of the clip as shown; None: those of its first picture.
         preset: of x264.
+        crop: the part of the pictures that is copied; None: all of them.
 
     Raises:
         MediaError: no picture of it can be decoded.
@@ -55,7 +58,7 @@ def write_constant_rate(
             for frame, time in one:
                 if isinstance(frame, VideoFrame):
                     encoder = encoder or Encoder(
-                        frame, reader.aspect, reader.rate, fps, crf, preset, size, rate
+                        frame, reader.aspect, reader.rate, fps, crf, preset, size, rate, crop
                     )
                     encoder.add(frame, time)
                 elif sound is not None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 
+from media.crop import Crop
 from media.files import MediaError
 from media.nvdec import GIVEN, Decoder, gpu
 from media.orientation import UPRIGHT, Orientation
@@ -37,8 +38,8 @@ LARGE = 1 << 30
 class Decoded:
     """What one pass over a file gave. Times are seconds on the clip's clock.
 
-    width and height are those of the clip as shown. Where pictures change theirs (`size_changes`), it is the
-    size that most of them have, and the others are fitted in with black beside.
+    width and height are those of the clip as shown, or of its crop. Where pictures change theirs
+    (`size_changes`), it is the size that most of them have, and the others are fitted in with black beside.
 
     header_fps, header_seconds (of the pictures) and file_seconds (of the longest stream) are the container's
     claims, null where it makes none; frame_times are measured. read_s: where the last packet of any stream
@@ -59,6 +60,7 @@ class Decoded:
     coded_width: int = 0
     coded_height: int = 0
     orientation: Orientation = UPRIGHT
+    crop: Crop | None = None
     header_fps: float | None = None
     header_seconds: float | None = None
     file_seconds: float | None = None
@@ -160,6 +162,7 @@ def decode(
     end_s: float | None = None,
     max_seconds: float = math.inf,
     decoder: Decoder = "cpu",
+    crop: Crop | None = None,
 ) -> Decoded:
     """Read `path` once, from `start_s` to `end_s`, and keep what `requests` ask for.
 
@@ -173,7 +176,9 @@ def decode(
         end_s: where it ends, s; None: with the file.
         max_seconds: of the longest range.
         decoder: cuda: a GPU's decoder, where there is one that can. What it does not decode without an error
-            the CPU decodes again, so that what damaged files show does not depend on it.
+            the CPU decodes again, so that what damaged files show does not depend on it. What is cropped is
+            decoded by the CPU.
+        crop: the part of the picture that is the sample; None: all of it.
 
     Raises:
         MediaError: not a media file, no video stream, no decodable frame, an empty range, or longer than
@@ -181,12 +186,12 @@ def decode(
         OSError: the file cannot be opened.
     """
     wanted = list(dict.fromkeys(requests))
-    if decoder == "cuda" and gpu() is not None:
+    if decoder == "cuda" and crop is None and gpu() is not None:
         with contextlib.suppress(MediaError):  # the CPU decodes it, or says what is wrong
-            found = _decode(path, wanted, start_s, end_s, max_seconds, decoder)
+            found = _decode(path, wanted, start_s, end_s, max_seconds, decoder, None)
             if not found.decode_errors:
                 return found
-    return _decode(path, wanted, start_s, end_s, max_seconds, "cpu")
+    return _decode(path, wanted, start_s, end_s, max_seconds, "cpu", crop)
 
 
 def _decode(
@@ -196,6 +201,7 @@ def _decode(
     end_s: float | None,
     max_seconds: float,
     decoder: Decoder,
+    crop: Crop | None,
 ) -> Decoded:
     start = start_s or 0.0
     with open_media(path, decoder=decoder) as reader:
@@ -204,7 +210,7 @@ def _decode(
             if claimed > max_seconds:
                 raise _too_long(f"{claimed:.0f} s", max_seconds)
         for one in reader.passes(start, end_s, not all(isinstance(r, Frames) for r in requests)):
-            taken = _Taken(reader, requests, max_seconds)
+            taken = _Taken(reader, requests, max_seconds, crop)
             for frame, time in one:
                 taken.take(frame, time)
         return taken.decoded(one, start, max_seconds if end_s is None else min(end_s - start, max_seconds))
@@ -241,10 +247,13 @@ def _described(reader: Reader) -> Decoded:
 class _Taken:
     """What the requests get of one pass over a file."""
 
-    def __init__(self, reader: Reader, requests: list[Request], max_seconds: float) -> None:
+    def __init__(
+        self, reader: Reader, requests: list[Request], max_seconds: float, crop: Crop | None
+    ) -> None:
         self.reader, self.max_seconds = reader, max_seconds
         self.out = _described(reader)
-        self.shower = Shower(reader.aspect)
+        self.out.crop = crop
+        self.shower = Shower(reader.aspect, crop)
         self.samplers = [_Sampler(r) for r in requests if isinstance(r, Frames)]
         self.out.audio = dict.fromkeys(r for r in requests if isinstance(r, Audio))
         self.tracks: dict[Audio, Mono] = {}
@@ -320,8 +329,10 @@ class _Taken:
         return f"no video frame can be decoded: {why}"
 
 
-def still(path: Path, at_s: float, short_side: int) -> Image:
+def still(path: Path, at_s: float, short_side: int, crop: Crop | None = None) -> Image:
     """One upright RGB frame near `at_s` of the file, found by seeking; for pictures of a validation only.
+
+    `crop`: the part of it that is the sample; None: all of it.
 
     Raises:
         MediaError: no frame can be decoded there.
@@ -336,7 +347,7 @@ def still(path: Path, at_s: float, short_side: int) -> Image:
                     break
             if found is None:
                 raise MediaError("the stream holds no frames")
-            shower = Shower(reader.aspect)
+            shower = Shower(reader.aspect, crop)
             shower.see(found)
             return shower.picture(found, short_side_size(*shower.size, short_side)).rgb()
     except MediaError as error:

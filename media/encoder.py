@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
+from media.crop import Crop
 from media.files import MediaError, ffmpeg_reason
 from media.shown import Shower, Size, colours_of, even
 from media.write import add_aac, add_h264, open_mp4, write_sound
@@ -30,6 +31,7 @@ class Encoder:
         crf, preset: of x264.
         size: width and height of the clip as shown; None: those of the first picture.
         sound_rate: samples a second of the sound that comes with the pictures; None: there is none.
+        crop: the part of the pictures that is taken; None: all of them.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class Encoder:
         preset: str,
         size: Size | None = None,
         sound_rate: int | None = None,
+        crop: Crop | None = None,
     ) -> None:
         self.rate = rate
-        self.shower = Shower(aspect)
+        self.shower = Shower(aspect, crop)
         self.shower.see(first)
         self.shown = size or self.shower.size
         self.size = even(self.shown)

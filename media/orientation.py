@@ -43,6 +43,20 @@ class Orientation:
         """Width and height as shown, of those stored; and those stored, of those shown."""
         return (height, width) if self.turns % 2 else (width, height)
 
+    def stored(self, window: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """A window (left, top, right, bottom) of the picture as shown, in the stored picture.
+
+        Args:
+            window: px.
+            size: width and height of the picture as shown.
+        """
+        left, top, right, bottom = window
+        width, height = size
+        for _ in range(self.turns):
+            left, top, right, bottom = height - bottom, left, height - top, right
+            width, height = height, width
+        return (width - right, top, width - left, bottom) if self.mirrored else (left, top, right, bottom)
+
     def upright(self, image: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """A stored picture [H, W, ...] as it is shown; a view."""
         return np.rot90(image[:, ::-1] if self.mirrored else image, self.turns)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from media.crop import Crop
 from media.decode import Decoded
 from media.files import MediaError, open_regular
 from media.requests import Audio, AudioPeak, Request
@@ -23,8 +24,8 @@ MAX_PIXELS: Final = 1024 * 1024 * 1024 // 4 // 3
 STRIP: Final = 512  # rows that are converted at once
 
 
-def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """A picture as upright RGB, uint8 [H, W, 3].
+def read_picture(path: Path, max_pixels: int = MAX_PIXELS, crop: Crop | None = None) -> npt.NDArray[np.uint8]:
+    """A picture, or a part of it, as upright RGB, uint8 [H, W, 3].
 
     EXIF orientation is applied, transparent parts become white, 16 bits become 8, of an animation the
     first frame is taken. An embedded colour profile is not applied.
@@ -41,7 +42,7 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uin
                     raise _too_large(f"{image.width}x{image.height} pixels", max_pixels)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return _in_strips(image)
+                return _in_strips(image if crop is None else image.crop(crop.window(*image.size)))
         except MediaError:
             raise
         except UnidentifiedImageError as error:
@@ -83,18 +84,19 @@ def _to_rgb(image: Any) -> Image.Image:
     return rgb
 
 
-def decode_picture(path: Path, requests: Iterable[Request]) -> Decoded:
-    """A picture as a clip of one frame at time 0, without sound.
+def decode_picture(path: Path, requests: Iterable[Request], crop: Crop | None = None) -> Decoded:
+    """A picture, or a part of it, as a clip of one frame at time 0, without sound.
 
     Raises:
         MediaError: it cannot be read.
         OSError: the file cannot be opened.
     """
-    image = read_picture(path)
+    image = read_picture(path, crop=crop)
     height, width = image.shape[:2]
     digest = hashlib.sha256(f"{width}x{height}|".encode())
     digest.update(np.ascontiguousarray(image).data)
     out = Decoded(format=_format(path), width=width, height=height, content_hash=digest.hexdigest())
+    out.crop = crop
     out.frame_times = np.zeros(1)
     made: dict[int, npt.NDArray[np.uint8]] = {}
     for request in requests:

@@ -12,6 +12,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation
 
+from media.crop import Crop, Cutter, Window
 from media.files import MediaError
 from media.hdr import TRANSFERS, UNREADABLE, ToneMap
 from media.orientation import UPRIGHT, orientation_of
@@ -32,13 +33,17 @@ class Shower:
 
     Args:
         aspect: width of a stored pixel, in heights of it.
+        crop: the part of the picture that is shown; None: all of it.
 
     orientation: of the frame seen last.
     size: width and height of the frame seen last, as shown.
     """
 
-    def __init__(self, aspect: float) -> None:
+    def __init__(self, aspect: float, crop: Crop | None = None) -> None:
         self._aspect = aspect
+        self._crop = crop
+        self._whole: Size = (0, 0)  # of the frame seen last, before the crop
+        self._cutter = Cutter()
         self._stored: Size | None = None
         self._tone_map = ToneMap()
         self._upper = UpperField()
@@ -60,7 +65,11 @@ class Shower:
         self._stored = (frame.width, frame.height)
         self.orientation = orientation_of(frame)
         before = self.size
-        self.size = self.orientation.size(max(1, round(frame.width * self._aspect)), frame.height)
+        self._whole = self.orientation.size(max(1, round(frame.width * self._aspect)), frame.height)
+        self.size = self._whole
+        if self._crop is not None:
+            left, top, right, bottom = self._crop.window(*self._whole)
+            self.size = (right - left, bottom - top)
         return not is_first and self.size != before
 
     def picture(self, frame: VideoFrame, size: Size) -> Picture:
@@ -86,7 +95,7 @@ class Shower:
 
     def _small(self, frame: VideoFrame, size: Size) -> VideoFrame:
         width, height = self.orientation.size(*size)
-        frame = self._upper(frame)
+        frame = self._cropped(self._upper(frame))
         # Areas say nothing between the lines of a field.
         how = Interpolation.AREA if height <= frame.height else Interpolation.BICUBIC
         if is_hdr(frame):
@@ -95,11 +104,18 @@ class Shower:
         # Scaling in YUV and converting the small picture takes half the time of doing both in one step.
         return self._scaled(frame, (width, height), "yuv420p", how)
 
+    def _cropped(self, frame: VideoFrame) -> VideoFrame:
+        """The part that is shown of the frame seen last, or of its upper field."""
+        if self._crop is None:
+            return frame
+        window = self.orientation.stored(self._crop.window(*self._whole), self._whole)
+        return self._cutter(frame, _in_frame(window, self.orientation.size(*self._whole), frame))
+
     def _yuv(self, frame: VideoFrame, size: Size) -> VideoFrame:
         outer = even(size)
         inner = outer if self.size == size else even(fit(self.size, outer))
         width, height = self.orientation.size(*inner)
-        frame = self._upper(frame)
+        frame = self._cropped(self._upper(frame))
         how = Interpolation.BICUBIC
         options: dict[str, int] = {"dst_color_range": LIMITED_RANGE}
         if is_hdr(frame):
@@ -116,6 +132,14 @@ class Shower:
         ]
         flat = np.concatenate([plane.ravel() for plane in padded]).reshape(outer[1] * 3 // 2, outer[0])
         return VideoFrame.from_ndarray(flat, format=PIXELS)  # without the source's side data
+
+
+def _in_frame(window: Window, size: Size, frame: VideoFrame) -> Window:
+    """A window of a picture of `size` in the pixels of a frame that shows the same, at least one pixel."""
+    left, top, right, bottom = window
+    x, y = frame.width / size[0], frame.height / size[1]
+    left, top = min(round(left * x), frame.width - 1), min(round(top * y), frame.height - 1)
+    return left, top, max(left + 1, round(right * x)), max(top + 1, round(bottom * y))
 
 
 def is_hdr(frame: VideoFrame) -> bool:

@@ -24,6 +24,7 @@ from stages.probe import Probe
 from stages.quality import Quality
 from stages.regions import Regions
 from stages.shots import Shots
+from stages.signature import Signature
 from stages.touch_point import TouchPoint
 
 # What the laptop's captions are made of here.
@@ -45,6 +46,7 @@ class RealInteractionsSettings(Settings):
     motion: Motion.Config = Motion.Config()
     consistency: Consistency.Config = Consistency.Config()
     overlays: Overlays.Config = Overlays.Config()
+    signature: Signature.Config = Signature.Config()
     attributes: Attributes.Config = Attributes.Config()
     caption: Caption.Config = Caption.Config()
     people_count: PeopleCount.Config = PeopleCount.Config()
@@ -72,6 +74,7 @@ def real_interactions(models: Roles, settings: RealInteractionsSettings) -> Pipe
             Motion(models.point_tracker, models.person_mask, config=s.motion),  # subject, camera
             Consistency(models.image_embedder, models.face_embedder, config=s.consistency),  # time, identity
             Overlays(models.text_detector, config=s.overlays),  # subtitles, logos
+            Signature(config=s.signature),  # by which copies are found
             Attributes(models.attribute_embedder, config=s.attributes),  # for training
             AudioFeatures(models.audio_embedder),  # for training
             Caption(vlm, config=s.caption, facts=FACTS),

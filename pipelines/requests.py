@@ -28,6 +28,7 @@ from pipelines.engine.run import Engine, Run
 from pipelines.engine.settings import Profile, Settings, VlmSettings
 from pipelines.engine.source import ADDRESS, Listing, Told, list_input
 from pipelines.own import find_pipeline
+from pipelines.sources.listing import list_source, named
 from prompts.prompt import own_texts
 from prompts.vocabulary import load_vocabulary
 from stages.contract import Stage, stage_names
@@ -97,6 +98,7 @@ def _check_output(request: Request) -> None:
     output, input = request.output, request.input
     if output is None:
         return
+    input = (named(input) or ("", input))[1]
     if is_remote(output):
         is_inside = f"{output}/".startswith(f"{input.rstrip('/')}/")
     elif output.is_file():
@@ -242,6 +244,11 @@ def _screen(named: str | None, profile: Profile, pipe: Pipeline) -> Screen:
 def _list(request: Request, settings: Settings, pipe: Pipeline, told: Told) -> Listing:
     owned = frozenset(stage_columns(pipe.stages))
     suffixes = MEDIA_SUFFIXES[pipe.media]
+    if (named_source := named(request.input)) is not None:
+        name, path = named_source
+        return list_source(
+            name, path, settings.source, suffixes, owned, settings.sources, request.limit, told
+        )
     return list_input(request.input, settings.source, suffixes, owned, settings.sources, request.limit, told)
 
 

@@ -13,7 +13,9 @@ from pydantic import Field
 
 from backends.roles import Roles
 from manifests import features, storage, store
+from manifests.licences import TRUTHS
 from manifests.schema import ARROW_TYPES, COMMON_COLUMNS, arrow_field, to_rows
+from media.crop import CROP
 from pipelines.engine.ids import sample_id
 from pipelines.engine.pipeline import Follow, Pipeline
 from pipelines.engine.source import Listing
@@ -115,9 +117,10 @@ def clips_to_make(folder: Path, settings: SyntheticInteractionsSettings, listed:
     Returns:
         No rows when no portrait was kept, or none has a visible region with a reaction.
     """
-    columns = ("sample_id", "source", "source_uri", "source_size", "licence", "keep", "stages")
+    columns = ("sample_id", "source", "source_uri", "source_size", "keep", "stages")
     there = store.column_names(folder / "manifest")
-    wanted = [*columns, *(["arrays"] if "arrays" in there else []), "regions", "reactions", "reactions_by"]
+    some = [name for name in ("arrays", "licence", *TRUTHS, *CROP) if name in there]
+    wanted = [*columns, *some, "regions", "reactions", "reactions_by"]
     table = store.read(folder / "manifest", wanted)
     chosen = pc.and_(table["keep"], pc.is_in(table["sample_id"], value_set=listed))
     kept = {row["sample_id"]: row for row in to_rows(table.filter(chosen))}
@@ -163,8 +166,9 @@ def _row(choice: Choice, portrait: Mapping[str, Any], embedding: list[float] | N
         "source_uri": portrait["source_uri"],
         "start_s": None,
         "end_s": None,
+        **{name: portrait.get(name) for name in CROP},
         "source_size": portrait["source_size"],
-        "licence": portrait["licence"],
+        **{name: portrait.get(name) for name in ("licence", *TRUTHS)},
         "parent_id": choice.portrait,
         "caption": text,
         "caption_by": portrait["reactions_by"],

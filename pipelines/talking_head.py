@@ -24,6 +24,7 @@ from stages.overlays import Overlays
 from stages.probe import Probe
 from stages.quality import Quality
 from stages.shots import Shots, split
+from stages.signature import Signature
 from stages.speech import Speech
 from stages.talkvid_ratio import TalkvidRatio
 
@@ -55,6 +56,7 @@ class TalkingHeadSettings(Settings):
     speech: Speech.Config = Speech.Config()
     lip_sync: LipSync.Config = LipSync.Config()
     overlays: Overlays.Config = Overlays.Config()
+    signature: Signature.Config = Signature.Config()
     attributes: Attributes.Config = Attributes.Config()
     caption: Caption.Config = Caption.Config()
 
@@ -83,6 +85,7 @@ def talking_head(models: Roles, settings: TalkingHeadSettings) -> Pipeline:
         Speech(models.voice_activity, models.diarizer, config=s.speech),  # speech ratio, speakers
         LipSync(models.lip_sync, models.face_detector, config=s.lip_sync),  # offset and confidence
         Overlays(models.text_detector, config=s.overlays),  # subtitles, logos
+        Signature(config=s.signature),  # by which copies are found
         Attributes(models.attribute_embedder, config=s.attributes),  # for training
         AudioFeatures(models.audio_embedder),  # for training
         Caption(models.vision_language_model, config=s.caption),

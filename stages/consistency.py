@@ -48,8 +48,9 @@ class Consistency(Stage):
         "identity_consistency_min": Score("cosine", "least similarity of two neighbouring faces"),
         "face_embedding": Array("[D]", "", "embedding of the main face in one random frame; NaN without one"),
         "face_embedding_mean": Array(
-            "[D]", "", "mean of the embeddings of the main face, each of length 1; NaN without one"
+            "[D]", "", "mean of the main face's embeddings, of length 1; NaN without a face"
         ),
+        "image_embedding": Array("[D]", "", "mean of the pictures' embeddings, of length 1"),
         "face_embedding_time_s": Score("s", "time of that frame; null without a face"),
         "image_embedder": Column("string", "", "the implementation behind temporal_consistency"),
         "face_embedder": Column("string", "", "the implementation behind identity_consistency"),
@@ -88,14 +89,18 @@ class Consistency(Stage):
             vectors = self.face_embedder.embed([frames.images[i] for i in order], marks[order])
             faces = dict(zip(order, vectors, strict=True))
 
+        nobody = np.full(1, np.nan, np.float32)
         scene, person = similarities(list(images)), similarities(list(faces.values()))
         return {
             "temporal_consistency": float(np.mean(scene)) if scene else None,
             "temporal_consistency_min": min(scene, default=None),
             "identity_consistency": float(np.mean(person)) if person else None,
             "identity_consistency_min": min(person, default=None),
-            "face_embedding": np.full(1, np.nan, np.float32) if drawn is None else faces[drawn],
-            "face_embedding_mean": _mean(list(faces.values())),
+            "face_embedding": nobody if drawn is None else faces[drawn],
+            "face_embedding_mean": nobody
+            if drawn is None
+            else mean_embedding(np.stack(_unit([*faces.values()]))),
+            "image_embedding": mean_embedding(images),
             "face_embedding_time_s": None if drawn is None else float(frames.times[drawn]),
             "image_embedder": self.image_embedder.id,
             "face_embedder": self.face_embedder.id,
@@ -116,11 +121,10 @@ class Consistency(Stage):
         return np.asarray(marks, np.float32)[nearest(np.asarray(marked), times)]
 
 
-def _mean(vectors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """Mean of the vectors, each made one of length 1; [NaN] without any."""
-    if not vectors:
-        return np.full(1, np.nan, np.float32)
-    return np.asarray(np.mean(_unit(vectors), axis=0), np.float32)
+def mean_embedding(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mean of unit vectors [N, D], of length 1."""
+    mean = vectors.mean(0)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
 
 
 def similarities(vectors: Sequence[npt.NDArray[np.float32]]) -> list[float]:

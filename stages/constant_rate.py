@@ -8,6 +8,7 @@ from pydantic import Field
 
 from manifests.storage import making
 from media.constant_rate import write_constant_rate
+from media.crop import Crop
 from stages.clip import Clip
 from stages.contract import Column, Score, Stage, StageConfig
 
@@ -59,5 +60,6 @@ class ConstantRate(Stage):
                     clip["start_s"],
                     clip["end_s"],
                     (clip["width"], clip["height"]) if clip["width"] and clip["height"] else None,
+                    crop=Crop.of(clip.row),
                 )
         return {"media_uri": str(target), "constant_rate_fps": fps}

@@ -184,4 +184,6 @@ def _bitrate(clip: Clip) -> float | None:
     """Video bits / (frames x width x height)."""
     media = clip.media
     pixels = len(media.frame_times) * media.width * media.height
+    if media.crop is not None:  # the bits are those of the whole picture
+        pixels = round(pixels / media.crop.area)
     return media.video_bytes * 8 / pixels if pixels and media.video_bytes else None

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from backends.video.image_to_video import Animation, ImageToVideo
 from manifests.storage import making
+from media.crop import Crop
 from media.picture import MAX_PIXELS, read_picture
 from media.write import write_video
 from stages.clip import Clip
@@ -94,7 +95,7 @@ class Synthesise(Stage):
         if missing:
             raise ValueError(f"nothing to synthesise: the row has no {', '.join(missing)}")
         return Animation(
-            image=read_picture(clip.local_path, self.config.max_pixels),
+            image=read_picture(clip.local_path, self.config.max_pixels, Crop.of(clip.row)),
             prompt=clip["synthesis_prompt"],
             negative_prompt=self.config.negative_prompt,
             seed=clip.seed % 2**31,

@@ -1,6 +1,7 @@
 """Answers of a language model on disk, and the count of the requests that were made for them.
 
     answers/ab/cd/<key>.json    one answer
+    asked/ab/cd/<sample>-<key>  an empty file: it was asked for this sample (`forgotten.name_hash` of its id)
     ledger.json                 the counts; every process changes it under a lock
     cached/<id>                 how many answers one process took from the cache
 
@@ -19,13 +20,16 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backends.language.vision_language_model import BudgetError
 from manifests import storage
+from manifests.forgotten import name_hash
 
 COUNTS = ("requests", "failed_requests", "prompt_tokens", "completion_tokens")
 PAGE = 4096  # bytes; a kill does not tear a write inside one page
@@ -61,6 +65,19 @@ class CachedAnswer:
     completion_tokens: int
 
 
+_ASKING: ContextVar[str | None] = ContextVar("sample", default=None)
+
+
+@contextmanager
+def asking_for(sample_id: str) -> Iterator[None]:
+    """What this thread asks in the block it asks for this sample."""
+    token = _ASKING.set(sample_id)
+    try:
+        yield
+    finally:
+        _ASKING.reset(token)
+
+
 class AnswerCache:
     """The answers and the ledger under one folder or fsspec URL; may be used from several threads."""
 
@@ -93,6 +110,60 @@ class AnswerCache:
     def remove(self, key: str) -> None:
         """Forget an answer."""
         storage.remove([self.path(key)])
+
+    def note_asked(self, key: str) -> None:
+        """Note that the question of this key is asked for the sample of `asking_for`; without one nothing."""
+        sample = _ASKING.get()
+        if sample is None:
+            return
+        hashed = name_hash(sample)
+        path = self.folder / "asked" / hashed[:2] / hashed[2:4] / f"{hashed}-{key}"
+        if storage.is_remote(path):
+            storage.put(path, b"")
+            return
+        with suppress(FileExistsError):
+            try:
+                path.touch(exist_ok=False)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch(exist_ok=False)
+
+    def forget(self, is_forgotten: Callable[[str], bool], writes: bool = True) -> int:
+        """Delete the answers and waiting requests that were asked for some samples and for no other.
+
+        Also those of which nobody noted for whom they were asked, as earlier versions did not. Nobody else
+        may use the folder meanwhile; killed on the way, it can be done again.
+
+        Args:
+            is_forgotten: takes the `name_hash` of a sample.
+            writes: False: only count.
+
+        Returns:
+            How many answers and requests.
+        """
+        notes = [path for path in storage.below(self.folder / "asked") if "-" in path.name]
+        gone = {path for path in notes if is_forgotten(path.name.partition("-")[0])}
+        kept = {path.name.partition("-")[2] for path in notes if path not in gone}
+        held = [
+            path
+            for name in ("answers", "batch/requests", "batch/failed")
+            for path in storage.below(self.folder / name, ".json")
+            if path.stem not in kept
+        ]
+        if writes:
+            self._drop_from_jobs(kept)
+            storage.remove(held)
+            storage.remove(gone)  # last: they say what is to be done
+        return len(held)
+
+    def _drop_from_jobs(self, kept: Collection[str]) -> None:
+        """Let no answer that is on its way be taken in, but those of these keys (`answer_batches.Job`)."""
+        path = self.folder / "batch" / "jobs.json"
+        with suppress(FileNotFoundError):
+            jobs = json.loads(storage.read_bytes(path))
+            left = [job | {"keys": [key for key in job["keys"] if key in kept]} for job in jobs]
+            if left != jobs:
+                storage.write_bytes(path, json.dumps(left).encode())
 
     def count_cached(self) -> None:
         """Count one answer taken from the cache.

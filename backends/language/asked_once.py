@@ -37,11 +37,12 @@ class AskedOnce:
         self._start()
 
     def _kept(self, question: Question, key: str) -> BaseModel | None:
-        """The answer out of the cache.
+        """The answer out of the cache; that it was asked for is noted, also where there is none yet.
 
         Raises:
             InvalidAnswer: it is no valid one; it is forgotten.
         """
+        self._cache.note_asked(key)
         cached = self._cache.read(key)
         if cached is None:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,15 @@ class ImageEmbedder(Protocol):
 
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """N pictures, uint8 RGB [H, W, 3], to float32 [N, D], rows of length 1: dot products are cosines."""
+        ...
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """An image embedder that also embeds sentences, into the same space."""
+
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """N sentences to float32 [N, D], rows of length 1."""
         ...
 
 

@@ -36,6 +36,7 @@ class OpenClipEmbedder:
         self._net: Any = None
         self._prepare: Any = None
         self._run: Batcher[Any, npt.NDArray[np.float32]] | None = None
+        self._texts: Any = None
 
     @cached_property
     def id(self) -> str:
@@ -76,6 +77,26 @@ class OpenClipEmbedder:
         assert self._run is not None
         rows = self._run([self._prepare(Image.fromarray(image)) for image in images])
         return np.stack(rows) if rows else np.zeros((0, self._net.output_dim), np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """See `ReadsTexts.embed_texts`; the text tower is loaded the first time.
+
+        Raises:
+            FileNotFoundError: configuration or weights are not there.
+        """
+        import open_clip
+        import torch
+
+        if self._texts is None:
+            self.setup()
+            place = f"local-dir:{self.model.folder}"
+            model = open_clip.create_model(place, device="cpu").eval().requires_grad_(False)
+            self._texts = model.to(self._device), open_clip.get_tokenizer(place)
+        model, tokenizer = self._texts
+        with torch.inference_mode(), autocast(self._device):
+            vectors = model.encode_text(tokenizer(list(texts)).to(self._device)).float()
+        unit = torch.nn.functional.normalize(vectors, dim=-1)
+        return np.asarray(unit.cpu().numpy(), np.float32)
 
     def _forward(self, pictures: list[Any]) -> list[npt.NDArray[np.float32]]:
         """Prepared pictures, tensors [3, S, S], to vectors of length 1."""

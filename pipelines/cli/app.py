@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.card import card
 from pipelines.cli.compare import compare
+from pipelines.cli.duplicates import duplicates
 from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
+from pipelines.cli.find import find
+from pipelines.cli.forget import forget
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
-from pipelines.cli.names import PIPELINES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.names import PIPELINES, SOURCES, Engine, Gpu, pipelines, profiles, screens
 from pipelines.cli.people import people
 from pipelines.cli.repair import repair
 from pipelines.cli.review import review
@@ -47,7 +51,8 @@ Input = Annotated[
     typer.Option(
         "--input",
         help="A folder, a glob, a media file, or a .parquet/.csv/.tsv/.jsonl list with a `uri` column; "
-        "local or any fsspec URL (s3://...).",
+        "local or any fsspec URL (s3://...). Or NAME:DIR, the folder of a data set; NAME is one of "
+        f"{', '.join(SOURCES)} (docs/sources.md).",
     ),
 ]
 
@@ -434,9 +439,16 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "repair": repair,
         "validate": validate,
     },
-    "Collections": {"people": people, "split": split},
+    "Collections": {
+        "duplicates": duplicates,
+        "people": people,
+        "split": split,
+        "find": find,
+        "card": card,
+    },
     "Data for training": {"shards": shards, "latents": latents},
     "Other tools": {"export": export},
+    "Consent and provenance": {"forget": forget},
     "Training": {"train": train, "sample": sample, "live": live, "export-model": export_model},
     "The machine": {"doctor": doctor},
 }

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 PIPELINES: Final = ("talking_head", "real_interactions", "portraits", "synthetic_interactions")
+SOURCES: Final = (
+    *("openhumanvid", "hallo3", "ccv2", "celebv-text", "celebv-hq", "mead", "hdtf", "ravdess", "vico"),
+    *("talkvid", "huggingface", "webdataset"),
+)
 Engine = Literal["ray", "inline"]
 Gpu = Literal["H100", "A100", "H20"]
 Dtype = Literal["float32", "bfloat16"]

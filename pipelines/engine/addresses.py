@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.text import clean_text, holds_secret, public_text, public_url
-from pipelines.engine.lists import URI, shown_value
+from pipelines.engine.list_values import shown_value
+from pipelines.engine.lists import URI
 from pipelines.engine.looking import at_each, file_size
 from pipelines.engine.settings import SourceSettings
 

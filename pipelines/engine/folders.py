@@ -17,7 +17,8 @@ import pyarrow as pa
 from manifests.text import public_text, without_secrets
 from pipelines.engine.addresses import media
 from pipelines.engine.input_error import InputError
-from pipelines.engine.lists import LIST_SUFFIXES, shown_value
+from pipelines.engine.list_values import shown_value
+from pipelines.engine.lists import LIST_SUFFIXES
 from pipelines.engine.looking import at_each, file_size
 
 FILES_AT_ONCE = 1 << 15

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from media.crop import CROP, Crop
 
 # Rows that are taken out of Arrow and numbered at once.
 ROWS_AT_ONCE = 1 << 16
@@ -19,7 +23,14 @@ HEX_DIGITS = 16
 _ODD_NAME = r"(^|/)(\.[^/]*)?\z|\.\z"
 
 
-def sample_id(source: str, path: str, start_s: float | None, end_s: float | None, copy: int = 0) -> str:
+def sample_id(
+    source: str,
+    path: str,
+    start_s: float | None,
+    end_s: float | None,
+    copy: int = 0,
+    crop: Crop | None = None,
+) -> str:
     """A readable, stable id: a slug of the file's name and 16 hex digits of what identifies the sample.
 
     Args:
@@ -27,15 +38,20 @@ def sample_id(source: str, path: str, start_s: float | None, end_s: float | None
         path: path of the file inside it.
         start_s: start of the time range, s; None: from the beginning.
         end_s: end of the time range, s; None: to the end.
-        copy: 0 for the first row that names this range of this file, 1 for the second, and so on.
+        copy: 0 for the first row that names this range and crop of this file, 1 for the second, and so on.
+        crop: the part of the picture; None: all of it.
     """
-    identity = "\0".join([source, path, _seconds(start_s), _seconds(end_s), str(copy)])
+    identity = "\0".join([source, path, _seconds(start_s), _seconds(end_s), str(copy), *_cropped(crop)])
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:HEX_DIGITS]
     return f"{_slug(path)}-{digest}"
 
 
 def sample_ids(
-    source: pa.ChunkedArray, inside: pa.ChunkedArray, start_s: pa.ChunkedArray, end_s: pa.ChunkedArray
+    source: pa.ChunkedArray,
+    inside: pa.ChunkedArray,
+    start_s: pa.ChunkedArray,
+    end_s: pa.ChunkedArray,
+    crop: Sequence[pa.ChunkedArray],
 ) -> pa.ChunkedArray:
     """`sample_id` of each row; a range listed twice stays two rows, of copies 0 and 1.
 
@@ -44,8 +60,12 @@ def sample_ids(
         inside: (rows,) paths inside them as bytes, which need not be UTF-8.
         start_s: (rows,) starts, s; null: from the beginning.
         end_s: (rows,) ends, s; null: to the end.
+        crop: the columns `CROP`, (rows,) each; null: the whole picture.
     """
-    rows = pa.table({"source": source, "inside": inside, "start_s": start_s, "end_s": end_s})
+    rows = pa.table(
+        {"source": source, "inside": inside, "start_s": start_s, "end_s": end_s}
+        | dict(zip(CROP, crop, strict=True))
+    )
     ids, digests = [], [np.empty(0, np.uint64)]
     for block in rows.to_batches(max_chunksize=ROWS_AT_ONCE):
         identity = pc.binary_join_element_wise(
@@ -56,6 +76,7 @@ def sample_ids(
             b"0",
             b"\0",
         )
+        identity = pc.binary_join_element_wise(identity, _crops(block), b"")
         taken = HEX_DIGITS // 2
         digest = b"".join([hashlib.sha256(item).digest()[:taken] for item in identity.to_pylist()])
         digests.append(np.frombuffer(digest, np.uint64))
@@ -75,14 +96,16 @@ def _with_copies(ids: pa.ChunkedArray, rows: pa.Table, digests: np.ndarray) -> p
     alike = np.flatnonzero(count[group] > 1)
     if not len(alike):
         return ids
-    seen: Counter[tuple[str, bytes, str, str]] = Counter()
+    seen: Counter[tuple[Any, ...]] = Counter()
     copies, made = [], []
     for at, row in zip(alike.tolist(), rows.take(pa.array(alike)).to_pylist(), strict=True):
-        key = (row["source"], row["inside"], _seconds(row["start_s"]), _seconds(row["end_s"]))
+        crop = Crop.of(row)
+        span = (_seconds(row["start_s"]), _seconds(row["end_s"]))
+        key = (row["source"], row["inside"], *span, *_cropped(crop))
         if seen[key]:
             path = row["inside"].decode("utf-8", "surrogateescape")
             copies.append(at)
-            made.append(sample_id(row["source"], path, row["start_s"], row["end_s"], seen[key]))
+            made.append(sample_id(row["source"], path, row["start_s"], row["end_s"], seen[key], crop))
         seen[key] += 1
     place = np.full(len(ids), -1)
     place[copies] = np.arange(len(copies))
@@ -92,6 +115,19 @@ def _with_copies(ids: pa.ChunkedArray, rows: pa.Table, digests: np.ndarray) -> p
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _cropped(crop: Crop | None) -> tuple[str, ...]:
+    """What an id is made from besides, where there is a crop."""
+    return () if crop is None else tuple(f"{x:.6f}" for x in (crop.x0, crop.y0, crop.x1, crop.y1))
+
+
+def _crops(rows: pa.RecordBatch) -> pa.Array:
+    """`_cropped` of each row, as bytes behind a separator each; empty without a crop."""
+    if rows[CROP[0]].null_count == len(rows):
+        return pa.repeat(pa.scalar(b""), len(rows))
+    crops = (Crop.of(row) for row in rows.select(list(CROP)).to_pylist())
+    return pa.array(["".join(f"\0{text}" for text in _cropped(crop)).encode() for crop in crops], pa.binary())
 
 
 def _texts(seconds: pa.Array) -> pa.Array:

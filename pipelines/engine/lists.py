@@ -6,7 +6,6 @@ import codecs
 import csv
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.schema import as_type, plain_type
-from manifests.text import public_text
+from pipelines.engine.list_values import NUMBERS, ListError, as_number, numbers, shown_value, with_crops
 
 # The separators that are looked for in the header of a list, the one that its ending promises first.
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t,;|"}
@@ -26,16 +25,12 @@ LIST_SUFFIXES = frozenset({".parquet", ".csv", ".tsv", ".jsonl"})
 
 URI = "uri"
 # Columns of a list that fill columns of ours.
-OWN = (URI, "source", "start_s", "end_s", "licence")
-SECONDS = ("start_s", "end_s")
+OWN = (URI, "source", *NUMBERS, "licence")
 
 # How R, pandas, SQL and spreadsheets write that a value is missing; so read in our own columns alone.
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})
 TRUE_AND_FALSE = ({"True", "False"}, {"true", "false"}, {"TRUE", "FALSE"})
 ROWS_AT_ONCE = 10_000
-LONGEST = 120  # characters of a value in an error
-# What float() takes, without 1_000 and digits of other scripts.
-_NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan)\s*", re.IGNORECASE | re.ASCII)
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the mark of UTF-16 does
@@ -45,11 +40,9 @@ _MARKS = (
 )
 
 
-class ListError(ValueError):
-    """A list that cannot be read as it stands; the message names row and column, not the file."""
-
-
-def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Table, dict[int, str]]:
+def read_list(
+    file: Path, suffix: str, limit: int | None = None, key: str = URI
+) -> tuple[pa.Table, dict[int, str]]:
     """The columns of a list, `uri` among them, and what is wrong with single rows.
 
     Args:
@@ -57,15 +50,17 @@ def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Tab
         suffix: what it is, one of `LIST_SUFFIXES`.
         limit: the first so many rows; None: all. Of a Parquet list the others are not read. All other lists
             are read to their ends, since the type of a column depends on all of its values.
+        key: the column that names the media.
 
     Returns:
         Columns of plain types (`plain_type`), in the list's order. Of a CSV or TSV list a further column is
         boolean or numeric only where its text can be written anew from the values, and text otherwise; of
-        all lists `start_s` and `end_s` are float64, without NaN. And, by the number of the row from 1, what
-        makes a row useless while all others can be read; the value that is wrong is null.
+        all lists `NUMBERS` are float64, without NaN, and a row has all four numbers of a crop or none. And,
+        by the number of the row from 1, what makes a row useless while all others can be read; the value
+        that is wrong is null.
 
     Raises:
-        ListError: it is broken, empty, or has no column `uri`.
+        ListError: it is broken, empty, or has no column `key`.
         OSError: it cannot be opened.
     """
     problems: dict[int, str] = {}
@@ -79,19 +74,19 @@ def read_list(file: Path, suffix: str, limit: int | None = None) -> tuple[pa.Tab
             table = _read_json(text, problems)
     else:
         with _opened(file) as text:
-            table = _read_separated(text, SEPARATORS[suffix])
-    _check_names(table.column_names)
+            table = _read_separated(text, SEPARATORS[suffix], key)
+    _check_names(table.column_names, key)
     if not table.num_rows:
         raise ListError("the list is empty")
     for place, field in enumerate(table.schema):
-        if field.name in SECONDS:
-            column = _seconds(field.name, table.column(place), problems)
+        if field.name in NUMBERS:
+            column = numbers(field.name, table.column(place), problems)
         else:
             column = _plain(table.column(place), field.name)
             if field.name in OWN and not pa.types.is_string(column.type):
                 column = _as_text(column, field.name)
         table = table.set_column(place, field.name, column)
-    return table.slice(0, limit), problems
+    return with_crops(table, problems).slice(0, limit), problems
 
 
 def _read_parquet(file: Path, limit: int | None) -> pa.Table:
@@ -107,16 +102,16 @@ def _read_parquet(file: Path, limit: int | None) -> pa.Table:
         return pa.Table.from_batches(batches, parquet.schema_arrow)
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], key: str | None) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ListError(f"two columns have the name {twice[0]!r}; rename one")
-    if URI not in names:
-        raise ListError(_without_uri(names))
+    if key is not None and key not in names:
+        raise ListError(_without(key, names))
 
 
-def _without_uri(names: Sequence[str]) -> str:
-    return f"it has no column `{URI}`, which names the media of each row; it has: {', '.join(names)}"
+def _without(key: str, names: Sequence[str]) -> str:
+    return f"it has no column `{key}`, which names the media of each row; it has: {', '.join(names)}"
 
 
 def _opened(file: Path) -> TextIO:
@@ -135,13 +130,13 @@ def _not_text(error: UnicodeError, line: int) -> ListError:
     )
 
 
-def _read_separated(text: TextIO, separators: str) -> pa.Table:
+def _read_separated(text: TextIO, separators: str, key: str) -> pa.Table:
     """A table of the records of a CSV or TSV file.
 
     Python's reader takes values and line breaks of any length, and names a quote that is never closed, which
     pyarrow's takes for the rest of the file.
     """
-    names, separator, is_spaced = _header(text, separators)
+    names, separator, is_spaced = _header(text, separators, key)
     text.seek(0)
     records = _records(text, separator, is_spaced)
     next(records)
@@ -158,10 +153,10 @@ def _read_separated(text: TextIO, separators: str) -> pa.Table:
     return pa.table(columns, names=fields)
 
 
-def _header(text: TextIO, separators: str) -> tuple[list[str], str, bool]:
+def _header(text: TextIO, separators: str, key: str) -> tuple[list[str], str, bool]:
     """The names of the columns, the separator, and whether blanks stand behind it.
 
-    The separator is the one that gives a column `uri`.
+    The separator is the one that gives the column `key`.
 
     Raises:
         ListError: none does, or two columns have one name.
@@ -178,7 +173,7 @@ def _header(text: TextIO, separators: str) -> tuple[list[str], str, bool]:
             broken.append(error)
             continue
         found[separator] = names = [name.strip() for name in record]
-        if URI in names:
+        if key in names:
             break
     else:
         if not found:
@@ -188,8 +183,8 @@ def _header(text: TextIO, separators: str) -> tuple[list[str], str, bool]:
         if "\0" in "".join(names):
             raise ListError("it is no UTF-8 text; save the list as UTF-8")
         seen = f"separated by {separator!r}" if len(names) > 1 else "columns are separated by , ; | or a tab"
-        raise ListError(f"{_without_uri(names)} ({seen})")
-    _check_names([name for name in names if name])
+        raise ListError(f"{_without(key, names)} ({seen})")
+    _check_names([name for name in names if name], None)
     text.seek(0)
     _, plain = next(_records(text, separator))
     return names, separator, any(name.startswith(" ") for name in plain[1:])
@@ -321,8 +316,8 @@ def _json_row(line: str, number: int) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ListError("is no JSON object ({...}), which every line of a .jsonl list is")
     for name, value in given.items():
-        if name in SECONDS and value is not None:
-            given[name] = _number(value, name)
+        if name in NUMBERS and value is not None:
+            given[name] = as_number(value, name)
         if name == URI and not isinstance(value, str | None):
             raise ListError(f"has no text as {URI}: {shown_value(value)}")
         if "\\u" in line:
@@ -333,12 +328,6 @@ def _json_row(line: str, number: int) -> dict[str, Any]:
                     f"has half a surrogate pair in {shown_value(name)}: {shown_value(value)}"
                 ) from None
     return given
-
-
-def shown_value(value: Any) -> str:
-    """A value of a list for an error: printable, not long, without passwords and signatures."""
-    text = ascii(public_text(value)) if isinstance(value, str) else ascii(public_text(str(value)))[1:-1]
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _array(values: list[Any], name: str) -> pa.Array:
@@ -389,33 +378,3 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         return column.cast(pa.string())
     except pa.ArrowException as error:
         raise ListError(f"column {name} of type {column.type} is no text: {error}") from None
-
-
-def _seconds(name: str, column: pa.ChunkedArray, problems: dict[int, str]) -> pa.ChunkedArray:
-    """Numbers of seconds; NaN is none, and so is something else, which is noted in `problems`."""
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-        numbers = column.cast(pa.float64(), safe=False)
-        if not pc.any(pc.is_inf(numbers)).as_py():
-            return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
-    seconds: list[float | None] = []
-    for row, value in enumerate(column.to_pylist(), 1):
-        try:
-            seconds.append(None if value is None else _number(value, name))
-        except ListError as error:
-            problems.setdefault(row, f"row {row} {error}")
-            seconds.append(None)
-    return pa.chunked_array([pa.array(seconds, pa.float64())])
-
-
-def _number(value: Any, name: str) -> float | None:
-    try:
-        if isinstance(value, bool | bytes) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
-            raise ValueError
-        seconds = float(value)
-        if math.isinf(seconds):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ListError(
-            f"has {shown_value(value)} as {name}, which is no number of seconds such as 1.5"
-        ) from None
-    return None if math.isnan(seconds) else seconds

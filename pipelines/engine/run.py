@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from backends.language.answer_batches import AnswerBatches
 from backends.language.vision_language_model import AnswerError
 from backends.store.model_store import ModelStore, ModelStoreError
-from manifests import journal, reviews, store
+from manifests import forgotten, journal, reviews, store
+from manifests.forgotten import Forgotten
 from manifests.schema import SCHEMA_VERSION, to_rows
 from manifests.screen import Screen, save_screen
 from pipelines.engine.asked import AskedModel
@@ -114,11 +115,16 @@ class Run:
     ) -> dict[str, Any]:
         """Compute everything; passes over the manifest are repeated while batches bring new answers."""
         head_start: dict[str, Any] = {}
+        gone, split = forgotten.read(self.folder), self.pipeline.split
+        whole = len(listing)
+        listing = without_forgotten(gone, listing, is_cut=split is None)
+        if (hidden := whole - len(listing)) > 0:
+            progress.say(f"{hidden} samples of the input were forgotten and are left out")
+        record["forgotten"] = hidden
         listed = listing.ids
-        if self.pipeline.split is not None:
-            listing, head_start = self._cut(
-                self.pipeline.split, listing, progress, record, check_lock, publisher
-            )
+        if split is not None:
+            listing, head_start = self._cut(split, listing, progress, record, check_lock, publisher)
+            listing = without_forgotten(gone, listing, is_cut=True)
         program = self.program()
         record["fingerprints"] = program.describe()  # of a run that is cut short, too
         write_run(self.folder, record)
@@ -266,6 +272,13 @@ class Run:
             "schema_version": SCHEMA_VERSION,
             "versions": versions(),
         }
+
+
+def without_forgotten(gone: Forgotten, listing: Listing, is_cut: bool) -> Listing:
+    """A listing without the samples that a run was made to forget; `is_cut` as of `Forgotten.hides`."""
+    if not len(gone):
+        return listing
+    return replace(listing, table=listing.table.filter(pa.array(~gone.hides(listing.table, is_cut))))
 
 
 def _without_values(profile: dict[str, Any]) -> dict[str, Any]:

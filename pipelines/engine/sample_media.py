@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from manifests import storage
+from media.crop import Crop
 
 
 def is_own_media(row: Mapping[str, Any]) -> bool:
-    """Whether the sample's media is a file made for it alone, so that its time range is done with."""
+    """Whether the sample's media is a file made for it alone: its time range and crop are done with."""
     return row["media_uri"] != row["source_uri"]
 
 
@@ -30,3 +31,8 @@ def media_of(run: Path, row: Mapping[str, Any]) -> tuple[str, float | None, floa
         *_, folder, name = ("", *uri.rsplit("/", 2))
         uri = str(run / "media" / folder / name)
     return uri, None, None
+
+
+def crop_of(row: Mapping[str, Any]) -> Crop | None:
+    """The part of the file's pictures that is the sample; None: all of them."""
+    return None if is_own_media(row) else Crop.of(row)

@@ -12,17 +12,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import storage
+from manifests.licences import TRUTHS, with_terms
 from manifests.schema import ARROW_TYPES, SOURCE_COLUMNS, input_column_name
 from manifests.text import clean_text, public_message, public_text
+from media.crop import CROP
 from media.files import VIDEO_SUFFIXES, local_copy
 from pipelines.engine.addresses import ADDRESS, INSIDE, MEDIA, PROBLEM, ListedMedia, without_query
 from pipelines.engine.folders import is_glob, local_media, remote_media
 from pipelines.engine.ids import sample_ids
 from pipelines.engine.input_error import InputError
-from pipelines.engine.lists import LIST_SUFFIXES, OWN, SECONDS, URI, read_list
+from pipelines.engine.list_values import SECONDS
+from pipelines.engine.lists import LIST_SUFFIXES, MISSING, OWN, URI, read_list
 from pipelines.engine.settings import SourceSettings
 
 DEFAULT = SourceSettings()
+# How a list may say true or false in a column of `TRUTHS`.
+SAID = {
+    **dict.fromkeys(("true", "yes", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "0", "0.0"), False),
+    **dict.fromkeys(MISSING, None),
+}
 # Rows of a list that are looked at together.
 ROWS_AT_ONCE = 1 << 15
 # Is told how many samples were found so far.
@@ -60,7 +69,7 @@ class Listing:
         ignored: Counter[str] | None = None,
     ) -> Listing:
         """From rows as dicts; absent values are null."""
-        table = pa.Table.from_pylist(list(rows), schema=_schema(input_fields))
+        table = with_terms(pa.Table.from_pylist(list(rows), schema=_schema(input_fields)))
         return cls(table, input_fields, ignored or Counter())
 
     @property
@@ -164,10 +173,11 @@ def _listing(
     rows = media.num_rows
     empty = {name: pa.chunked_array([pa.nulls(rows, kind)]) for name, kind in LISTED.items()}
     columns = {**empty, **{name: media[name] for name in media.column_names}, **own}
-    ids = sample_ids(columns["source"], columns.pop(INSIDE), columns["start_s"], columns["end_s"])
+    crop = [columns[name] for name in CROP]
+    ids = sample_ids(columns["source"], columns.pop(INSIDE), columns["start_s"], columns["end_s"], crop)
     columns |= {"sample_id": ids, **{each.name: column for each, column in further.items()}}
     schema = _schema(list(further))
-    table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+    table = with_terms(pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
     return Listing(table, list(further), ignored)
 
 
@@ -198,25 +208,65 @@ def _from_list(
     told: Told,
 ) -> Listing:
     table, problems = _read_list(path, limit)
+    name = source or PurePosixPath(without_query(path)).stem
+    return list_table(table, problems, path, name, owned, sources, told)
+
+
+def list_table(
+    table: pa.Table,
+    problems: Mapping[int, str],
+    path: str,
+    source: str,
+    owned: frozenset[str],
+    sources: SourceSettings,
+    told: Told = lambda found: None,
+    ignored: Counter[str] | None = None,
+    found: Sequence[str] = (),
+) -> Listing:
+    """The samples of a table as `read_list` gives it, in its order.
+
+    Args:
+        table: columns `uri` and those of `OWN`, which may be absent. Every further column is kept, by its own
+            unit and meaning.
+        problems: what makes a row an error, by its number from 1.
+        path: of a list; relative addresses are relative to it.
+        source: name of the data set, where the table names none.
+        owned: names of columns that the pipeline writes.
+        sources: what addresses may lead to.
+        told: is told now and then how many samples were found.
+        ignored: how many files were passed over, by suffix.
+        found: columns of `MEDIA` that the table brings; where they are not null they are what counts.
+
+    Raises:
+        InputError: two columns would have one name.
+    """
     further: dict[pa.Field, pa.ChunkedArray] = {}
     for f in table.schema:
-        if f.name not in OWN:
+        if f.name not in (*OWN, *TRUTHS, *found):
             name = input_column_name(f.name, owned)
-            meaning = {"unit": "", "meaning": f"Column `{f.name}` of the input list.", "from": "input list"}
+            meaning = f.metadata or _meaning(f.name)
             if name in {other.name for other in further}:
                 shown = public_text(path)
                 raise InputError(f"{shown}: two columns would both be {name} in the manifest; rename one")
             further[pa.field(name, f.type, metadata=meaning)] = table[f.name]
     own = {name: table[name] for name in OWN if name in table.column_names}
+    own |= {name: _truths(table[name], name, path) for name in TRUTHS if name in table.column_names}
     for name in SECONDS:
         own.setdefault(name, pa.chunked_array([pa.nulls(table.num_rows, pa.float64())]))
-    default = _one_name(source or PurePosixPath(without_query(path)).stem, table.num_rows)
+    default = _one_name(source, table.num_rows)
     named = own.get("source", default)
     own["source"] = pc.if_else(pc.equal(pc.fill_null(named, ""), ""), default, named)
     rows = pa.table({name: own[name] for name in (URI, *SECONDS)})
     media = _gathered(_listed(rows, ListedMedia(path, sources), problems), told)
+    for name in found:
+        place = media.schema.get_field_index(name)
+        media = media.set_column(place, MEDIA.field(name), pc.coalesce(table[name], media[name]))
     del own[URI]
-    return _listing(media, own, further, Counter())
+    return _listing(media, own, further, ignored or Counter())
+
+
+def _meaning(name: str) -> dict[str, str]:
+    return {"unit": "", "meaning": f"Column `{name}` of the input list.", "from": "input list"}
 
 
 def _listed(rows: pa.Table, media: ListedMedia, problems: Mapping[int, str]) -> Iterator[pa.RecordBatch]:
@@ -225,6 +275,24 @@ def _listed(rows: pa.Table, media: ListedMedia, problems: Mapping[int, str]) -> 
     for block in rows.to_batches(max_chunksize=ROWS_AT_ONCE):
         yield media.of(block, first, problems)
         first += len(block)
+
+
+def _truths(column: pa.ChunkedArray, name: str, path: str) -> pa.ChunkedArray:
+    """A list's column of ours that says true or false, or in words or numbers what is one of them.
+
+    Raises:
+        InputError: a value is neither.
+    """
+    encoded = column.combine_chunks().dictionary_encode()
+    truths = []
+    for value in encoded.dictionary.to_pylist():
+        word = "" if value is None else str(value).strip().lower()
+        if word not in SAID:
+            raise InputError(
+                f"{public_text(path)}: column {name}: {clean_text(word)[:40]!r} is neither true nor false"
+            )
+        truths.append(SAID[word])
+    return pa.chunked_array([pa.array(truths, pa.bool_()).take(encoded.indices)])
 
 
 def _list_suffix(path: str) -> str:

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from backends.language.answer_cache import asking_for
 from backends.language.vision_language_model import Deferred
 from backends.running.batching import is_out_of_memory
 from manifests import features, storage, store
 from manifests.packs import PackFiles, PackObjects, Packs, Place
 from manifests.schema import ARROW_TYPES, SCHEMA_VERSION, to_table
 from manifests.text import clean_text, without_secrets
+from media.crop import Crop
 from media.decode import decode
 from media.files import local_copy
 from media.picture import decode_picture
@@ -151,7 +153,7 @@ class Worker:
                 _fail(row, last, "WorkerDied", self._died(note, last), "")
                 summary.fail(row)
                 return row
-            with ExitStack() as stack:
+            with ExitStack() as stack, asking_for(row["sample_id"]):
                 self._steps(row, todo, stack, note, packs, summary, ended)
         return row
 
@@ -242,12 +244,13 @@ class Worker:
         requests = [request for step in todo for request in step.stage.sees]
         own_file = row[MEDIA] != row["source_uri"]  # made for this sample alone
         start, end = (None, None) if own_file else (row["start_s"], row["end_s"])
+        crop = None if own_file else Crop.of(row)
         assert clip.local_path is not None
         if self.program.media == "picture" and not own_file:
-            clip.decoded = decode_picture(clip.local_path, requests)
+            clip.decoded = decode_picture(clip.local_path, requests, crop)
             return
         limit, decoder = self.program.max_seconds, self.program.decoder
-        clip.decoded = decode(clip.local_path, requests, start, end, limit, decoder)
+        clip.decoded = decode(clip.local_path, requests, start, end, limit, decoder, crop)
 
     @contextmanager
     def _in_time(self, step: Step, note: Attempt, sample_id: str) -> Iterator[None]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from backends.video.image_to_video import Gpu
 from manifests import features, store
+from manifests.forgotten import read as read_forgotten
 from manifests.schema import to_rows
 from manifests.storage import each, folder_of, is_remote
 from pipelines.engine.asked import AskedModel
@@ -23,7 +24,7 @@ from pipelines.engine.pipeline import MEDIA, Resources, RunError, Split
 from pipelines.engine.placement import Turn, take_turns, wall_seconds
 from pipelines.engine.plan import fan_out
 from pipelines.engine.program import Group, Program, Step
-from pipelines.engine.run import Run
+from pipelines.engine.run import Run, without_forgotten
 from pipelines.engine.seconds import Busy, groups_busy, samples_due, stage_seconds
 from pipelines.engine.source import InputError
 from pipelines.estimate.earlier_runs import Work, earlier_runs, names_of, step_of, work_left
@@ -142,6 +143,8 @@ def estimates(request: Request, like: Path | None = None, gpu: Gpu = "H100") -> 
         raise InputError(f"--like {like} holds no run of {request.pipeline}")
     run = runs[0]
     written = run.folder if request.output is not None else None
+    if written is not None:
+        run.listing = without_forgotten(read_forgotten(written), run.listing, run.pipeline.split is None)
     program, split = run.program(), run.pipeline.split
     if split is not None:
         return _with_split(run, program, split, written, like, gpu)
@@ -161,7 +164,8 @@ def _second_step(
     program = second.program()
     earlier = earlier_runs(second, second.folder if has_output else None, like)
     if has_output and not len(first_work.ids) and store.manifest_files(first.folder / "manifest"):
-        return _estimate(second, program, work_left(program, second.choose(), second.folder), earlier, gpu)
+        listing = without_forgotten(read_forgotten(second.folder), second.choose(), is_cut=True)
+        return _estimate(second, program, work_left(program, listing, second.folder), earlier, gpu)
     sizes = pa.chunked_array([pa.nulls(follows.wanted, pa.int64())])
     work = Work(Counter({names_of(program): follows.wanted}), sizes=sizes)
     estimate = _estimate(second, program, work, earlier, gpu)
@@ -191,6 +195,8 @@ def _with_split(
         cut = [video["sample_id"] for video in videos if video["sample_id"] not in left]
         done = run.listing.only(pa.array(cut, pa.string()))
         listing = fan_out(videos, split.ranges, done)
+        if written is not None:
+            listing = without_forgotten(read_forgotten(written), listing, is_cut=True)
         uncut = len(run.listing) - len(done)
     else:
         uncut = len(run.listing)

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from manifests import storage
 from manifests.text import clean_text, public_text
+from media.crop import CROP
 from media.write import write_with_sound
 from pipelines.engine.faults import MACHINE_ERRORS
 from pipelines.engine.pipeline import Engine
@@ -45,7 +46,7 @@ _HALF_WRITTEN = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{8}-[0-9a-f]{8}\.tmp\.mp4") 
 _READ = (
     *("sample_id", "media_uri", "source_uri", "source_size", "start_s", "end_s", "fps", "width"),
     *("height", "num_frames", "content_hash", "clip_start_s", "constant_rate_fps", "variable_frame_rate"),
-    *("size_changes", "interlaced"),
+    *("size_changes", "interlaced", *CROP),
 )
 
 
@@ -129,7 +130,10 @@ def _without_errors(run: ExportedRun, columns: Iterable[str]) -> Iterator[pa.Tab
 def _name(key: str, row: Mapping[str, Any]) -> str:
     """A clip's file: the sample's name, and 8 hex digits of what it is made of."""
     made_of = [VERSION, SOUND_VERSION, row["media_uri"], row.get("source_size")]
-    made_of.append(asdict(wanted_media(row, SOUND_RATE)))
+    wanted = asdict(wanted_media(row, SOUND_RATE))
+    if wanted["crop"] is None:  # clips without one keep their names
+        del wanted["crop"]
+    made_of.append(wanted)
     return f"{key}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:8]}.mp4"
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from manifests import storage
-from manifests.screen import BOUNDS
+from manifests import markdown, storage
 from manifests.text import one_line
 from pipelines.engine.source import InputError
 from pipelines.export.rows import ExportedRun, published, refuse_manifest, with_files, write_parquet
@@ -173,11 +171,11 @@ def card(run: ExportedRun, count: int, tally: Tally, files: Sequence[str]) -> st
     shown = published(run.schema.empty_table()).schema
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n",
-        f"# {_cell(run.name)}\n",
-        f"{which} of a run of {_cell(record['pipeline'])}, made with interavatar: {count} rows, "
+        f"# {markdown.cell(run.name)}\n",
+        f"{which} of a run of {markdown.cell(record['pipeline'])}, made with interavatar: {count} rows, "
         f"{tally.seconds / 3600:.2f} hours.\n",
         "## Sources and licences\n",
-        _table(
+        markdown.table(
             ("source", "licence of the media, as the input list gives it", "rows"),
             [
                 (source, licence or "not given", number)
@@ -186,13 +184,15 @@ def card(run: ExportedRun, count: int, tally: Tally, files: Sequence[str]) -> st
         ),
         "## How it was chosen\n",
         f"{counts['ids_out']} samples were listed, {counts['kept']} kept, {counts['errors']} could not be "
-        f"computed. The screen {_cell(record['screen']['name'])} keeps a sample that breaks none of its "
-        "rules:\n",
-        _table(("reason", "column", "kept is", "a null", "where from"), _rules(record["screen"]["rules"])),
+        f"computed. The screen {markdown.cell(record['screen']['name'])} keeps a sample that breaks none of "
+        "its rules:\n",
+        markdown.rules(record["screen"]["rules"]),
         "## Columns\n",
         "Left and right are the subject's own. Coordinates are shares of the first frame, origin top left. A "
         "null score was not measured.\n",
-        _table(("column", "type", "unit or range", "meaning"), [_described(field) for field in shown]),
+        markdown.table(
+            ("column", "type", "unit or range", "meaning"), [_described(field) for field in shown]
+        ),
     ]
     return "\n".join(parts)
 
@@ -206,27 +206,7 @@ def _licence(tally: Tally) -> str:
     return known.pop() if len(known) == 1 and known <= LICENCES else "other"
 
 
-def _rules(rules: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-    rows = []
-    for rule in rules:
-        bounds = "; ".join(f"{b} {rule[b]}" for b in BOUNDS if rule.get(b) is not None)
-        missing = "passes" if rule.get("missing") == "pass" else "is dropped"
-        rows.append((rule["reason"], rule["column"], bounds, missing, rule.get("source") or ""))
-    return rows
-
-
 def _described(field: pa.Field) -> tuple[str, str, str, str]:
     metadata = field.metadata or {}
     unit, meaning = (metadata.get(name, b"").decode("utf-8", "replace") for name in (b"unit", b"meaning"))
     return (field.name, str(field.type), unit, meaning)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(map(_cell, row)) + " |" for row in rows)]) + "\n"
-
-
-def _cell(value: Any) -> str:
-    """A text of unknown origin for Markdown: no markup, no line break, no end of a cell."""
-    text = html.escape(one_line(str(value)), quote=False)
-    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", text)

@@ -17,15 +17,16 @@ import pyarrow.compute as pc
 from manifests import storage, store
 from manifests.screen import Screen
 from media.browsers import JPEG, MP4, browser_type, is_picture, write_for_browsers
+from media.crop import CROP, Crop
 from media.files import local_copy, local_path
 from pipelines.engine.pipeline import MEDIA
-from pipelines.engine.sample_media import media_of
+from pipelines.engine.sample_media import crop_of, media_of
 from pipelines.review.agreement import read_rows
 from pipelines.review.queue import CUES
 
 # What tells a clip's media, and the verdict that is shown of it.
 CLIP = (
-    *("sample_id", "source_uri", MEDIA, "start_s", "end_s", "fps", "width", "height"),
+    *("sample_id", "source_uri", MEDIA, "start_s", "end_s", *CROP, "fps", "width", "height"),
     *("keep", "drop_reasons"),
 )
 MOST_BYTES = 4 << 30  # of the copies that are kept
@@ -97,17 +98,18 @@ class Shown:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a sample's media is made of: a file's address, a range of it in s, its path here, a key of all."""
+    """What a sample's media is made of: a file's address, range in s, crop, path here, and a key of all."""
 
     uri: str
     start: float | None
     end: float | None
+    crop: Crop | None
     path: Path | None
     key: str
 
     @property
     def is_whole(self) -> bool:
-        return self.start is None and self.end is None
+        return self.start is None and self.end is None and self.crop is None
 
 
 class Clips:
@@ -159,11 +161,11 @@ class Clips:
 
     def _source(self, row: Mapping[str, Any]) -> _Source:
         uri, start, end = media_of(self._run, row)
-        path = local_path(uri)
+        path, crop = local_path(uri), crop_of(row)
         state = None if path is None else path.stat()
-        made_of = (uri, start, end, None if state is None else (state.st_mtime_ns, state.st_size))
+        made_of = (uri, start, end, crop, None if state is None else (state.st_mtime_ns, state.st_size))
         key = hashlib.sha256(repr(made_of).encode("utf-8", "surrogateescape")).hexdigest()
-        return _Source(uri, start, end, path, key)
+        return _Source(uri, start, end, crop, path, key)
 
     def _as_it_is(self, source: _Source) -> Shown | None:
         if (known := self._find(source.key)) is not None:
@@ -191,7 +193,7 @@ class Clips:
                     shutil.copyfile(path, target)
                     return Shown(target, kind)
                 size = (row["width"], row["height"]) if row["width"] and row["height"] else None
-                write_for_browsers(path, target, source.start, source.end, row["fps"], size)
+                write_for_browsers(path, target, source.start, source.end, row["fps"], size, source.crop)
                 return Shown(target, JPEG if is_picture(path) else MP4)
             except BaseException:
                 target.unlink(missing_ok=True)

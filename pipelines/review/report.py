@@ -7,6 +7,7 @@ they would change. Pictures lie beside it, in `report/`.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -19,13 +20,13 @@ from manifests import journal, storage
 from manifests.reviews import REVIEWS
 from manifests.schema import ARROW_TYPES, to_rows
 from manifests.screen import SCREEN, Screen
-from manifests.store import at_one_moment, read_columns, whole_schema
+from manifests.store import at_one_moment, read_columns, whole_schema, write_table
 from pipelines.review.facts import INNER
 from pipelines.review.figures import figures_of, outcomes
 from pipelines.review.page import made_by, page
 from pipelines.review.strips import FOLDER, READS, make_strips, strip_name, strips_there
 
-REPORT = "report.html"
+REPORT, FOUND = "report.html", "found.html"
 MADE_BY = f"{FOLDER}/made_by"  # beside it: which version of the page it is
 # A page holds this many rows; of more it holds a fair sample, so that it opens on any machine.
 WHOLE, SAMPLE = 100_000, 20_000
@@ -73,6 +74,34 @@ def write_report(run: Path, strips: int = STRIPS, told: Callable[[int, int], Non
     html = page(run, record, screen, figures, rows, [name if name in there else None for name in names])
     storage.write_bytes(path, html.encode("utf-8", "replace"))
     storage.write_bytes(run / MADE_BY, made_by().encode())
+    return path
+
+
+def write_found(run: Path, rows: pa.Table) -> Path:
+    """Write `found.html` into a run's folder: a report of some of its samples alone, each with pictures.
+
+    Args:
+        run: its folder.
+        rows: of its manifest, perhaps with further columns, in the order in which they are shown.
+
+    Raises:
+        FileNotFoundError: there is no run in the folder.
+    """
+    record = json.loads(journal.read(run, "run.json"))
+    screen = Screen.model_validate(record["screen"])
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = Path(folder) / "manifest"
+        manifest.mkdir()
+        write_table(manifest / "manifest-00000.parquet", rows)
+        figures = figures_of(manifest, screen)
+        judged = [rule.column for rule in screen.rules]
+        shown = at_one_moment(manifest, lambda files: _shown_rows(files, figures.total, judged))
+    media = to_rows(shown.select([name for name in READS if name in shown.column_names]))
+    make_strips(run, media, lambda done: None)
+    there, names = strips_there(run), [strip_name(row) for row in media]
+    html = page(run, record, screen, figures, shown, [name if name in there else None for name in names])
+    path = run / FOUND
+    storage.write_bytes(path, html.encode("utf-8", "replace"))
     return path
 
 

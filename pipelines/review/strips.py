@@ -21,11 +21,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from manifests import storage
+from media.crop import CROP
 from media.decode import decode
 from media.files import PICTURE_SUFFIXES, local_path
 from media.picture import read_picture, smaller
 from media.requests import Frames
-from pipelines.engine.sample_media import media_of
+from pipelines.engine.sample_media import crop_of, media_of
 
 FOLDER = "report"
 PICTURES = 12
@@ -37,13 +38,14 @@ WORKERS = min(4, os.cpu_count() or 1)
 # What a strip is made from.
 READS = (
     *("sample_id", "source_uri", "media_uri", "source_size", "start_s", "end_s"),
-    *("duration_s", "clip_start_s"),
+    *("duration_s", "clip_start_s", *CROP),
 )
 
 
 def strip_name(row: Mapping[str, Any]) -> str:
     """The file's name, another one when the sample's media is another; its end says how many pictures."""
-    made_from = repr([row.get(name) for name in READS]).encode("utf-8", "replace")
+    read = READS if row.get(CROP[0]) is not None else [name for name in READS if name not in CROP]
+    made_from = repr([row.get(name) for name in read]).encode("utf-8", "replace")
     media = str(row["media_uri"] or row["source_uri"] or "")
     pictures = 1 if PurePosixPath(media).suffix.lower() in PICTURE_SUFFIXES else PICTURES
     return f"{hashlib.sha256(made_from).hexdigest()[:20]}-{pictures}.webp"
@@ -108,11 +110,12 @@ def _pictures(
 ) -> list[npt.NDArray[np.uint8]]:
     """`PICTURES` of a clip, or one of a picture; sides are those of the clip as shown."""
     if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES:
-        return [smaller(read_picture(path), SHORT_SIDE)]
+        return [smaller(read_picture(path, crop=crop_of(row)), SHORT_SIDE)]
     start = (begin or 0.0) + (row.get("clip_start_s") or 0.0)
     last = start + LONGEST_S if end is None else min(end, start + LONGEST_S)
     known = row.get("duration_s")
     span = min(last - start, LONGEST_S if known is None else known - (row.get("clip_start_s") or 0.0))
     request = Frames(fps=PICTURES / max(span, 0.1), short_side=SHORT_SIDE)
-    pictures = list(decode(path, [request], start or None, last).frames[request][1])[:PICTURES]
+    decoded = decode(path, [request], start or None, last, crop=crop_of(row))
+    pictures = list(decoded.frames[request][1])[:PICTURES]
     return pictures + [pictures[-1]] * (PICTURES - len(pictures))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
+from media.crop import Crop
 from media.encoder import Encoder
 from media.files import MediaError
 from media.orientation import orientation_of
@@ -47,6 +48,7 @@ class Wanted:
     is_uniform: all pictures are stored with one size, and none is interlaced.
     skip_s: pictures and sound before this are left out, s after the beginning of the range.
     sound_rate: samples a second of the sound, Hz.
+    crop: the part of the pictures that is the sample; None: all of them.
     """
 
     start_s: float | None = None
@@ -58,11 +60,12 @@ class Wanted:
     is_uniform: bool = True
     skip_s: float = 0.0
     sound_rate: int = RATE
+    crop: Crop | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether the sample is the whole file."""
-        return self.start_s is None and self.end_s is None
+        return self.start_s is None and self.end_s is None and self.crop is None
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,14 @@ def _encoded(path: Path, wanted: Wanted) -> Packed:
                         continue
                     first_s = first_s if encoder else max(time, 0.0)
                     encoder = encoder or Encoder(
-                        frame, reader.aspect, reader.rate, wanted.rate, CRF, PRESET, wanted.size
+                        frame,
+                        reader.aspect,
+                        reader.rate,
+                        wanted.rate,
+                        CRF,
+                        PRESET,
+                        wanted.size,
+                        crop=wanted.crop,
                     )
                     encoder.add(frame, max(time, 0.0))
                 elif sound is not None:

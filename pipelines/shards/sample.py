@@ -19,10 +19,14 @@ from manifests.schema import stage_dict
 from manifests.text import clean_text, public_text
 from media.files import local_copy
 from pipelines.engine.faults import MACHINE_ERRORS
-from pipelines.engine.sample_media import is_own_media, media_of
+from pipelines.engine.sample_media import crop_of, is_own_media, media_of
 from pipelines.shards.media import RATE, Packed, Wanted, pack
 from pipelines.shards.plan import Sample, resampling_rate
 from stages.constant_rate import STANDARD_RATES
+
+# Columns that mean nothing outside a run: where its arrays lie, and other samples by their ids, which may be
+# forgotten while this one stays.
+LEFT_OUT = ("arrays", "duplicate_of", "duplicate_group")
 
 
 def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -93,6 +97,7 @@ def wanted_media(row: Mapping[str, Any], sound_rate: int = RATE) -> Wanted:
         content_hash=None if is_copy else row.get("content_hash"),
         skip_s=row.get("clip_start_s") or 0.0,
         sound_rate=sound_rate,
+        crop=crop_of(row),
     )
 
 
@@ -110,7 +115,8 @@ def pack_media(row: Mapping[str, Any], run: Path, wanted: Wanted) -> Packed:
 
 def _json(sample: Sample) -> bytes:
     row = dict(sample.row) | {"run": sample.run, "preview": sample.preview}
-    row.pop("arrays", None)  # where they lie in the run; the sample has its own
+    for name in LEFT_OUT:
+        row.pop(name, None)
     text = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False, sort_keys=False)
     return text.encode("utf-8", "replace")
 

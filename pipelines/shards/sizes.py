@@ -17,8 +17,9 @@ WAV_PER_S = 32_000
 ROUND = 12_288  # row, prompt, headers, padding
 # What is read; a manifest may lack any but the addresses.
 COUNTED = (
-    *("media_uri", "source_uri", "start_s", "end_s", "source_size", "width", "height", "num_frames", "fps"),
-    *("bitrate_per_pixel", "video_codec", "pixel_format", "mirrored", "rotation", "variable_frame_rate"),
+    *("media_uri", "source_uri", "start_s", "end_s", "crop_x0", "source_size"),
+    *("width", "height", "num_frames", "fps", "bitrate_per_pixel", "video_codec", "pixel_format"),
+    *("mirrored", "rotation", "variable_frame_rate"),
     *("has_audio", "attribute_embedder", "audio_embedder"),
 )
 _LARGEST = 2.0**62  # what comes of a frame rate near 0 is still a number
@@ -33,7 +34,7 @@ def estimated_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
     as_is = _equals(table, "video_codec", "h264") & _equals(table, "pixel_format", "yuv420p")
     for shown_otherwise in ("mirrored", "rotation", "variable_frame_rate"):
         as_is &= ~_is_true(table, shown_otherwise)
-    whole = _is_null(table, "start_s") & _is_null(table, "end_s")
+    whole = _is_null(table, "start_s") & _is_null(table, "end_s") & _is_null(table, "crop_x0")
     rate = _numbers(table, "bitrate_per_pixel")
     rate = np.where(np.isfinite(rate) & (rate > 0), rate, 0.0)
     video = np.select(

@@ -99,7 +99,7 @@ def write_shard(task: ShardTask) -> ShardDone:
     remote = storage.is_remote(task.folder)
     place = (task.folder if remote else task.folder / PARTS) / name
     with storage.making(place) as path, path.open("wb") as file:
-        tar = _Tar(file)
+        tar = Tar(file)
         for sample in task.samples:
             row, data = make_sample(sample)
             rows.append(row | (_add(tar, sample.key, data) | {"shard": name} if data else {}))
@@ -121,7 +121,7 @@ def _part(folder: Path, digest: str, number: int) -> Path:
     return folder / PARTS / f"{digest}-{number:06d}.parquet"
 
 
-class _Tar:
+class Tar:
     """A tar whose bytes depend on its members alone."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -151,7 +151,7 @@ class _Tar:
         self.offset += len(data)
 
 
-def _add(tar: _Tar, key: str, data: Mapping[str, bytes]) -> dict[str, Any]:
+def _add(tar: Tar, key: str, data: Mapping[str, bytes]) -> dict[str, Any]:
     """Append a sample's members; returns where they lie."""
     start = tar.offset
     members = [tar.add(f"{key}.{suffix}", data[suffix]) for suffix in format.MEMBERS]
@@ -250,39 +250,46 @@ def _finish(plan: ShardPlan, folder: Path) -> dict[str, Any]:
             f"delete {folder / PARTS} and run the same command again"
         )
     store.write_table(folder / format.INDEX, index)
-    summary = summarise(plan, index)
+    runs = {
+        run.name: {"weight": run.weight, "pipeline": run.pipeline, "run_id": run.run_id} for run in plan.runs
+    }
+    side = {} if plan.split is None else {"split": plan.split}
+    summary = summarise(plan.digest, runs, index) | side
     storage.write_bytes(
         folder / format.SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False).encode("utf-8", "replace")
     )
     return summary
 
 
-def summarise(plan: ShardPlan, index: pa.Table) -> dict[str, Any]:
-    """What index.json says; samples with an error count in `errors` alone."""
+def summarise(digest: str, runs: Mapping[str, Mapping[str, Any]], index: pa.Table) -> dict[str, Any]:
+    """What index.json says; samples with an error count in `errors` alone.
+
+    Args:
+        digest: of the plan.
+        runs: by name: weight, pipeline and run_id.
+        index: of all shards.
+    """
     there = index.filter(pc.is_null(index["error"]))
-    runs = there["run"].to_pylist()
+    names = there["run"].to_pylist()
     seconds: Counter[str] = Counter()
-    for run, length in zip(runs, there["seconds"].to_pylist(), strict=True):
-        seconds[run] += length
-    samples = Counter(runs)
+    for name, length in zip(names, there["seconds"].to_pylist(), strict=True):
+        seconds[name] += length
+    samples = Counter(names)
     buckets = Counter(bucket or "none" for bucket in there["bucket"].to_pylist())
     return {
         "version": format.VERSION,
-        "plan": plan.digest,
-        **({} if plan.split is None else {"split": plan.split}),
+        "plan": digest,
         "samples": there.num_rows,
         "shards": len(set(there["shard"].to_pylist())),
         "previews": sum(there["preview"].to_pylist()),
         "errors": index.num_rows - there.num_rows,
         "mixing": {
-            run.name: {
-                "samples": samples[run.name],
-                "seconds": round(seconds[run.name], 6),
-                "weight": run.weight,
-                "pipeline": run.pipeline,
-                "run_id": run.run_id,
+            name: {
+                "samples": samples[name],
+                "seconds": round(seconds[name], 6),
+                **{key: run[key] for key in ("weight", "pipeline", "run_id")},
             }
-            for run in plan.runs
+            for name, run in runs.items()
         },
         "buckets": dict(sorted(buckets.items())),
     }

@@ -33,7 +33,7 @@ class Label:
         claim: a column of the manifest, a reason of the screen, or one of `claims.SPECIAL`.
         value: the truth, as text: a word, a number, yes or no; several that are all right stand between bars.
         start_s, end_s: when, s on the file's clock; None: all the time.
-        x, y: where, shares of the picture; None: nowhere.
+        x, y: where, shares of the picture as stages see it (its crop); None: nowhere.
         tolerance: how far a right answer may lie away, in the claim's unit; None: the claim's own.
         source: what it shares its origin with, so that intervals do not count the same person twice.
         note: for people.

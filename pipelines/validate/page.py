@@ -14,6 +14,7 @@ import jinja2
 from PIL import Image, ImageDraw
 
 from manifests import storage
+from media.crop import Crop
 from media.decode import still
 from media.files import PICTURE_SUFFIXES, local_copy, local_path
 from media.picture import read_picture, smaller
@@ -111,15 +112,16 @@ def _picture(one: Judged) -> str | None:
 
 
 def _frame(one: Judged, row: Row, path: Path) -> Any:
+    crop = Crop.of(row)
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        return smaller(read_picture(path), SHORT_SIDE)
+        return smaller(read_picture(path, crop=crop), SHORT_SIDE)
     start, end = one.label.start_s, one.label.end_s
     if start is None and one.label.claim == "touch" and one.said_s:
         start = (row["start_s"] or 0.0) + row["contact_start_s"]
         end = start + row["contact_seconds"]
     if start is None:
-        return still(path, row["start_s"] or 0.0, SHORT_SIDE)
-    return still(path, start if end is None else (start + end) / 2, SHORT_SIDE)
+        return still(path, row["start_s"] or 0.0, SHORT_SIDE, crop)
+    return still(path, start if end is None else (start + end) / 2, SHORT_SIDE, crop)
 
 
 def _said_point(one: Judged, row: Row) -> tuple[float | None, float | None]:

@@ -14,6 +14,7 @@ from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
 from pipelines.validate.labels import read_labels
 from pipelines.validate.measures import read_floors
 from tests.docs.checks import At, after, asks_once, finished_job
+from tests.support.traces import traces
 from trainer.config import load_config
 
 GPU_JOB = (
@@ -67,6 +68,35 @@ def _(at: At) -> None:
     (scraped,) = yaml.safe_load(at.shown)["scrape_configs"]
     (found,) = scraped["file_sd_configs"]
     assert found == {"files": [f"{get_default_ray_temp_dir()}/{PROMETHEUS_SERVICE_DISCOVERY_FILE}"]}
+
+
+# docs/consent.md
+
+
+@after(
+    "docs/consent.md",
+    "interavatar run talking_head --input terms.csv --output judged --screen commercial",
+)
+def _(at: At) -> None:
+    free, other = at.rows("judged").sort_values("source_uri").itertuples()
+    assert (free.commercial_use, other.commercial_use, other.derivatives) == (True, False, True)
+    assert "no_commercial_use" in other.drop_reasons and "no_commercial_use" not in free.drop_reasons
+
+
+FORGET = "interavatar forget out --list withdrawn.txt --shards shards"
+
+
+@after("docs/consent.md", f"{FORGET} --dry-run --print-media")
+def _(at: At) -> None:
+    assert "1 rows" in at.done.said and str(at.folder / "videos" / "clip00.mp4") in at.done.said
+    assert "1 samples; to be written anew: shard-000000.tar" in at.done.said and len(at.rows("out")) == 2
+
+
+@after("docs/consent.md", f"{FORGET} --yes")
+def _(at: At) -> None:
+    assert at.done.said.rstrip().endswith("forgotten") and len(at.rows("out")) == 1
+    assert not traces([at.folder / "out", at.folder / "shards"], ["clip00"])
+    assert at.reader.type(f"{FORGET} --yes").said.startswith("out: nothing of it is here")
 
 
 # docs/language_models.md

@@ -178,7 +178,27 @@ def _(at: At) -> None:
     assert row_of(rows, "a_person.mp4").person_similarity == pytest.approx(1)
 
 
-written("docs/collections.md", "yaml 1")
+written("docs/collections.md", "yaml 1", "yaml 2")
+
+
+@after("docs/collections.md", "interavatar duplicates out")
+def _(at: At) -> None:
+    assert "mirrored │ 0" in at.done.said and at.rows("out")["duplicate_of"].isna().all()
+
+
+@after("docs/collections.md", "interavatar screen out --screen closer.yaml")
+def _(at: At) -> None:
+    assert "screen closer: kept " in at.done.said
+
+
+@after("docs/collections.md", "interavatar find out --like portrait.jpg")
+def _(at: At) -> None:
+    assert "a_person.mp4" in at.done.said and (at.folder / "out" / "found.html").is_file()
+
+
+@after("docs/collections.md", "interavatar card out --output CARD.md")
+def _(at: At) -> None:
+    assert "## Sources and licences" in (at.folder / "CARD.md").read_text()
 
 
 @after("docs/collections.md", "interavatar split out --check")

@@ -185,3 +185,41 @@ def _(at: At) -> None:
         assert len(container.streams.audio) == 1
         frames = list(container.decode(video=0))
     assert len(frames) == 16 and f"16 frames of {frames[0].width}x{frames[0].height}, 1.00 s" in at.done.said
+
+
+@after(
+    "README.md",
+    "interavatar run talking_head --input celebv-hq:/your/CelebV-HQ --output celebv --screen visual",
+)
+def _(at: At) -> None:
+    assert set(at.rows("celebv").source) == {"CelebV-HQ"} and at.rows("celebv").error.notna().sum() >= 1
+
+
+@after("README.md", "interavatar duplicates ravdess hdtf celebv")
+def _(at: At) -> None:
+    rows = at.rows("ravdess")
+    assert sorted(rows.duplicate_kind.dropna()) == ["packets"] * 2 and rows.keep.sum() == 1
+
+
+@after("README.md", "interavatar people ravdess hdtf celebv")
+def _(at: At) -> None:
+    rows = at.rows("ravdess")  # one face, but two actors: what the data set says goes first
+    assert rows.groupby("identity").person_id.nunique().tolist() == [1, 1] and rows.person_id.nunique() == 2
+    assert at.rows("hdtf").person_id.isna().all()
+
+
+@after("README.md", "interavatar split ravdess hdtf celebv --balance source")
+def _(at: At) -> None:
+    assert set(at.rows("ravdess").split) == {"train"}
+    assert not at.rows("hdtf").split.isna().any() and not at.rows("celebv").split.isna().any()
+
+
+@after("README.md", "interavatar shards ravdess hdtf celebv --split train --output train_shards")
+def _(at: At) -> None:
+    index = pd.read_parquet(at.folder / "train_shards" / "index.parquet")
+    assert index["run"].tolist() == ["ravdess"] and index["error"].isna().all()
+
+
+@after("README.md", "interavatar card ravdess hdtf celebv --output CARD.md")
+def _(at: At) -> None:
+    assert "| packets |" in (at.folder / "CARD.md").read_text()

@@ -17,6 +17,7 @@ from configs.reading import merged
 from pipelines.requests import Request, load_profile, resolve
 from tests.docs import checks_docs, checks_guides, checks_python, checks_readme  # noqa: F401 - their checks
 from tests.docs.checks import CHECKS, At
+from tests.docs.checks_sources import make_data_sets
 from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, files_of, key_of, pages
 from tests.docs.sandbox import LIMIT, finished, make_media, put_into_the_bucket, serve_catalogue
 from tests.docs.table import ENDS, NOT_RUN
@@ -113,11 +114,20 @@ def _a_run(reader: Reader, media: Path) -> None:
     finished(reader.folder / "out", media)
 
 
+def _a_run_of_own_videos(reader: Reader, media: Path) -> None:
+    finished(reader.folder / "out", reader.folder)
+    rows = ("videos/a_person.mp4,CC BY 4.0", "videos/clip00.mp4,CC BY-NC 4.0")
+    (reader.folder / "terms.csv").write_text("\n".join(["uri,licence", *rows]))
+
+
 # What a page takes for granted, beside the reader's media.
 PREPARE: Mapping[str, Prepare] = {
+    "README.md": lambda reader, media: make_data_sets(reader.folder),
+    "docs/consent.md": _a_run_of_own_videos,
     "docs/export.md": _a_run,
     "docs/running.md": _videos_in_the_bucket,
     "docs/shards.md": _real_shards,
+    "docs/sources.md": lambda reader, media: make_data_sets(reader.folder),
     "docs/training.md": _runs_to_train_on,
 }
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from configs.reading import SettingsError
 from manifests import store
-from manifests.schema import ERROR, SOURCE_COLUMNS, STAGES, STOPPED
+from manifests.schema import COLLECTION_COLUMNS, ERROR, SOURCE_COLUMNS, STAGES, STOPPED
 from manifests.screen import Rule, Screen, compare, load_screen, rescreen
 from media import reader
 from pipelines.catalogue import PIPELINES
@@ -350,7 +350,10 @@ SHIPPED = sorted(
 )
 
 
-JUDGES = {"visual": "talking_head"}  # a screen that is not named as its pipeline
+JUDGES = {
+    "commercial": "talking_head",
+    "visual": "talking_head",
+}  # a screen that is not named as its pipeline
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -360,7 +363,7 @@ def test_a_shipped_screen_reads_what_its_pipeline_gives_and_names_its_sources(na
     pipeline = JUDGES.get(screen.name, screen.name.removesuffix("_gpu"))
     model, build = PIPELINES[pipeline]
     stages = build(profile_roles(load_profile("laptop"), Settings(), Path()), model()).stages
-    given = {*SOURCE_COLUMNS, *(column for stage in stages for column in stage.writes)}
+    given = {*SOURCE_COLUMNS, *COLLECTION_COLUMNS, *(column for stage in stages for column in stage.writes)}
     for r in screen.rules:
         assert r.column in given and r.source and len(r.source) >= 10, r
     bounds = [(r.reason, r.column, r.min is None) for r in screen.rules]

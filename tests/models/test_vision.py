@@ -21,6 +21,7 @@ from backends.bodies.sam2 import Sam2HairSegmenter, Sam2PersonMask
 from backends.pictures import attribute_embedder, openclip
 from backends.pictures.attribute_embedder import DinoV2
 from backends.pictures.cotracker import CoTracker3
+from backends.pictures.image_embedder import EfficientNetLite, ReadsTexts
 from backends.pictures.openclip import OpenClipEmbedder
 from backends.pictures.point_tracker import grid
 from backends.store.weights import Weights
@@ -245,6 +246,22 @@ def test_openclip_gives_what_open_clip_gives(store: Store, size: tuple[int, int]
     np.testing.assert_allclose(found[:1], expected, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert model.embed([]).shape == (0, 16)
+
+
+def test_openclip_reads_sentences_as_open_clip_does(store: Store) -> None:
+    import open_clip
+
+    weights = store("openclip-vit-l-14")
+    texts = ["a woman laughs and covers her mouth", "a man juggles"]
+    net, _ = open_clip.create_model_from_pretrained(f"local-dir:{weights.folder}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{weights.folder}")(texts)
+    with torch.inference_mode():
+        expected = net.eval().encode_text(tokens, normalize=True).numpy()
+    model = OpenClipEmbedder(weights, device="cpu")
+    assert isinstance(model, ReadsTexts) and not isinstance(EfficientNetLite(), ReadsTexts)
+    found = model.embed_texts(texts)
+    assert found.dtype == np.float32 and found.shape == model.embed([pictures((64, 64))[0]] * 2).shape
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 # DINOv2.

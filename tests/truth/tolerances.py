@@ -24,6 +24,7 @@ OF_THE_FILE = frozenset(
         "rotation",
         "mirrored",
         "picture_format",
+        "picture_hash",
         "bitrate_per_pixel",
         "audio_start_offset_s",
     ]

@@ -42,8 +42,8 @@ from tests.support.toys import Length, Root, Square
 
 COMMANDS = (
     *("run", "screen", "status", "report", "compare", "review", "repair", "validate"),
+    *("duplicates", "people", "split", "find", "card", "forget"),
     *("plan", "doctor", "shards", "train", "latents", "sample", "live", "export", "export-model"),
-    *("people", "split"),
 )
 HOSTILE = "<script>alert(1)</script>"
 

@@ -15,6 +15,7 @@ from pipelines.engine.run import Engine
 from pipelines.estimate.cost import Gpu
 from pipelines.shards.tasks import Engine as ShardsEngine
 from pipelines.shards.trainer_lists import Trainer
+from pipelines.sources.table import READERS
 from tests.conftest import ROOT
 
 HEAVY = ("ray", "pyarrow", "numpy", "av", "cv2", "torch", "pandas", "PIL", "openai", "jinja2", "mediapipe")
@@ -92,6 +93,7 @@ def test_completion_can_be_shown() -> None:
 
 def test_names_are_those_of_the_things_themselves() -> None:
     assert tuple(catalogue.PIPELINES) == names.PIPELINES
+    assert tuple(READERS) == names.SOURCES
     assert get_args(names.Engine) == get_args(Engine) == get_args(ShardsEngine)
     assert get_args(names.Gpu) == get_args(Gpu)
     assert [trainer.value for trainer in names.Trainer] == [trainer.value for trainer in Trainer]

@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manifests.text import holds_secret, public_text, public_url
+from media.crop import CROP
 from pipelines.engine import addresses, source
 from pipelines.engine.addresses import ADDRESS, PROBLEM, Allowed, ListedMedia
 from pipelines.engine.ids import sample_id
@@ -83,6 +84,7 @@ def row_by_row(path: str, table: pa.Table, allowed: SourceSettings) -> list[dict
             "source_uri": public,
             "start_s": start_s,
             "end_s": end_s,
+            **dict.fromkeys(CROP),
             "parent_id": None,
             "source_size": size,
             "licence": None,

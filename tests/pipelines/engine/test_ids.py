@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from media.crop import Crop
 from pipelines.engine import ids
 from pipelines.engine.ids import sample_id, sample_ids
 
@@ -24,25 +25,37 @@ PIECES = st.sampled_from([*"./-_aZ0", "\n", "\x7f", "é", "İ", "\u212a", "😀"
 PATHS = st.sampled_from(NAMES) | st.lists(PIECES, max_size=12).map("".join)
 SOURCES = st.sampled_from(["", "s", "Ä", "a\0b"])
 SECONDS = st.none() | st.sampled_from([0.0, -0.0, 1.0, 1.0004, 1.0006, 1e300]) | st.floats(0, 1e5)
-ROWS = st.lists(st.tuples(SOURCES, PATHS, SECONDS, SECONDS), max_size=12)
+CROPS = st.none() | st.sampled_from([Crop(0, 0, 1, 1), Crop(0.25, 0, 0.5, 1), Crop(0.2500001, 0, 0.5, 1)])
+ROWS = st.lists(st.tuples(SOURCES, PATHS, SECONDS, SECONDS, CROPS), max_size=12)
 
 
 def of_all(rows: list[tuple[Any, ...]]) -> list[str]:
-    source, inside, start_s, end_s = zip(*rows, strict=True) if rows else ((), (), (), ())
+    source, inside, start_s, end_s, crops = zip(*map(whole, rows), strict=True) if rows else ((),) * 5
     kinds = (pa.string(), pa.binary(), pa.float64(), pa.float64())
     columns = (source, [os.fsencode(path) for path in inside], start_s, end_s)
     made: list[str] = sample_ids(
-        *(pa.chunked_array([pa.array(c, kind)], kind) for c, kind in zip(columns, kinds, strict=True))
+        *(pa.chunked_array([pa.array(c, kind)], kind) for c, kind in zip(columns, kinds, strict=True)),
+        [
+            pa.chunked_array([pa.array([c and getattr(c, side) for c in crops], pa.float64())])
+            for side in ("x0", "y0", "x1", "y1")
+        ],
     ).to_pylist()
     return made
+
+
+def whole(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row with its crop."""
+    return row if len(row) == 5 else (*row, None)
 
 
 def one_by_one(rows: list[tuple[Any, ...]]) -> list[str]:
     seen: Counter[tuple[str, ...]] = Counter()
     made = []
-    for source, path, start_s, end_s in rows:
+    for source, path, start_s, end_s, crop in map(whole, rows):
         key = (source, path, *("" if s is None else f"{s:.3f}" for s in (start_s, end_s)))
-        made.append(sample_id(source, path, start_s, end_s, seen[key]))
+        if crop is not None:
+            key += tuple(f"{share:.6f}" for share in (crop.x0, crop.y0, crop.x1, crop.y1))
+        made.append(sample_id(source, path, start_s, end_s, seen[key], crop))
         seen[key] += 1
     return made
 
@@ -70,10 +83,12 @@ def test_ids_stay_as_they_were() -> None:
         ("clips", "a.mp4", None, None),
         ("my", "sub/My Clip (1).MOV", 1.5, 2.0),
         ("clips", os.fsdecode(b"\xe9.mp4"), None, None),
+        ("clips", "a.mp4", None, None, Crop(0.25, 0.125, 0.5, 1)),
     ]
     assert of_all(rows) == [
         "a-f0d6b4838deadd91",
         "a-13e645ba2a9eb496",
         "my-clip-1-538782757c723711",
         "sample-3f7bdadfc9d1dfa7",
+        "a-f1ab5aa12302ec10",
     ]

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from manifests import store
 from manifests.schema import manifest_schema, to_rows, to_table
-from pipelines.engine.lists import ListError, read_list
+from pipelines.engine.list_values import ListError
+from pipelines.engine.lists import read_list
 from pipelines.engine.source import InputError, list_input
 from tests.support.file_server import file_server
 

@@ -148,6 +148,8 @@ def test_a_finished_run_reads_no_whole_file_and_writes_none(
     assert record["counts"]["reused"] == 20 and record["counts"]["errors"] == 1
     assert None not in read and {name for names in read for name in names or ()} == {
         *("sample_id", "source", "source_uri", "start_s", "end_s", "parent_id", "source_size", "licence"),
+        *("crop_x0", "crop_y0", "crop_x1", "crop_y1"),
+        *("commercial_use", "derivatives", "shows_minors"),
         *("program", "stages", "error.kind", "keep", "stopped.stage", "error.stage"),
     }
     assert stamps == {path: path.stat().st_mtime_ns for path in (out / "manifest").rglob("*.parquet")}

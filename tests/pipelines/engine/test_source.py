@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from media.crop import CROP
 from media.files import PICTURE_SUFFIXES
 from pipelines.engine import folders, looking
 from pipelines.engine.addresses import Allowed
@@ -446,6 +447,38 @@ def test_an_empty_uri_is_a_row(tmp_path: Path) -> None:
     assert [row["source_uri"] == "" for row in rows] == [False, True, True, True]
     assert [row.get(PROBLEM) for row in rows] == [None, *(f"row {i} has no uri" for i in (2, 3, 4))]
     assert len({row["sample_id"] for row in rows}) == 4
+
+
+def test_a_list_gives_crops(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(
+        "uri,crop_x0,crop_y0,crop_x1,crop_y1\n"
+        "a.mp4,,,,\na.mp4,0.25,0,0.75,1\na.mp4,0.25,0,0.5,1\na.mp4,0.5,0,0.5,1\n"
+        "a.mp4,0,0,1.5,1\na.mp4,0,0,1,\na.mp4,left,0,1,1\n"
+    )
+    rows = list_input(str(tmp_path / "l.csv")).rows
+    assert [[row[name] for name in CROP] for row in rows[:3]] == [
+        [None] * 4,
+        [0.25, 0, 0.75, 1],
+        [0.25, 0, 0.5, 1],
+    ]
+    assert len({row["sample_id"] for row in rows}) == 7
+    without = {"uri": ["a.mp4"]}
+    assert (
+        rows[0]["sample_id"]
+        == list_input(str(write_list(tmp_path / "l.csv", pd.DataFrame(without)))).ids[0].as_py()
+    )
+    assert all(PROBLEM not in row for row in rows[:3])
+    for row, said in zip(
+        rows[3:],
+        (
+            "row 4: the crop from x 0.5 to 0.5 is no part of a picture",
+            "row 5: the crop from x 0 to 1.5",
+            "row 6: a crop has all of crop_x0",
+            "row 7 has 'left' as crop_x0, which is no number from 0 to 1 such as 0.25",
+        ),
+        strict=True,
+    ):
+        assert said in row[PROBLEM] and [row[name] for name in CROP] == [None] * 4
 
 
 def test_not_a_number_means_no_bound(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Published data sets as inputs: their own lists become samples, crops, captions, identities."""
