@@ -158,15 +158,15 @@ def _vectors(
     unseen: dict[str, int] = defaultdict(int)
     start = 0
     for run in runs:
-        for block in read_rows([run], PLACES).to_batches(_ROWS_AT_ONCE):
-            places = to_rows(pa.Table.from_batches([block]))
-            for number, arrays in arrays_of(run.folder, places, STAGE):
-                if isinstance(arrays, str):
-                    unseen[arrays] += 1
-                else:
-                    vectors[start + number] = vector_of(arrays["signature_pictures"])
-            start += len(places)
-            told(f"{run.name}: signatures of {start} of {rows.num_rows} samples")
+        places = read_rows([run], PLACES)
+        for done, (number, arrays) in enumerate(arrays_of(run.folder, places, STAGE), 1):
+            if isinstance(arrays, dict):
+                vectors[start + number] = vector_of(arrays["signature_pictures"])
+            else:
+                unseen[arrays or f"{STAGE} was not computed"] += 1
+            if done % _ROWS_AT_ONCE == 0 or done == places.num_rows:
+                told(f"{run.name}: signatures of {done} of {places.num_rows} samples")
+        start += places.num_rows
     return vectors, dict(unseen)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import collected, store
-from pipelines.collection.embeddings import read_vectors
+from pipelines.collection.arrays import Arrays, arrays_of
 from pipelines.collection.linkage import Floats, unit
 from pipelines.collection.runs import CollectedRun
 from pipelines.engine.source import InputError
@@ -66,7 +66,7 @@ def read_faces(
 
     Raises:
         InputError: there is no face embedding, or there are those of several embedders.
-        ValueError, FileNotFoundError: stored arrays are damaged or gone.
+        ValueError: stored arrays are damaged or gone.
     """
     tables, vectors, without = [], [], Counter[str]()
     for run in runs:
@@ -91,10 +91,12 @@ def _read(run: CollectedRun) -> tuple[pa.Table, list[Floats | None], Counter[str
     several = _flags(table, "num_people_max", lambda column: pc.greater(column, 1))
     ended = _flags(table, "error", pc.is_valid) | _flags(table, "stopped", pc.is_valid)
     alone = np.flatnonzero(~several & ~ended)
-    of_alone = read_vectors(run.folder, table.take(pa.array(alone)), STAGE, ARRAYS)
     vectors: list[Floats | None] = [None] * table.num_rows
-    for row, vector in zip(alone.tolist(), of_alone, strict=True):
-        vectors[row] = vector
+    for row, arrays in arrays_of(run.folder, table.take(pa.array(alone)), STAGE):
+        if isinstance(arrays, str):
+            raise ValueError(arrays)
+        if arrays is not None:
+            vectors[alone[row]] = _vector(arrays)
     computed = _flags(table, EMBEDDER, pc.is_valid)
     missing = +Counter({SEVERAL: int((several & ~ended).sum()), ENDED: int(ended.sum())})
     for row in alone.tolist():
@@ -107,6 +109,13 @@ def _read(run: CollectedRun) -> tuple[pa.Table, list[Floats | None], Counter[str
         else:
             columns[name] = table[name].cast(pa.string()) if name in texts else table[name]
     return pa.table(columns), vectors, missing
+
+
+def _vector(arrays: Arrays) -> Floats | None:
+    """The face's embedding; None where there is no face."""
+    stored = next((arrays[name] for name in ARRAYS if name in arrays), ())
+    vector = np.asarray(stored, np.float32).reshape(-1)
+    return vector if len(vector) and np.isfinite(vector).all() and vector.any() else None
 
 
 def _flags(table: pa.Table, name: str, judge: Callable[[pa.ChunkedArray], Any]) -> npt.NDArray[np.bool_]:

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from backends.pictures.image_embedder import ImageEmbedder, ReadsTexts
 from configs.errors import UserError
 from manifests import store
-from manifests.schema import to_rows
 from media.decode import decode
 from media.files import PICTURE_SUFFIXES, local_copy
 from media.picture import read_picture
@@ -30,7 +29,6 @@ from stages.consistency import Consistency, mean_embedding
 STAGE: Final = "consistency"
 ARRAY: Final = "image_embedding"
 SIMILARITY: Final = "similarity"
-_ROWS_AT_ONCE = 10_000
 Vector = npt.NDArray[np.float32]
 
 
@@ -115,18 +113,17 @@ def find(
     rows = read_rows([run], [*PLACES, "image_embedder"])
     cosines = np.full(rows.num_rows, -np.inf)
     missing: dict[str, int] = defaultdict(int)
-    for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
-        block = to_rows(rows.slice(start, _ROWS_AT_ONCE))
-        for number, arrays in arrays_of(run.folder, block, STAGE):
-            by = block[number]["image_embedder"]
-            if isinstance(arrays, str):
-                missing[arrays] += 1
-            elif by != embedder_id:
-                missing[f"embedded by {by}, not by {embedder_id}"] += 1
-            elif ARRAY not in arrays:
-                missing["computed before embeddings were kept: run again"] += 1
-            else:
-                cosines[start + number] = float(arrays[ARRAY] @ wanted)
+    embedders = rows["image_embedder"].to_pylist()
+    for number, arrays in arrays_of(run.folder, rows, STAGE):
+        by = embedders[number]
+        if not isinstance(arrays, dict):
+            missing[arrays or f"{STAGE} was not computed"] += 1
+        elif by != embedder_id:
+            missing[f"embedded by {by}, not by {embedder_id}"] += 1
+        elif ARRAY not in arrays:
+            missing["computed before embeddings were kept: run again"] += 1
+        else:
+            cosines[number] = float(arrays[ARRAY] @ wanted)
     reasons = [f"{number} samples were not looked at: {reason}" for reason, number in missing.items()]
     found = np.argsort(-cosines, kind="stable")[: min(count, int(np.isfinite(cosines).sum()))]
     if not len(found):
