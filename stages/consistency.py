@@ -23,7 +23,8 @@ class Consistency(Stage):
     Both are cosines of embeddings of neighbouring sampled frames, not of neighbours in the file: about
     `image_every_s` and `face_every_s` apart, the first and the last picture (or face) among them. Cosines
     of different embedders do not compare; the embedders are named beside them. One frame drawn at random
-    gives the face embedding that training takes as identity (appendix B.2).
+    gives the face embedding that training takes as identity (appendix B.2). The mean of all of them says
+    better who the person is.
     """
 
     class Config(StageConfig):
@@ -46,6 +47,9 @@ class Consistency(Stage):
         ),
         "identity_consistency_min": Score("cosine", "least similarity of two neighbouring faces"),
         "face_embedding": Array("[D]", "", "embedding of the main face in one random frame; NaN without one"),
+        "face_embedding_mean": Array(
+            "[D]", "", "mean of the main face's embeddings, of length 1; NaN without a face"
+        ),
         "image_embedding": Array("[D]", "", "mean of the pictures' embeddings, of length 1"),
         "face_embedding_time_s": Score("s", "time of that frame; null without a face"),
         "image_embedder": Column("string", "", "the implementation behind temporal_consistency"),
@@ -85,13 +89,17 @@ class Consistency(Stage):
             vectors = self.face_embedder.embed([frames.images[i] for i in order], marks[order])
             faces = dict(zip(order, vectors, strict=True))
 
+        nobody = np.full(1, np.nan, np.float32)
         scene, person = similarities(list(images)), similarities(list(faces.values()))
         return {
             "temporal_consistency": float(np.mean(scene)) if scene else None,
             "temporal_consistency_min": min(scene, default=None),
             "identity_consistency": float(np.mean(person)) if person else None,
             "identity_consistency_min": min(person, default=None),
-            "face_embedding": np.full(1, np.nan, np.float32) if drawn is None else faces[drawn],
+            "face_embedding": nobody if drawn is None else faces[drawn],
+            "face_embedding_mean": nobody
+            if drawn is None
+            else mean_embedding(np.stack(_unit([*faces.values()]))),
             "image_embedding": mean_embedding(images),
             "face_embedding_time_s": None if drawn is None else float(frames.times[drawn]),
             "image_embedder": self.image_embedder.id,
@@ -121,5 +129,8 @@ def mean_embedding(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def similarities(vectors: Sequence[npt.NDArray[np.float32]]) -> list[float]:
     """Cosine of each vector with the next."""
-    unit = [v / max(float(np.linalg.norm(v)), 1e-12) for v in vectors]
-    return [float(a @ b) for a, b in pairwise(unit)]
+    return [float(a @ b) for a, b in pairwise(_unit(vectors))]
+
+
+def _unit(vectors: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+    return [v / max(float(np.linalg.norm(v)), 1e-12) for v in vectors]

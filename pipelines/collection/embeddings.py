@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ ROWS = 10_000  # whose places are Python objects at once
 Floats = npt.NDArray[np.float32]
 
 
-def read_vectors(folder: Path, table: pa.Table, stage: str, array: str) -> list[Floats | None]:
+def read_vectors(folder: Path, table: pa.Table, stage: str, names: Sequence[str]) -> list[Floats | None]:
     """One array of a stage for each row, as float32; None where it was not stored or is not finite.
 
     Each pack is opened once, and read from its beginning to its end.
@@ -26,7 +27,7 @@ def read_vectors(folder: Path, table: pa.Table, stage: str, array: str) -> list[
         folder: the run's.
         table: rows of its manifest with `sample_id`, `stages` and, but in old ones, `arrays`.
         stage: that stored it.
-        array: its name.
+        names: of the array; of several the first that is there.
 
     Raises:
         ValueError, FileNotFoundError: arrays are damaged or gone; the message says the way out.
@@ -54,7 +55,8 @@ def read_vectors(folder: Path, table: pa.Table, stage: str, array: str) -> list[
         return load_features(folder, whole, stage)
 
     def take(row: int, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
-        vector = np.asarray(arrays.get(array, ()), np.float32).reshape(-1)
+        array = next((arrays[name] for name in names if name in arrays), ())
+        vector = np.asarray(array, np.float32).reshape(-1)
         if len(vector) and np.isfinite(vector).all() and vector.any():
             found[row] = vector
 

@@ -18,7 +18,8 @@ from pipelines.collection.linkage import Floats, unit
 from pipelines.collection.runs import CollectedRun
 from pipelines.engine.source import InputError
 
-STAGE, ARRAY, EMBEDDER = "consistency", "face_embedding", "face_embedder"
+STAGE, EMBEDDER = "consistency", "face_embedder"
+ARRAYS = ("face_embedding_mean", "face_embedding")  # the second where an earlier version has no first
 # By what the clips of a person are ranked: larger is better.
 QUALITY = ("face_height_px", "blur_face", "duration_s")
 # Why a clip has no person.
@@ -26,7 +27,7 @@ SEVERAL, ENDED, NOT_COMPUTED, NO_FACE = (
     "several people at once",
     "stopped or in error",
     "no face embedding computed",
-    "no face in the frame drawn",
+    "no face found",
 )
 
 
@@ -90,7 +91,7 @@ def _read(run: CollectedRun) -> tuple[pa.Table, list[Floats | None], Counter[str
     several = _flags(table, "num_people_max", lambda column: pc.greater(column, 1))
     ended = _flags(table, "error", pc.is_valid) | _flags(table, "stopped", pc.is_valid)
     alone = np.flatnonzero(~several & ~ended)
-    of_alone = read_vectors(run.folder, table.take(pa.array(alone)), STAGE, ARRAY)
+    of_alone = read_vectors(run.folder, table.take(pa.array(alone)), STAGE, ARRAYS)
     vectors: list[Floats | None] = [None] * table.num_rows
     for row, vector in zip(alone.tolist(), of_alone, strict=True):
         vectors[row] = vector

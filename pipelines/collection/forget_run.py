@@ -34,7 +34,7 @@ from pipelines.engine.attempts import ATTEMPTS
 from pipelines.engine.lock import lock
 from pipelines.engine.record import read_run, run_files
 from pipelines.engine.repair import QUARANTINE
-from pipelines.review.report import REPORT, is_current, write_report
+from pipelines.review.report import FOUND, REPORT, is_current, write_report
 from pipelines.review.screening import screen_again
 from pipelines.review.strips import FOLDER as STRIPS
 from pipelines.review.strips import READS, strip_name, strips_there
@@ -131,6 +131,7 @@ class _Sweep:
         self._tables()
         self._answers()
         self._strips()
+        self._remove("pages of what was found", _there(self.run, FOUND))
         self._search(texts)
         return self.removed
 

@@ -79,6 +79,15 @@ def test_random_face_is_seeded_and_one_with_a_face():
     assert drawn == {0.5, 1.0, 2.0, 2.5}
 
 
+def test_the_mean_face_is_of_all_that_are_compared():
+    stage, clip = clip_of([0, 90, 40, 90], [True, False, False, True])
+    mean = stage.score(clip)["face_embedding_mean"]
+    np.testing.assert_allclose(mean, [0.5**0.5, 0.5**0.5], atol=1e-6)
+    assert mean.dtype == np.float32
+    stage, clip = clip_of([5], [False])
+    assert np.isnan(stage.score(clip)["face_embedding_mean"]).all()
+
+
 def test_without_faces_or_neighbours():
     stage, clip = clip_of([5], [False])
     found = stage.score(clip)

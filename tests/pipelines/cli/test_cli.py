@@ -158,7 +158,7 @@ def test_a_missing_input_is_refused_at_once(tmp_path: Path) -> None:
         (
             "toy",
             ["--screen", "none.yaml"],
-            r"no screen 'none.yaml'.* one of portraits, portraits_gpu, real_interactions, ",
+            r"no screen 'none.yaml'.* one of commercial, portraits, portraits_gpu, real_interactions, ",
         ),
         ("toy", ["--screen", "talking_head"], r"screen talking_head: rule too_short reads duration_s"),
         ("toy", ["--set", "lenght.add=1"], r"--set: unknown key lenght; did you mean length\?"),

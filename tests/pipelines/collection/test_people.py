@@ -9,19 +9,26 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from backends.faces.face_detector import CenterFace
 from backends.faces.face_embedder import DlibFaceEmbedder
-from manifests.screen import Rule
+from backends.pictures.image_embedder import EfficientNetLite
+from manifests import store
+from manifests.screen import EVERYTHING, Rule
 from pipelines.cli import app as cli
 from pipelines.collection import people as ours
 from pipelines.collection.linkage import Groups, unit
 from pipelines.collection.people import THRESHOLDS, People, find_people
 from pipelines.collection.runs import open_collection, write_found
 from pipelines.engine.source import InputError
+from stages.consistency import Consistency
+from stages.faces import Faces
+from tests.support.clips import ffmpeg
+from tests.support.helpers import execute
 from tests.support.people_runs import RANKED, pair_figures, partition, people_run, rows_of, vectors
 
 T = 0.8
@@ -65,7 +72,7 @@ def test_people_of_two_runs_whatever_the_order(tmp_path: Path) -> None:
     assert partition(persons.values(), persons) == partition([n[0] for n in persons], persons)
     assert found.people["clips"].to_pylist() == [6, 6, 6, 6, 3]
     assert sorted(found.people["runs"].to_pylist()) == [["one", "two"]] * 4 + [["two"]]
-    assert found.without == {"no face in the frame drawn": 1} and found.rows == 28
+    assert found.without == {"no face found": 1} and found.rows == 28
     assert rows_of(two, *COLUMNS)["z"] == (None, None, None)
     similarity = rows_of(one, "person_similarity")
     assert all(0.9 < value <= 1 for value in similarity.values())
@@ -88,7 +95,7 @@ def test_only_clips_with_one_face_count(tmp_path: Path) -> None:
     assert found.without == {
         "several people at once": 1,
         "stopped or in error": 1,
-        "no face in the frame drawn": 1,
+        "no face found": 1,
     }
     said = invoke("people", run, "--threshold", T)
     assert said.exit_code == 0
@@ -254,6 +261,20 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     assert rows_of(run, "keep") == {"a_0": True, "a_1": True}
 
 
+def test_damaged_arrays_are_told_and_change_nothing(tmp_path: Path) -> None:
+    run = people_run(tmp_path / "run", clips_of(2, 3))
+    people_of(run)
+    before = rows_of(run, *COLUMNS)
+    (pack,) = (run / "features").rglob("*.pack")
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[: len(whole) - 10])
+    said = invoke("people", run, "--threshold", T)
+    assert said.exit_code == 1 and f"`interavatar repair {run} --arrays` says what is lost" in said.stderr
+    pack.unlink()
+    assert invoke("people", run, "--threshold", T).exit_code == 1
+    assert rows_of(run, *COLUMNS) == before
+
+
 # Who is in the samples, by eye: what has one name shows one person. A clip counts once for every 3 s of it.
 VIDEOS = {
     "edtalk_obama.mp4": "obama",
@@ -330,17 +351,14 @@ HARDER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def frames_of(path: Path) -> list[np.ndarray]:
-    """One frame at random of every 3 s, RGB, its shorter side 480 at most."""
+def frames_of(path: Path) -> list[list[np.ndarray]]:
+    """Two frames of every 3 s, 2 s apart, RGB, the shorter side 480 at most."""
     video, frames = cv2.VideoCapture(str(path)), []
-    rate, rng = video.get(cv2.CAP_PROP_FPS), np.random.default_rng(0)
     while (read := video.read())[0]:
         frames.append(read[1][..., ::-1])
-    step = int(3 * rate)
-    picked = [
-        begin + int(rng.integers(min(step, len(frames) - begin))) for begin in range(0, len(frames), step)
-    ]
-    return [scaled(frames[number]) for number in picked]
+    rate = video.get(cv2.CAP_PROP_FPS)
+    parts = [frames[begin : begin + int(3 * rate)] for begin in range(0, len(frames), int(3 * rate))]
+    return [[scaled(part[min(int(rate * at), len(part) - 1)]) for at in (0.5, 2.5)] for part in parts]
 
 
 def scaled(image: np.ndarray) -> np.ndarray:
@@ -353,13 +371,16 @@ def test_the_people_of_the_samples(samples: Path) -> None:
     detector, embedder = CenterFace(), DlibFaceEmbedder()
     labels, shown, found = [], [], []
 
-    def add(label: str, how: str, image: np.ndarray) -> None:
-        seen = detector.detect(image)
-        if len(seen):
-            tallest = int(np.argmax(seen.boxes[:, 3] - seen.boxes[:, 1]))
+    def add(label: str, how: str, *images: np.ndarray) -> None:
+        vectors = []
+        for image, seen in ((image, detector.detect(image)) for image in images):
+            if len(seen):
+                tallest = int(np.argmax(seen.boxes[:, 3] - seen.boxes[:, 1]))
+                vectors.append(unit(embedder.embed([image], seen.landmarks[[tallest]]))[0])
+        if vectors:
             labels.append(label)
             shown.append(how)
-            found.append(embedder.embed([image], seen.landmarks[[tallest]])[0])
+            found.append(np.mean(vectors, axis=0))
 
     for begin, people in PHOTOS.items():
         for label, names in people.items():
@@ -367,9 +388,9 @@ def test_the_people_of_the_samples(samples: Path) -> None:
                 photo = cv2.imread(str(samples / f"{begin}{name}.jpg"))
                 add(label, "photo", scaled(photo[..., ::-1]))
     for name, label in VIDEOS.items():
-        for frame in frames_of(samples / "videos" / name):
+        for frames in frames_of(samples / "videos" / name):
             for how, changed in HARDER.items():
-                add(label, how, changed(frame))
+                add(label, how, *map(changed, frames))
 
     def figures(use: np.ndarray) -> tuple[float, float, set[frozenset[str]]]:
         groups = Groups(unit(np.stack(found)[use]), np.arange(int(use.sum())), {})
@@ -384,8 +405,73 @@ def test_the_people_of_the_samples(samples: Path) -> None:
     precision, recall, mixed = figures(photo)
     assert mixed == {frozenset(["v-express l4", "v-express l5"])}, "one pair of 82"
     assert precision > 0.985 and recall > 0.96
-    assert figures(clip)[0] == 1 and figures(clip)[1] > 0.87
+    assert figures(clip)[0] == 1 and figures(clip)[1] > 0.86
     precision, recall, mixed = figures(photo | clip)
-    assert precision > 0.99 and recall > 0.92 and len(mixed) == 1
+    assert precision > 0.99 and recall > 0.91 and len(mixed) == 1
     precision, recall, mixed = figures(photo | (kinds != "photo"))
-    assert precision > 0.999 and recall > 0.85 and len(mixed) == 1
+    assert precision > 0.999 and recall > 0.87 and len(mixed) == 1
+
+
+@pytest.mark.slow
+def test_the_people_of_real_runs(samples: Path, tmp_path: Path) -> None:
+    """Ranges of 3 s through the laptop's stages; then later ones, and copies: mirrored, dark and small."""
+    videos = {name: samples / "videos" / name for name in VIDEOS}
+    ranges = [
+        (path, start, min(start + 3.0, end))
+        for path, end in ((path, seconds_of(path)) for path in videos.values())
+        for start in np.arange(0, end - 1, 3.0).tolist()
+    ]
+    first = real_run(tmp_path / "first", [one for one in ranges if one[1] < 6])
+    people_of_ranges(first)
+    before = rows_by_range(first)
+    labels = {path.stem: VIDEOS[name] for name, path in videos.items()}
+    assert figures_of(before, labels) == (1, 1) and len(before) == 29
+
+    (tmp_path / "changed").mkdir()
+    copies = []
+    for path, start, end in (one for one in ranges if one[1] == 0):
+        copies.append((tmp_path / "changed" / f"{path.stem}.mp4", start, end))
+        options = ("-t", "3", "-vf", "hflip,eq=gamma=0.6,scale=-2:240", "-crf", "30", "-an")
+        ffmpeg("-i", path, *options, copies[-1][0])
+    second = real_run(tmp_path / "second", [*(one for one in ranges if one[1] >= 6), *copies])
+    found = people_of_ranges(first, second)
+    assert rows_by_range(first) == before
+    rows = before | rows_by_range(second)
+    precision, recall = figures_of(rows, labels)
+    assert len(rows) == 60 and precision == 1 and recall > 0.88 and len(found.people) == 17
+    quality = found.quality
+    assert quality.within is not None and quality.between is not None and quality.astray == 0
+    assert quality.within > 0.955 and quality.between < 0.955
+
+
+def figures_of(rows: dict[tuple[str, float], str | None], labels: dict[str, str]) -> tuple[float, float]:
+    """Pairwise precision and recall of the people of ranges; all have one."""
+    assert None not in rows.values()
+    return pair_figures(list(rows.values()), [labels[Path(path).stem] for path, _ in rows])
+
+
+def seconds_of(path: Path) -> float:
+    video = cv2.VideoCapture(str(path))
+    return float(video.get(cv2.CAP_PROP_FRAME_COUNT) / video.get(cv2.CAP_PROP_FPS))
+
+
+def real_run(folder: Path, ranges: list[tuple[Path, float, float]]) -> Path:
+    """Faces and their embeddings of time ranges of videos, by the laptop's models."""
+    rows = [{"uri": str(path), "start_s": start, "end_s": end} for path, start, end in ranges]
+    listed = folder.with_suffix(".parquet")
+    store.write_table(listed, pa.Table.from_pylist(rows))
+    stages = [Faces(CenterFace()), Consistency(EfficientNetLite(), DlibFaceEmbedder())]
+    execute(stages, listed, folder, screen=EVERYTHING)
+    return folder
+
+
+def people_of_ranges(*runs: Path) -> People:
+    opened = open_collection([str(run) for run in runs])
+    found = find_people(opened)
+    write_found(opened, found.found)
+    return found
+
+
+def rows_by_range(run: Path) -> dict[tuple[str, float], str | None]:
+    table = store.read(run / "manifest", ["source_uri", "start_s", "person_id"]).to_pylist()
+    return {(row["source_uri"], row["start_s"]): row["person_id"] for row in table}
