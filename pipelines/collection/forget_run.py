@@ -204,25 +204,17 @@ class _Sweep:
         self, part: Path, stay: Mapping[Path, npt.NDArray[np.bool_]]
     ) -> dict[str, tuple[str, dict[int, int]]]:
         """Packs with bytes of no row that stays -> the pack that takes their place, and offsets in it."""
-        named: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
-        for file, mask in stay.items():
-            table = store.read_file(file, ["arrays"])
-            if "arrays" not in table.column_names:
-                continue
-            for chunk in table["arrays"].filter(pa.array(mask)).chunks:
-                places = chunk.flatten()
-                ranges = [places.field(name).to_pylist() for name in ("file", "offset", "size")]
-                for name, offset, size in zip(*ranges, strict=True):
-                    named[name].add((offset, size))
+        named = _ranges(stay)
         moved = {}
         for path in storage.below(part / packs.FEATURES, packs.SUFFIX):
             name = "/".join(path.parts[len(part.parts) :])
-            if int(path.stat().st_size) <= sum(size for _, size in named.get(name, ())):
+            ranges = named.get(name, np.empty((0, 2), np.int64))
+            if int(path.stat().st_size) <= ranges[:, 1].sum():
                 continue
             self.counts["packs of arrays, written anew without them"] += 1
-            if self.writes and name in named:
+            if self.writes and len(ranges):
                 try:
-                    moved[name] = packs.copied(part, name, named[name])
+                    moved[name] = packs.copied(part, name, ranges.tolist())
                 except ValueError as error:
                     raise DamagedError(
                         f"{path} is damaged ({error}): `interavatar repair {self.run} --arrays` marks its "
@@ -387,16 +379,39 @@ def _outcomes(rows: pa.Table) -> Counter[str]:
     return Counter({"rows": rows.num_rows, **ended})
 
 
+def _ranges(stay: Mapping[Path, npt.NDArray[np.bool_]]) -> dict[str, npt.NDArray[np.int64]]:
+    """For each pack the parts that rows name, (parts, 2): offset and size, bytes.
+
+    Args:
+        stay: for each file of a manifest which of its rows count.
+    """
+    found: defaultdict[str, list[npt.NDArray[np.int64]]] = defaultdict(list)
+    for file, mask in stay.items():
+        table = store.read_file(file, ["arrays"])
+        if "arrays" not in table.column_names:
+            continue
+        for chunk in table["arrays"].filter(pa.array(mask)).chunks:
+            places = chunk.flatten()
+            names = places.field("file").dictionary_encode()
+            ranges = np.stack([places.field(name).to_numpy() for name in ("offset", "size")], axis=1)
+            numbers = names.indices.to_numpy()
+            for number, name in enumerate(names.dictionary.to_pylist()):
+                found[name].append(ranges[numbers == number])
+    whole = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: ranges[np.unique(ranges[:, 0], return_index=True)[1]] for name, ranges in whole.items()}
+
+
 def _moved(table: pa.Table, moved: Mapping[str, tuple[str, Mapping[int, int]]]) -> pa.Table:
     """Rows with the new places of their arrays."""
     if not moved or "arrays" not in table.column_names:
         return table
+    files = [chunk.flatten().field("file").unique() for chunk in table["arrays"].chunks]
+    if not any(name in moved for of_chunk in files for name in of_chunk.to_pylist()):
+        return table
     places = table["arrays"].to_pylist()
-    changed = False
     for of_row in places:
         for place in of_row or ():
             if place["file"] in moved:
                 name, offsets = moved[place["file"]]
                 place["file"], place["offset"] = name, offsets[place["offset"]]
-                changed = True
-    return store.with_values(table, "arrays", places) if changed else table
+    return store.with_values(table, "arrays", places)
