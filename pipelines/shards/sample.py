@@ -78,8 +78,11 @@ def make_sample(sample: Sample) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def person_of(row: Mapping[str, Any]) -> str:
-    """What clips of one person share, as far as is known: their source's identity, the portrait or file."""
-    return str(row.get("identity") or row.get("portrait_id") or row.get("source_uri") or row["sample_id"])
+    """What clips of one person share, as far as is known: the person, identity, portrait or source file."""
+    identity = row.get("identity")
+    of_source = f"{row.get('source')}/{identity}" if identity else None
+    known = row.get("person_id") or of_source or row.get("portrait_id") or row.get("source_uri")
+    return str(known or row["sample_id"])
 
 
 def wanted_media(row: Mapping[str, Any], sound_rate: int = RATE) -> Wanted:
