@@ -154,7 +154,7 @@ COLLECTION_COLUMNS: Mapping[str, Field] = {
     "duplicate_group": Field(
         "string",
         "",
-        "Id of the best of all copies of a clip, also of itself; null: it has no copies.",
+        "Id of the best of all copies of a clip, itself among them; null: not looked for.",
     ),
     "duplicate_of": Field(
         "string", "", "Id of the better copy in a run of the same pipeline; null: there is none."

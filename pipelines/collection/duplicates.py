@@ -334,8 +334,10 @@ def _table(
     best: dict[int, int] = {}
     for number in order.tolist():
         best.setdefault(roots.of(number), number)
+    hashes = zip(rows["content_hash"].to_pylist(), rows["picture_hash"].to_pylist(), strict=True)
+    looked_at = [any(of_row) for of_row in hashes]
     columns: dict[str, list[Any]] = {
-        "duplicate_group": [ids[best[roots.of(n)]] if n in near else None for n in range(len(ids))],
+        "duplicate_group": [ids[best[roots.of(n)]] if looked_at[n] else None for n in range(len(ids))],
         "duplicate_of": [ids[copy_of[n][0]] if n in copy_of else None for n in range(len(ids))],
         "duplicate_kind": [copy_of[n][1].kind if n in copy_of else None for n in range(len(ids))],
         "duplicate_distance": [copy_of[n][1].distance if n in copy_of else None for n in range(len(ids))],

@@ -239,6 +239,8 @@ def rows(*values: tuple[str, int, int, list[str]]) -> pa.Table:
             "duration_s": [4.0] * count,
             "bitrate_per_pixel": [0.1] * count,
             **{name: pa.nulls(count) for name in ("error", "stopped")},
+            "content_hash": list(ids),
+            "picture_hash": pa.nulls(count, pa.string()),
         }
     )
 
@@ -265,6 +267,11 @@ def test_the_best_copy_stays_and_each_copy_is_measured_against_one_that_stays() 
     ]
     runs = collected("talking_head", "talking_head", "real_interactions")
     got = _table(runs, table, _order(runs, table), pairs).to_pydict()
+    alone = table.append_column("none", pa.nulls(5)).set_column(
+        table.schema.get_field_index("content_hash"), "content_hash", pa.array(["x", None, "y", "z", "w"])
+    )
+    groups = _table(runs, alone, _order(runs, alone), [])["duplicate_group"].to_pylist()
+    assert groups == ["a", None, "c", "d", "e"], "looked at and alone, or not looked at"
     # c is kept but for being a copy, and larger than b; b is c's, d is nearer to b but b goes, a is too dark.
     assert got["duplicate_of"] == ["c", "c", None, "c", None]
     assert got["duplicate_distance"] == [0.1, 0.2, None, 0.45, None]
@@ -307,8 +314,8 @@ def test_a_run_without_signatures_says_so(tmp_path: Path, samples: Path) -> None
 
 def test_two_crops_of_one_file_are_no_copies_of_each_other() -> None:
     table = rows(*((name, 0, 480, []) for name in "abcd"))
-    table = table.append_column("content_hash", pa.array(["x"] * 4))
-    table = table.append_column("picture_hash", pa.nulls(4, pa.string()))
+    place = table.schema.get_field_index("content_hash")
+    table = table.set_column(place, "content_hash", pa.array(["x"] * 4))
     for name, values in zip(
         CROP, ([0, 0.5, 0.5, None], [0] * 3 + [None], [0.5, 1, 1, None], [1] * 3 + [None]), strict=True
     ):
