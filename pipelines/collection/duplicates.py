@@ -43,7 +43,7 @@ SURE = 0.35
 _PROPOSED, _PROPOSED_IN_A_CROWD, _CROWDED, _NEAR = 24, 200, 0.97, 0.8
 _SIDE = 8  # of the two maps in a vector
 _KEPT_IN_MEMORY = 4096  # signatures
-_ROWS_AT_ONCE, _PAIRS_AT_ONCE = 10_000, 10_000
+_ROWS_AT_ONCE, _PAIRS_AT_ONCE, _QUERIES_AT_ONCE = 10_000, 10_000, 1 << 16
 
 # How a clip is a copy of another one, as `duplicate_kind` says it.
 PACKETS, PIXELS, NEAR, TRIMMED, RETIMED, MIRRORED = KINDS = {
@@ -125,29 +125,40 @@ def candidates(vectors: npt.NDArray[np.float32], told: Told = lambda line: None)
     """Pairs of vectors that may be of one clip: [P, 3], the smaller number first, 1 where one is mirrored."""
     if len(vectors) < 2:
         return np.zeros((0, 3), np.int64)
-    index = Neighbours(vectors)
-    found = []
-    for is_mirrored, queries in enumerate((vectors, mirrored_vectors(vectors))):
-        cosines, places = index.of(queries, _PROPOSED + 1)
-        found.append(_near_pairs(np.arange(len(vectors)), cosines, places, is_mirrored))
-        crowded = np.flatnonzero(cosines[:, -1] >= _CROWDED)
-        if len(crowded) and cosines.shape[1] < len(vectors):
-            told(f"{len(crowded)} samples with many near ones: looking farther")
-            more = index.of(queries[crowded], _PROPOSED_IN_A_CROWD + 1)
-            found.append(_near_pairs(crowded, *more, is_mirrored))
-    return np.unique(np.concatenate(found), axis=0)
+    index, count = Neighbours(vectors), len(vectors)
+    found, crowded = [], 0
+    for start in range(0, count, _QUERIES_AT_ONCE):
+        block = vectors[start : start + _QUERIES_AT_ONCE]
+        for is_mirrored, queries in enumerate((block, mirrored_vectors(block))):
+            numbers = np.arange(start, start + len(block))
+            cosines, places = index.of(queries, _PROPOSED + 1)
+            found.append(_keys(numbers, cosines, places, count, is_mirrored))
+            many = np.flatnonzero(cosines[:, -1] >= _CROWDED)
+            if len(many) and cosines.shape[1] < count:
+                crowded += len(many)
+                more = index.of(queries[many], _PROPOSED_IN_A_CROWD + 1)
+                found.append(_keys(numbers[many], *more, count, is_mirrored))
+        if count > _QUERIES_AT_ONCE:
+            told(f"neighbours of {min(start + _QUERIES_AT_ONCE, count)} of {count} samples")
+    if crowded:
+        told(f"{crowded} times more neighbours were looked at: there are many near ones")
+    keys = np.unique(np.concatenate(found))
+    pairs, is_mirrored_pair = np.divmod(keys, 2)
+    return np.column_stack([*np.divmod(pairs, count), is_mirrored_pair])
 
 
-def _near_pairs(
+def _keys(
     queries: npt.NDArray[np.int64],
     cosines: npt.NDArray[np.float32],
     places: npt.NDArray[np.int64],
+    count: int,
     is_mirrored: int,
 ) -> npt.NDArray[np.int64]:
+    """A number for each near pair of `count` vectors and for whether one is mirrored."""
     at, rank = np.nonzero((cosines >= _NEAR) & (places >= 0))
-    pairs = np.stack([queries[at], places[at, rank]], 1)
-    pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-    return np.column_stack([pairs, np.full(len(pairs), is_mirrored)])
+    one, other = queries[at], places[at, rank]
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    return np.unique(((low * count + high) * 2 + is_mirrored)[low < high])
 
 
 def _vectors(
