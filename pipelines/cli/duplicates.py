@@ -24,7 +24,8 @@ def duplicates(
     little, or have a logo or black borders. The columns duplicate_of, duplicate_kind and duplicate_distance
     say of each copy what it is a copy of, how, and how unlike; the screen's rule on duplicate_distance drops
     it. Of copies the best stays: kept by the other rules, larger, longer, with more bits a pixel. Run it
-    again after more samples were added. docs/collections.md says how it is measured.
+    again after more samples were added; killed, the same command goes on. docs/collections.md says how it is
+    measured.
 
     Example: interavatar duplicates out/hdtf out/celebv
     """
@@ -35,11 +36,13 @@ def duplicates(
 
         from rich.table import Table
 
-        from pipelines.collection.duplicates import KINDS, find_duplicates
+        from manifests import storage
+        from pipelines.collection.duplicates import COMPARED, KINDS, find_duplicates
         from pipelines.collection.runs import open_collection, write_found
 
         opened = open_collection(runs)
-        found = find_duplicates(opened, err().print)
+        done = opened[0].folder / COMPARED
+        found = find_duplicates(opened, None if dry_run else done, err().print)
         kinds = Counter(found.table["duplicate_kind"].drop_null().to_pylist())
         view = Table("kind", "copies", "what")
         for kind, what in KINDS.items():
@@ -49,3 +52,4 @@ def duplicates(
             out().print(f"not compared: {count} samples: {reason}")
         if not dry_run:
             write_found(opened, found.table, out().print)
+            storage.remove_tree(done)

@@ -7,10 +7,12 @@ mirrored, and each proposal is decided by the signatures themselves (`pipelines/
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing import get_context
@@ -23,16 +25,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits
 
-from manifests import features
-from manifests.schema import COLLECTION_COLUMNS, to_rows
+from manifests import features, packs, storage
+from manifests.packs import Place
+from manifests.schema import COLLECTION_COLUMNS
 from media.crop import CROP
 from pipelines.collection.arrays import PLACES, arrays_of
-from pipelines.collection.copies import Match, Signature, match
+from pipelines.collection.copies import LEAST_S, LEAST_SHARE, SPEEDS, Match, Signature, match
 from pipelines.collection.neighbours import Neighbours
 from pipelines.collection.runs import RUN, CollectedRun, read_rows
 from stages.signature import SIDE
 
 STAGE: Final = "signature"
+COMPARED: Final = "_duplicates"  # in the first run's folder: what a search that was killed has compared
 # Farther apart two clips are no copies. The screen's limit is lower: it can be moved up to here in seconds.
 # Measured on planted copies and on other moments of one scene (docs/collections.md).
 FARTHEST = 0.5
@@ -85,7 +89,9 @@ class Found:
     unseen: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_duplicates(runs: Sequence[CollectedRun], told: Told = lambda line: None) -> Found:
+def find_duplicates(
+    runs: Sequence[CollectedRun], done: Path | None = None, told: Told = lambda line: None
+) -> Found:
     """Look for copies among all samples of finished runs.
 
     Of copies the best stands for the others, in this order: kept by its screen, but for rules on copies; more
@@ -93,6 +99,8 @@ def find_duplicates(runs: Sequence[CollectedRun], told: Told = lambda line: None
 
     Args:
         runs: of the collection.
+        done: folder in which pairs that are compared are noted, so that a search that was killed goes on; to
+            be deleted when what is found is written. None: nothing is noted.
         told: is told what is done.
     """
     rows = read_rows(runs, _READ)
@@ -100,7 +108,7 @@ def find_duplicates(runs: Sequence[CollectedRun], told: Told = lambda line: None
     classes = _Classes(runs, rows, order)
     told(f"{rows.num_rows - len(classes.first)} copies by their hashes")
     vectors, unseen = _vectors(runs, rows, told)
-    pairs = [*classes.pairs(), *_near(runs, classes, vectors, told)]
+    pairs = [*classes.pairs(), *_near(runs, classes, vectors, done, told)]
     return Found(_table(runs, rows, order, pairs), pairs, unseen)
 
 
@@ -231,7 +239,11 @@ class _Classes:
 
 
 def _near(
-    runs: Sequence[CollectedRun], classes: _Classes, vectors: npt.NDArray[np.float32], told: Told
+    runs: Sequence[CollectedRun],
+    classes: _Classes,
+    vectors: npt.NDArray[np.float32],
+    done: Path | None,
+    told: Told,
 ) -> Iterator[Pair]:
     """Pairs that are alike."""
     first = np.array(classes.first, np.int64)
@@ -239,69 +251,119 @@ def _near(
     proposed = candidates(vectors[which], told)
     proposed[:, :2] = which[proposed[:, :2]]
     told(f"{len(proposed)} pairs of {len(which)} samples are to be compared")
-    folders, places = [run.folder for run in runs], read_rows(runs, PLACES)
-    chunks = []
-    for start in range(0, len(proposed), _PAIRS_AT_ONCE):
-        some = proposed[start : start + _PAIRS_AT_ONCE]
-        numbers = np.unique(some[:, :2])
-        chunks.append(_Chunk(some, folders, places.take(pa.array(numbers)), numbers))
-    done = 0
-    for chunk, found in zip(chunks, _compared(chunks), strict=True):
-        for one, other, distance, kind in found:
-            yield from classes.between(one, other, distance, kind)
-        done += len(chunk.pairs)
-        told(f"{done} of {len(proposed)} pairs compared")
+    count = 0
+    for pairs, alike in _compared(_chunks(runs, proposed), len(proposed) > _PAIRS_AT_ONCE, done):
+        for at, distance, kind in alike:
+            yield from classes.between(int(pairs[at, 0]), int(pairs[at, 1]), distance, kind)
+        count += len(pairs)
+        told(f"{count} of {len(proposed)} pairs compared")
+
+
+# A pair of a chunk: its place in it, the distance, the kind.
+_Alike = tuple[int, float, str]
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Pairs to compare [P, 3], as `candidates` gives them, and where the arrays of their rows lie."""
+    """Pairs to compare, and where the signatures of their rows lie.
+
+    pairs: [P, 3], as `candidates` gives them. numbers: the rows that are in them, ascending. places: of each
+    its run's folder, and its place in there.
+    """
 
     pairs: npt.NDArray[np.int64]
-    folders: Sequence[Path]
-    places: pa.Table
     numbers: npt.NDArray[np.int64]
+    places: Sequence[tuple[Path, Place]]
+
+    @property
+    def name(self) -> str:
+        """64 hex digits that say what is compared, how."""
+        limits = (FARTHEST, SPEEDS, LEAST_SHARE, LEAST_S)
+        text = [limits, [(str(folder), *place.values()) for folder, place in self.places]]
+        what = json.dumps(text).encode() + np.searchsorted(self.numbers, self.pairs[:, :2]).tobytes()
+        return hashlib.sha256(what + self.pairs[:, 2].tobytes()).hexdigest()
 
 
-_Alike = tuple[int, int, float, str]
+def _chunks(runs: Sequence[CollectedRun], proposed: npt.NDArray[np.int64]) -> Iterator[_Chunk]:
+    """All pairs, some thousand at a time."""
+    folders, places = [run.folder for run in runs], read_rows(runs, PLACES)
+    for start in range(0, len(proposed), _PAIRS_AT_ONCE):
+        pairs = proposed[start : start + _PAIRS_AT_ONCE]
+        numbers = np.unique(pairs[:, :2])
+        rows = places.select(["arrays", RUN]).take(pa.array(numbers)).to_pylist()
+        found = []
+        for row in rows:
+            place = features.place_of(row, STAGE)
+            assert place is not None  # its vector was made of what lies there
+            found.append((folders[row[RUN]], place))
+        yield _Chunk(pairs, numbers, found)
 
 
-def _compared(chunks: Sequence[_Chunk]) -> Iterator[list[_Alike]]:
-    """The pairs of each chunk that are alike; several at once, each in a process, where there are several."""
-    if len(chunks) < 2:
-        yield from map(_compare, chunks)
+def _compared(
+    chunks: Iterator[_Chunk], several: bool, done: Path | None
+) -> Iterator[tuple[npt.NDArray[np.int64], list[_Alike]]]:
+    """The pairs of each chunk and those of them that are alike, in order; several chunks at once.
+
+    Args:
+        chunks: to compare.
+        several: whether there are several: then each is compared in a process of its own.
+        done: folder of what was compared before, and will be found there again; None: nothing is kept.
+    """
+    if not several:
+        yield from ((chunk.pairs, _compare(chunk)) for chunk in chunks)
         return
-    pool = ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn"))
+    workers = len(os.sched_getaffinity(0))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    waiting: deque[tuple[_Chunk, Path | None, Future[list[_Alike]] | list[_Alike]]] = deque()
+
+    def next_one() -> tuple[npt.NDArray[np.int64], list[_Alike]]:
+        chunk, path, found = waiting.popleft()
+        if isinstance(found, Future):
+            found = found.result()
+            if path is not None:
+                storage.write_bytes(path, json.dumps(found).encode())
+        return chunk.pairs, found
+
     try:
-        yield from pool.map(_compare, chunks)
+        for chunk in chunks:
+            path = None if done is None else done / f"{chunk.name}.json"
+            before = None if path is None else _kept(path)
+            waiting.append((chunk, path, pool.submit(_compare, chunk) if before is None else before))
+            if len(waiting) > 2 * workers:
+                yield next_one()
+        while waiting:
+            yield next_one()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
+def _kept(path: Path) -> list[_Alike] | None:
+    """What was found of a chunk before; None: nothing, or nothing that can be read."""
+    try:
+        return [
+            (int(at), float(distance), str(kind))
+            for at, distance, kind in json.loads(storage.read_bytes(path))
+        ]
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _compare(chunk: _Chunk) -> list[_Alike]:
-    signatures, alike = _Signatures(chunk), []
-    with threadpool_limits(1):  # threads of NumPy's BLAS wait for each other longer than such products take
-        for one, other, is_mirrored in chunk.pairs.tolist():
-            found = match(signatures.of(one), signatures.of(other), bool(is_mirrored))
-            if found is not None and found.distance <= FARTHEST:
-                kind = _kind(found, signatures.of(one), signatures.of(other))
-                alike.append((one, other, found.distance, kind))
-    return alike
+    alike = []
 
-
-class _Signatures:
-    """Signatures of a chunk's rows by their numbers in the collection; the last ones stay in memory."""
-
-    def __init__(self, chunk: _Chunk) -> None:
-        self._chunk = chunk
-        self.of = lru_cache(_KEPT_IN_MEMORY)(self._read)
-
-    def _read(self, number: int) -> Signature:
-        at = int(np.searchsorted(self._chunk.numbers, number))
-        (row,) = to_rows(self._chunk.places.slice(at, 1))
-        arrays = features.load_features(self._chunk.folders[row[RUN]], row, STAGE)
+    @lru_cache(_KEPT_IN_MEMORY)
+    def signature(number: int) -> Signature:
+        folder, place = chunk.places[int(np.searchsorted(chunk.numbers, number))]
+        arrays = features.arrays_of(packs.read(folder, place))
         names = ("signature_times", "signature_pictures", "signature_sound")
         return Signature.of(*(arrays[name] for name in names))
+
+    with threadpool_limits(1):  # threads of NumPy's BLAS wait for each other longer than such products take
+        for at, (one, other, is_mirrored) in enumerate(chunk.pairs.tolist()):
+            found = match(signature(one), signature(other), bool(is_mirrored))
+            if found is not None and found.distance <= FARTHEST:
+                alike.append((at, found.distance, _kind(found, signature(one), signature(other))))
+    return alike
 
 
 def _kind(found: Match, one: Signature, other: Signature) -> str:

@@ -108,7 +108,7 @@ def copies_of(runs: Sequence[Path]) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_every_planted_copy_is_found_and_nothing_else(
-    planted: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    planted: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     arguments = [str(folder) for folder in planted]
     said = CliRunner().invoke(app, ["duplicates", *arguments])
@@ -137,6 +137,23 @@ def test_every_planted_copy_is_found_and_nothing_else(
     table = find_duplicates(open_collection(arguments)).table
     in_processes = dict(zip(*(table[n].to_pylist() for n in ("sample_id", "duplicate_of")), strict=True))
     assert {k: v for k, v in in_processes.items() if v} == copies_of(planted)
+    done = tmp_path / "done"
+
+    def stopped(line: str) -> None:
+        if line.endswith("pairs compared"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_duplicates(open_collection(arguments), done, stopped)
+    kept = sorted(done.iterdir())
+    assert kept and all(json.loads(file.read_text()) for file in kept[:1])
+    whole = find_duplicates(open_collection(arguments), done)
+    assert whole.table.equals(table) and len(whole.pairs) and set(kept) < set(done.iterdir())
+    kept[0].write_text("[]")  # as if nothing in it had been alike: it is taken as it is
+    assert len(find_duplicates(open_collection(arguments), done).pairs) < len(whole.pairs)
+    kept[0].write_text('[[0, "')  # half a file is none
+    assert find_duplicates(open_collection(arguments), done).table.equals(table)
+    assert not [path for folder in planted for path in folder.glob("_duplicates")]
     strict = SCREEN.changed("duplicate", min=0.01)
     assert screen_again(planted[1], strict)[0]["kept"] > screen_again(planted[1], SCREEN)[0]["kept"]
 
