@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from backends.running.mediapipe_graph import closed_with
+
 
 @dataclass(frozen=True)
 class DetectedHands:
@@ -73,13 +75,14 @@ class MediaPipeHands:
         os.environ.setdefault("GLOG_minloglevel", "2")
         from mediapipe.python.solutions.hands import Hands
 
-        self._graph = Hands(
+        graph = Hands(
             static_image_mode=True,
             model_complexity=0,  # as good at finding hands as 1, and cheaper
             max_num_hands=self.max_hands,
             min_detection_confidence=self.confidence,
             min_tracking_confidence=self.confidence,
         )
+        self._graph = closed_with(self, graph)
 
     def detect(self, image: npt.NDArray[np.uint8]) -> DetectedHands:
         """See `HandDetector.detect`."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.bodies.keypoints import NUM_KEYPOINTS, from_mediapipe
-from backends.running.mediapipe_graph import forget, points_of
+from backends.running.mediapipe_graph import closed_with, forget, points_of
 
 
 class PoseEstimator(Protocol):
@@ -73,18 +73,20 @@ class MediaPipeHolistic:
         from mediapipe.python.solutions.holistic import Holistic
 
         if self.loose_hands:
-            self._hands = Hands(
+            hands = Hands(
                 static_image_mode=True,
                 model_complexity=0,  # as good at finding hands as 1, and cheaper
                 max_num_hands=2,
                 min_detection_confidence=self.confidence,
             )
-        self._graph = Holistic(
+            self._hands = closed_with(self, hands)
+        graph = Holistic(
             model_complexity=1,  # the package carries no other: 0 and 2 are downloads
             smooth_landmarks=False,
             min_detection_confidence=self.confidence,
             min_tracking_confidence=self.confidence,
         )
+        self._graph = closed_with(self, graph)
 
     def estimate(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Keypoints [T, 133, 3]; see `PoseEstimator.estimate`."""

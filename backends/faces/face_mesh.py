@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from backends.running.mediapipe_graph import forget, points_of
+from backends.running.mediapipe_graph import closed_with, forget, points_of
 
 NUM_POINTS = 468
 
@@ -70,11 +70,12 @@ class MediaPipeFaceMesh:
         os.environ.setdefault("GLOG_minloglevel", "2")
         from mediapipe.python.solutions.face_mesh import FaceMesh as Graph
 
-        self._graph = Graph(
+        graph = Graph(
             max_num_faces=1,
             min_detection_confidence=self.confidence,
             min_tracking_confidence=self.confidence,
         )
+        self._graph = closed_with(self, graph)
 
     def track(
         self, images: Sequence[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.float32]

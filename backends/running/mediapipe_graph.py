@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ _LANDMARK = np.dtype(
     ]
 )
 _BLANK = np.zeros((64, 64, 3), np.uint8)
+
+
+def closed_with(owner: object, graph: Any) -> Any:
+    """The graph; it is closed when its owner is gone. One that is not keeps its networks and threads."""
+    weakref.finalize(owner, graph.close).atexit = False
+    return graph
 
 
 def forget(graph: Any) -> None:

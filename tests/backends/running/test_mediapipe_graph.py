@@ -40,11 +40,7 @@ def test_a_clip_is_seen_alike_whatever_came_before_it(make, see, samples: Path) 
     people = 0
     for name, clip in zip(CLIPS, clips, strict=True):
         found = see(model, clip)
-        fresh = make()
-        np.testing.assert_array_equal(found, see(fresh, clip), err_msg=name)
-        for graph in (fresh._graph, getattr(fresh, "_hands", None)):
-            if graph is not None:
-                graph.close()
+        np.testing.assert_array_equal(found, see(make(), clip), err_msg=name)
         # The first picture again, as if it came after the others: a track that went on would show here.
         np.testing.assert_array_equal(see(model, clip[:1]), found[:1], err_msg=name)
         people += bool(np.isfinite(found[..., :2]).any())
