@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.names import Runs
+
 
 def card(
-    runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN...", help="Folders of finished runs; RUN or NAME=RUN, local or URLs."),
-    ],
+    runs: Runs,
     output: Annotated[
         str | None,
         typer.Option("--output", metavar="FILE.md", help="Write it there; without, it is printed."),

@@ -6,10 +6,7 @@ from typing import Annotated
 
 import typer
 
-Runs = Annotated[
-    list[str],
-    typer.Argument(metavar="RUN...", help="Folders of finished runs; RUN or NAME=RUN, local or fsspec URLs."),
-]
+from pipelines.cli.names import Runs
 
 
 def duplicates(
@@ -31,7 +28,7 @@ def duplicates(
     """
     from pipelines.cli.console import err, out, readable_errors
 
-    with readable_errors():
+    with readable_errors("interrupted; the same command goes on"):
         from collections import Counter
 
         from rich.table import Table

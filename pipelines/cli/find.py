@@ -48,7 +48,7 @@ def find(
         from pipelines.collection.search import SIMILARITY, embedder_of, of_media, of_text
         from pipelines.collection.search import find as nearest
         from pipelines.engine.source import InputError
-        from pipelines.review.report import write_found
+        from pipelines.review.report import write_found_page
 
         if (text is None) == (like is None):
             raise InputError("give a sentence or --like FILE, one of the two")
@@ -64,4 +64,4 @@ def find(
         if output is not None:
             write_table(folder_of(output), rows)
             out().print(f"rows      {output}")
-        out().print(f"report    {write_found(run.folder, rows)}")
+        out().print(f"report    {write_found_page(run.folder, rows)}")

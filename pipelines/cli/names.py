@@ -7,13 +7,24 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+import typer
 
 PIPELINES: Final = ("talking_head", "real_interactions", "portraits", "synthetic_interactions")
 SOURCES: Final = (
     *("openhumanvid", "hallo3", "ccv2", "celebv-text", "celebv-hq", "mead", "hdtf", "ravdess", "vico"),
     *("talkvid", "huggingface", "webdataset"),
 )
+# The runs of a collection.
+Runs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...",
+        help="Folders of finished runs (their --output), local or any fsspec URL. NAME=RUN gives a run "
+        "another name than its folder's.",
+    ),
+]
 Engine = Literal["ray", "inline"]
 Gpu = Literal["H100", "A100", "H20"]
 Dtype = Literal["float32", "bfloat16"]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.names import Runs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,14 +17,7 @@ MOST = 10  # people and pairs that are shown
 
 
 def people(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN...",
-            help="Folders of finished runs (their --output), local or any fsspec URL. NAME=RUN gives a run "
-            "another name than its folder's.",
-        ),
-    ],
+    runs: Runs,
     threshold: Annotated[
         float | None,
         typer.Option(

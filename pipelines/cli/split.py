@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.names import Runs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,14 +18,7 @@ SHOWN = 20  # values of a balanced column
 
 
 def split(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN...",
-            help="Folders of finished runs (their --output), local or any fsspec URL. NAME=RUN gives a run "
-            "another name than its folder's.",
-        ),
-    ],
+    runs: Runs,
     shares: Annotated[
         str, typer.Option("--shares", help="Share of the kept rows of each side.")
     ] = "train=0.9,validation=0.05,test=0.05",
