@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from manifests.schema import ARROW_TYPES, to_rows
 from manifests.screen import SCREEN, Screen
 from manifests.store import at_one_moment, read_columns, whole_schema, write_table
 from pipelines.review.facts import INNER
-from pipelines.review.figures import figures_of, outcomes
+from pipelines.review.figures import Figures, figures_of, outcomes
 from pipelines.review.page import made_by, page
 from pipelines.review.strips import FOLDER, READS, make_strips, strip_name, strips_there
 
@@ -59,25 +60,20 @@ def write_report(run: Path, strips: int = STRIPS, told: Callable[[int, int], Non
     Raises:
         FileNotFoundError: there is no run in the folder.
     """
-    record = json.loads(journal.read(run, "run.json"))
-    screen = Screen.model_validate(record["screen"])
-    figures = figures_of(run / "manifest", screen)
-    judged = [rule.column for rule in screen.rules]
-    rows = at_one_moment(run / "manifest", lambda files: _shown_rows(files, figures.total, judged))
-    media = to_rows(rows.select([name for name in READS if name in rows.column_names]))
+    record, screen = _judged_by(run)
+    rows, figures = _rows_and_figures(run / "manifest", screen)
+    media = _media(rows)
     wanted = [media[at] for at in _for_strips(rows, strips)]
     make_strips(run, wanted, (lambda done: told(done, len(wanted))) if told else lambda done: None)
-    there, names = strips_there(run), [strip_name(row) for row in media]
     if rows.num_rows == figures.total:  # those of media that has changed since
-        storage.remove(run / FOLDER / name for name in there.difference(names))
-    path = run / REPORT
-    html = page(run, record, screen, figures, rows, [name if name in there else None for name in names])
-    storage.write_bytes(path, html.encode("utf-8", "replace"))
+        gone = strips_there(run).difference(map(strip_name, media))
+        storage.remove(run / FOLDER / name for name in gone)
+    path = _write(run, REPORT, record, screen, figures, rows)
     storage.write_bytes(run / MADE_BY, made_by().encode())
     return path
 
 
-def write_found(run: Path, rows: pa.Table) -> Path:
+def write_found_page(run: Path, rows: pa.Table) -> Path:
     """Write `found.html` into a run's folder: a report of some of its samples alone, each with pictures.
 
     Args:
@@ -87,22 +83,42 @@ def write_found(run: Path, rows: pa.Table) -> Path:
     Raises:
         FileNotFoundError: there is no run in the folder.
     """
-    record = json.loads(journal.read(run, "run.json"))
-    screen = Screen.model_validate(record["screen"])
+    record, screen = _judged_by(run)
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "manifest"
         manifest.mkdir()
         write_table(manifest / "manifest-00000.parquet", rows)
-        figures = figures_of(manifest, screen)
-        judged = [rule.column for rule in screen.rules]
-        shown = at_one_moment(manifest, lambda files: _shown_rows(files, figures.total, judged))
-    media = to_rows(shown.select([name for name in READS if name in shown.column_names]))
-    make_strips(run, media, lambda done: None)
-    there, names = strips_there(run), [strip_name(row) for row in media]
-    html = page(run, record, screen, figures, shown, [name if name in there else None for name in names])
-    path = run / FOUND
-    storage.write_bytes(path, html.encode("utf-8", "replace"))
-    return path
+        shown, figures = _rows_and_figures(manifest, screen)
+    make_strips(run, _media(shown), lambda done: None)
+    return _write(run, FOUND, record, screen, figures, shown)
+
+
+def _judged_by(run: Path) -> tuple[dict[str, Any], Screen]:
+    """The record of a run, and its screen."""
+    record = json.loads(journal.read(run, "run.json"))
+    return record, Screen.model_validate(record["screen"])
+
+
+def _rows_and_figures(manifest: Path, screen: Screen) -> tuple[pa.Table, Figures]:
+    """The rows that a page holds, and what it says of all of them."""
+    figures = figures_of(manifest, screen)
+    judged = [rule.column for rule in screen.rules]
+    return at_one_moment(manifest, lambda files: _shown_rows(files, figures.total, judged)), figures
+
+
+def _media(rows: pa.Table) -> list[dict[str, Any]]:
+    """What pictures of the rows are made by."""
+    return to_rows(rows.select([name for name in READS if name in rows.column_names]))
+
+
+def _write(
+    run: Path, name: str, record: Mapping[str, Any], screen: Screen, figures: Figures, rows: pa.Table
+) -> Path:
+    """Write a page of rows, with the pictures that are there."""
+    there, names = strips_there(run), [strip_name(row) for row in _media(rows)]
+    html = page(run, record, screen, figures, rows, [name if name in there else None for name in names])
+    storage.write_bytes(run / name, html.encode("utf-8", "replace"))
+    return run / name
 
 
 def _shown_rows(files: Sequence[storage.Listed], total: int, judged: Collection[str]) -> pa.Table:

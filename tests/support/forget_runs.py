@@ -13,7 +13,7 @@ from manifests import collected, packs, storage, store
 from manifests.reviews import Review, ReviewLog
 from manifests.shards import ShardsFolder
 from pipelines.cli import app as cli
-from pipelines.review.report import write_found, write_report
+from pipelines.review.report import write_found_page, write_report
 from pipelines.review.screening import screen_again
 from pipelines.shards.trainer_lists import Trainer, export
 from tests.support.clips import make_clip
@@ -47,7 +47,7 @@ def make_everything(folder: Path) -> None:
     log.append([Review(sample_id=ids["ada"], reviewer="R", verdict="clear")])
     screen_again(run)  # two files of changed verdicts
     write_report(run)
-    write_found(run, store.read(run / "manifest"))
+    write_found_page(run, store.read(run / "manifest"))
     shards = folder / "shards"
     assert write(run, shards, size=200_000)["shards"] > 1
     for trainer in Trainer:
