@@ -53,6 +53,17 @@ class OpenClipEmbedder:
             return
         import open_clip
 
+        self._device = torch_device(self.device)
+        tower = self._created().visual
+        settings = open_clip.transform.PreprocessCfg(**tower.preprocess_cfg)
+        self._prepare = open_clip.transform.image_transform_v2(settings, is_train=False)
+        self._net = tower.to(self._device).eval().requires_grad_(False)
+        self._run = Batcher(self._forward, self.batch)
+
+    def _created(self) -> Any:
+        """Both towers, on the CPU; see `setup` for errors."""
+        import open_clip
+
         # Without weights open_clip goes on with random ones.
         for name in ("open_clip_config.json", "open_clip_model.safetensors"):
             self.model.file(name)
@@ -61,13 +72,7 @@ class OpenClipEmbedder:
             raise ValueError(
                 f"{self.model.file('open_clip_config.json')}: no preprocess_cfg with mean and std"
             )
-        device = torch_device(self.device)
-        tower = open_clip.create_model(f"local-dir:{self.model.folder}", device="cpu").visual
-        settings = open_clip.transform.PreprocessCfg(**tower.preprocess_cfg)
-        self._prepare = open_clip.transform.image_transform_v2(settings, is_train=False)
-        self._net = tower.to(device).eval().requires_grad_(False)
-        self._device = device
-        self._run = Batcher(self._forward, self.batch)
+        return open_clip.create_model(f"local-dir:{self.model.folder}", device="cpu")
 
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """See `ImageEmbedder.embed`; D is 768 for ViT-L/14."""
@@ -79,7 +84,7 @@ class OpenClipEmbedder:
         return np.stack(rows) if rows else np.zeros((0, self._net.output_dim), np.float32)
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """See `ReadsTexts.embed_texts`; the text tower is loaded the first time.
+        """See `ReadsTexts.embed_texts`; the model is loaded the first time.
 
         Raises:
             FileNotFoundError: configuration or weights are not there.
@@ -88,10 +93,9 @@ class OpenClipEmbedder:
         import torch
 
         if self._texts is None:
-            self.setup()
-            place = f"local-dir:{self.model.folder}"
-            model = open_clip.create_model(place, device="cpu").eval().requires_grad_(False)
-            self._texts = model.to(self._device), open_clip.get_tokenizer(place)
+            self._device = torch_device(self.device)
+            model = self._created().eval().requires_grad_(False).to(self._device)
+            self._texts = model, open_clip.get_tokenizer(f"local-dir:{self.model.folder}")
         model, tokenizer = self._texts
         with torch.inference_mode(), autocast(self._device):
             vectors = model.encode_text(tokenizer(list(texts)).to(self._device)).float()

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from backends.pictures.image_embedder import ImageEmbedder, ReadsTexts
 from configs.errors import UserError
-from manifests import store
+from manifests import storage, store
 from media.decode import decode
 from media.files import PICTURE_SUFFIXES, local_copy
 from media.picture import read_picture
@@ -67,7 +67,6 @@ def of_text(embedder: ImageEmbedder, text: str) -> Vector:
             f"the pictures of this run were embedded by {embedder.id}, which knows no words: look for clips "
             "that are like one, --like FILE, or run with --profile gpu, whose CLIP reads sentences"
         )
-    embedder.setup()
     return np.asarray(embedder.embed_texts([text])[0])
 
 
@@ -131,8 +130,17 @@ def find(
     for line in reasons:
         told(line)
     ids = rows["sample_id"].take(pa.array(found)).combine_chunks()
-    table = store.read(run.folder / "manifest")
+    table = store.at_one_moment(run.folder / "manifest", lambda files: _rows_of(files, ids))
     table = table.take(pc.index_in(ids, value_set=table["sample_id"].combine_chunks()))
     meaning = {"unit": "cosine", "meaning": "How like it is to what was looked for."}
     field = pa.field(SIMILARITY, pa.float64(), metadata=meaning)
     return table.append_column(field, pa.array(cosines[found]))
+
+
+def _rows_of(files: Sequence[storage.Listed], ids: pa.Array) -> pa.Table:
+    """The rows with these ids; a file of a manifest is read at a time."""
+    tables = []
+    for file in files:
+        table = store.read_file(file.path)
+        tables.append(table.filter(pc.is_in(table["sample_id"], value_set=ids)))
+    return pa.concat_tables(tables, promote_options="permissive")
