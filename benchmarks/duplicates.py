@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.collection.duplicates import candidates, mirrored_vectors
+from pipelines.collection.linkage import unit
 
 WIDTH = 128
 # Cosine of a clip and its copy, of two clips of a scene, at the median: measured on the sample folder.
@@ -72,11 +73,6 @@ def near(
     """Unit vectors with about this cosine to others."""
     aside = unit(rng.normal(size=vectors.shape).astype(np.float32))
     return unit(cosine * vectors + np.sqrt(1 - cosine**2) * aside)
-
-
-def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The vectors, of length one."""
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits
 
-from manifests import features, packs, storage
+from manifests import collected, features, packs, storage
 from manifests.packs import Place
 from manifests.schema import COLLECTION_COLUMNS
 from media.crop import CROP
@@ -417,8 +417,7 @@ def _table(
     }
     table = rows.select(["sample_id", RUN])
     for name, values in columns.items():
-        kind = pa.float64() if COLLECTION_COLUMNS[name].type == "float" else pa.string()
-        table = table.append_column(name, pa.array(values, kind))
+        table = table.append_column(name, pa.array(values, collected.SCHEMA.field(name).type))
     return table
 
 
@@ -431,7 +430,7 @@ def _order(runs: Sequence[CollectedRun], rows: pa.Table) -> npt.NDArray[np.int64
         if rule["column"] in COLLECTION_COLUMNS
     }
     reasons = [set(r or ()) - about_copies for r in rows["drop_reasons"].to_pylist()]
-    good = np.array([not r for r in reasons])
+    good = np.array([not r for r in reasons], bool)
     good &= ~np.asarray(pc.is_valid(rows["error"])) & ~np.asarray(pc.is_valid(rows["stopped"]))
 
     def number(name: str) -> npt.NDArray[np.float64]:

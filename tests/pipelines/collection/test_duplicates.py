@@ -340,3 +340,10 @@ def test_two_crops_of_one_file_are_no_copies_of_each_other() -> None:
     runs = collected("talking_head")
     found = [(pair.one, pair.other, pair.kind) for pair in _Classes(runs, table, _order(runs, table)).pairs()]
     assert found == [(1, 2, "packets")]
+
+
+def test_a_collection_without_rows_has_no_order_to_find() -> None:
+    table = rows(("a", 0, 480, [])).slice(0, 0)
+    runs = collected("talking_head")
+    assert _order(runs, table).tolist() == []
+    assert _table(runs, table, _order(runs, table), []).num_rows == 0
