@@ -203,7 +203,9 @@ def _(at: At) -> None:
 
 @after("docs/collections.md", "interavatar split out --check")
 def _(at: At) -> None:
-    assert "duplicates are not known" in at.done.said and "leak of" not in at.done.said
+    # Copies were looked for further up the page, and there are none: that is known.
+    assert "not known" not in at.done.said and "leak of" not in at.done.said
+    assert at.rows("out")["duplicate_group"].notna().any()
     assert set(at.rows("out")["split"]) <= {"train", "validation", "test"}
 
 
