@@ -16,6 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from manifests.licences import TRUTHS
 from manifests.text import holds_secret, public_text, public_url
 from media.crop import CROP
 from pipelines.engine import addresses, source
@@ -87,7 +88,7 @@ def row_by_row(path: str, table: pa.Table, allowed: SourceSettings) -> list[dict
             **dict.fromkeys(CROP),
             "parent_id": None,
             "source_size": size,
-            "licence": None,
+            **dict.fromkeys(["licence", *TRUTHS]),
             "note": note,
         }
         seen[key] += 1
