@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from media.decode import decode
@@ -20,6 +21,9 @@ from stages.contract import Stage
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+# The same cases in every run, and as long as each takes: how fast they are is told by benchmarks.
+settings.register_profile("house", derandomize=True, deadline=None)
+settings.load_profile("house")
 pytest_plugins = ["tests.support.vllm_server"]
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
