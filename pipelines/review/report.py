@@ -68,7 +68,7 @@ def write_report(run: Path, strips: int = STRIPS, told: Callable[[int, int], Non
     if rows.num_rows == figures.total:  # those of media that has changed since
         gone = strips_there(run).difference(map(strip_name, media))
         storage.remove(run / FOLDER / name for name in gone)
-    path = _write(run, REPORT, record, screen, figures, rows)
+    path = _write(run, REPORT, record, screen, figures, rows, media)
     storage.write_bytes(run / MADE_BY, made_by().encode())
     return path
 
@@ -89,8 +89,9 @@ def write_found_page(run: Path, rows: pa.Table) -> Path:
         manifest.mkdir()
         write_table(manifest / "manifest-00000.parquet", rows)
         shown, figures = _rows_and_figures(manifest, screen)
-    make_strips(run, _media(shown), lambda done: None)
-    return _write(run, FOUND, record, screen, figures, shown)
+    media = _media(shown)
+    make_strips(run, media, lambda done: None)
+    return _write(run, FOUND, record, screen, figures, shown, media)
 
 
 def _judged_by(run: Path) -> tuple[dict[str, Any], Screen]:
@@ -112,10 +113,16 @@ def _media(rows: pa.Table) -> list[dict[str, Any]]:
 
 
 def _write(
-    run: Path, name: str, record: Mapping[str, Any], screen: Screen, figures: Figures, rows: pa.Table
+    run: Path,
+    name: str,
+    record: Mapping[str, Any],
+    screen: Screen,
+    figures: Figures,
+    rows: pa.Table,
+    media: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """Write a page of rows, with the pictures that are there."""
-    there, names = strips_there(run), [strip_name(row) for row in _media(rows)]
+    """Write a page of rows, with the pictures that are there; `media` as of `_media`."""
+    there, names = strips_there(run), list(map(strip_name, media))
     html = page(run, record, screen, figures, rows, [name if name in there else None for name in names])
     storage.write_bytes(run / name, html.encode("utf-8", "replace"))
     return run / name
