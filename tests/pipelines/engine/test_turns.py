@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -208,7 +209,15 @@ def test_small_shares_leave_whole_gpus_to_large_ones(eight_gpus: None) -> None:
     said: list[str] = []
     with _reserved(pools, said.append) as places:
         assert [bool(place) for place in places] == [True, False, True] and not said
-        assert ray.available_resources().get("GPU", 0) == pytest.approx(0)
+        assert _free_gpus(at_most=0) == pytest.approx(0)
+
+
+def _free_gpus(at_most: float) -> float:
+    """What Ray says is free, once that is as little as expected: its figures trail what was taken."""
+    deadline = time.monotonic() + 60
+    while (free := float(ray.available_resources().get("GPU", 0))) > at_most and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return free
 
 
 @pytest.mark.ray
