@@ -36,7 +36,8 @@ class Clip:
 
     row: columns written so far. arrays: arrays by name. decoded: shared by all stages of a group, so that
     a file is read once. local_path: the file on this machine, for a stage that makes new media from it.
-    fingerprint: of the stage that runs. folder: of the run.
+    fingerprint: of the stage that runs. folder: of the run. beside: other files that belong to the sample, by
+    the column that names them; None: the row names none.
     """
 
     row: Mapping[str, Any]
@@ -46,6 +47,7 @@ class Clip:
     local_path: Path | None = None
     folder: Path | None = None
     fingerprint: str = ""
+    beside: dict[str, Decoded | None] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         """A column or an array by name; None when it was not measured."""
@@ -72,6 +74,22 @@ class Clip:
             times, images = self.media.frames[request]
         except KeyError:
             raise ValueError(f"{request} was not declared in `sees`") from None
+        return FrameSequence(np.asarray(times), images)
+
+    def frames_beside(self, column: str, request: Frames) -> FrameSequence | None:
+        """Frames of another file, as asked for in `sees_beside`; None: the row names none.
+
+        Raises:
+            ValueError: the request was not declared in `sees_beside`.
+        """
+        if column not in self.beside:
+            raise ValueError(f"{column} was not declared in `sees_beside`")
+        decoded = self.beside[column]
+        if decoded is None:
+            return None
+        if request not in decoded.frames:
+            raise ValueError(f"{request} of {column} was not declared in `sees_beside`")
+        times, images = decoded.frames[request]
         return FrameSequence(np.asarray(times), images)
 
     def audio(self, request: Audio) -> npt.NDArray[np.float32] | None:

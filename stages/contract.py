@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self,
 
 from pydantic import BaseModel, ConfigDict
 
-from media.requests import Request
+from media.crop import CROP
+from media.requests import Frames, Request
 from prompts.prompt import Prompt
 from prompts.vocabulary import VOCABULARY, Vocabulary
 
@@ -47,6 +48,27 @@ class Column:
             raise ValueError(
                 f"there is no column type {self.type!r}; choose one of {', '.join(COLUMN_TYPES)}"
             )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a stage wants of another file that belongs to the sample, such as the real clip it is compared to.
+
+    Attributes:
+        column: of the input list, `<name>_uri`; where it is null there is nothing to see. `<name>_start_s`,
+            `<name>_end_s` and `<name>_crop_x0` to `<name>_crop_y1` say which part of the file counts, if not
+            all of it, and `<name>_size`, in bytes, tells that it is another file than before.
+        request: what of it.
+    """
+
+    column: str
+    request: Frames
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that say what is seen."""
+        name = self.column.removesuffix("_uri")
+        return (self.column, *(f"{name}_{part}" for part in ("size", "start_s", "end_s", *CROP)))
 
 
 def Score(unit: str, meaning: str) -> Column:
@@ -115,6 +137,11 @@ class Stage(ABC):
     @property
     def sees(self) -> tuple[Request, ...]:
         """What must be decoded before `score`; empty for a stage that only reads columns."""
+        return ()
+
+    @property
+    def sees_beside(self) -> tuple[Beside, ...]:
+        """What must be decoded of other files; `reads` names their columns (`Beside.columns`)."""
         return ()
 
     @property

@@ -105,7 +105,7 @@ def fingerprint(stage: Stage, upstream: Mapping[str, str], seed: int) -> str:
         "stage": stage.name,
         "version": stage.version,
         # What sees nothing keeps its work: among it clips that took a GPU minutes to make.
-        "media": MEDIA_VERSION if stage.sees else 1,
+        "media": MEDIA_VERSION if stage.sees or stage.sees_beside else 1,
         "config": stage.config.model_dump(mode="json"),
         "models": [m.id for m in stage.models],
         "reads": dict(sorted(upstream.items())),

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,9 @@ from manifests import features, storage, store
 from manifests.packs import PackFiles, PackObjects, Packs, Place
 from manifests.schema import ARROW_TYPES, SCHEMA_VERSION, to_table
 from manifests.text import clean_text, without_secrets
-from media.crop import Crop
-from media.decode import decode
-from media.files import local_copy
+from media.crop import CROP, Crop
+from media.decode import Decoded, decode
+from media.files import PICTURE_SUFFIXES, local_copy
 from media.picture import decode_picture
 from pipelines.engine.attempts import Attempt, attempt
 from pipelines.engine.deadlines import Deadlines, Watchdog
@@ -36,7 +36,7 @@ from pipelines.engine.pipeline import MEDIA
 from pipelines.engine.program import Program, Step, due
 from pipelines.engine.source import ADDRESS
 from stages.clip import Clip
-from stages.contract import Array, Column
+from stages.contract import Array, Beside, Column
 
 
 class Worker:
@@ -190,7 +190,8 @@ class Worker:
                     if step.stage.sees and clip.decoded is None:
                         self._decode(clip, todo[position:])
                         summary.decoded[clip.media.decoder] += 1
-                        decoding = time.perf_counter() - started
+                    self._look_beside(clip, todo[position:])
+                    decoding = time.perf_counter() - started
                     written = checked(step.stage.score(clip), step)
                     arrays = {k: v for k, v in written.items() if isinstance(step.stage.writes[k], Array)}
                     place = self._save_arrays(packs, step, arrays) if arrays else None
@@ -201,7 +202,8 @@ class Worker:
             except Exception as error:
                 if is_device_lost(error):
                     raise DeviceLost(f"{step.name}: {error}") from error
-                fault = fault_of(error, row[MEDIA], row["source_size"] is not None)
+                media = error.address if isinstance(error, BesideError) else row[MEDIA]
+                fault = fault_of(error, media, row["source_size"] is not None)
                 if fault is not None:
                     said = shown(error)
                     summary.faults[f"{fault} fault in {step.name}: {said}"] += 1
@@ -251,6 +253,35 @@ class Worker:
             return
         limit, decoder = self.program.max_seconds, self.program.decoder
         clip.decoded = decode(clip.local_path, requests, start, end, limit, decoder, crop)
+
+    def _look_beside(self, clip: Clip, todo: list[Step]) -> None:
+        """Other files that the first of the steps looks at: each is read once for this and the later steps.
+
+        Raises:
+            BesideError: one cannot be read.
+        """
+        for column in dict.fromkeys(beside.column for beside in todo[0].stage.sees_beside):
+            address = clip.row.get(column)
+            if column in clip.beside:
+                continue
+            if address is None:
+                clip.beside[column] = None
+                continue
+            wanted = [beside for step in todo for beside in step.stage.sees_beside if beside.column == column]
+            try:
+                clip.beside[column] = self._decoded_beside(clip.row, address, wanted)
+            except Exception as error:
+                raise BesideError(column, address, error) from error
+
+    def _decoded_beside(self, row: Mapping[str, Any], address: str, wanted: Sequence[Beside]) -> Decoded:
+        """One pass over another file that belongs to a sample."""
+        _, _, start, end, *sides = (row.get(name) for name in wanted[0].columns)
+        crop = Crop.of(dict(zip(CROP, sides, strict=True)))
+        requests = [beside.request for beside in wanted]
+        with local_copy(address) as path:
+            if PurePosixPath(address).suffix.lower() in PICTURE_SUFFIXES:
+                return decode_picture(path, requests, crop)
+            return decode(path, requests, start, end, self.program.max_seconds, self.program.decoder, crop)
 
     @contextmanager
     def _in_time(self, step: Step, note: Attempt, sample_id: str) -> Iterator[None]:
@@ -330,6 +361,14 @@ def is_device_lost(error: Exception) -> bool:
     message = str(error)
     lost = "CUDA error" in message or "CUDNN_STATUS_EXECUTION_FAILED" in message
     return lost and not is_out_of_memory(error)
+
+
+class BesideError(Exception):
+    """Another file that belongs to the sample cannot be read; `address` says which."""
+
+    def __init__(self, column: str, address: str, error: Exception) -> None:
+        super().__init__(f"{column} {address}: {error or type(error).__name__}")
+        self.address = address
 
 
 class LostFeature(Exception):

@@ -1,0 +1,1 @@
+"""One file for each metric of `interavatar evaluate`, and what they share."""

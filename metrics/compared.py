@@ -1,0 +1,78 @@
+"""Pictures of a made clip beside those of its real partner at the same moments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from media.requests import Frames
+from metrics.metric import REFERENCE
+from stages.clip import Clip, nearest
+from stages.contract import Beside, StageConfig
+
+Image = npt.NDArray[np.uint8]
+
+
+class ComparedConfig(StageConfig):
+    """Which pictures are compared."""
+
+    fps: float = Field(5.0, gt=0, le=60, description="pictures a second")
+    side: int = Field(256, ge=32, description="both pictures are brought to a square of this side, px")
+
+    @property
+    def request(self) -> Frames:
+        """Pictures of either clip."""
+        return Frames(self.fps, 2 * self.side)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Pairs of pictures of one size, uint8 RGB [T, S, S, 3], and their moments, s [T]."""
+
+    made: npt.NDArray[np.uint8]
+    real: npt.NDArray[np.uint8]
+    times: npt.NDArray[np.float64]
+
+    def __iter__(self) -> Iterator[tuple[Image, Image]]:
+        return zip(self.made, self.real, strict=True)
+
+
+def beside(config: ComparedConfig) -> Beside:
+    """What has to be seen of the partner."""
+    return Beside(REFERENCE, config.request)
+
+
+def compared(clip: Clip, config: ComparedConfig) -> Compared | None:
+    """The pictures of both clips at the same moments; None: the clip has no partner.
+
+    The shorter of both decides how long: what is left of the longer is not looked at. A made picture meets the
+    real one whose time is nearest, and one further than half the interval away is left out, so clips of
+    unequal rates are compared, too. Both are squeezed to a square, each by itself (area averaging downwards,
+    bilinear upwards), so unequal sizes are allowed, and unequal shapes distort.
+    """
+    real = clip.frames_beside(REFERENCE, config.request)
+    if real is None:
+        return None
+    made = clip.frames(config.request)
+    partners = nearest(real.times, made.times)
+    pairs = [
+        (i, j)
+        for i, j in enumerate(partners)
+        if abs(made.times[i] - real.times[j]) <= 0.5 / config.fps + 1e-6
+    ]
+    return Compared(
+        np.stack([_square(made.images[i], config.side) for i, _ in pairs]),
+        np.stack([_square(real.images[j], config.side) for _, j in pairs]),
+        made.times[[i for i, _ in pairs]],
+    )
+
+
+def _square(image: Image, side: int) -> Image:
+    smaller = image.shape[0] >= side and image.shape[1] >= side
+    filter = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (side, side), interpolation=filter), np.uint8)
