@@ -50,8 +50,8 @@ def beside(config: ComparedConfig) -> Beside:
 def compared(clip: Clip, config: ComparedConfig) -> Compared | None:
     """The pictures of both clips at the same moments; None: the clip has no partner.
 
-    The shorter of both decides how long: what is left of the longer is not looked at. A made picture meets the
-    real one whose time is nearest, and one further than half the interval away is left out, so clips of
+    The shorter of both decides how long: what is left of the longer is not looked at. A made picture meets
+    the real one whose time is nearest, and one further than half the interval away is left out, so clips of
     unequal rates are compared, too. Both are squeezed to a square, each by itself (area averaging downwards,
     bilinear upwards), so unequal sizes are allowed, and unequal shapes distort.
     """

@@ -42,7 +42,7 @@ class FeatureSet:
 
 
 def frechet_distance(one: FeatureSet, other: FeatureSet, draw: Draw, other_draw: Draw) -> float:
-    """|m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2), of normal distributions with these means and covariances.
+    """|m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2), of normal distributions of these means and covariances.
 
     With S = A'A the last trace is the sum of the singular values of A1 A2', which needs no root of a matrix
     and holds for fewer vectors than dimensions, too.

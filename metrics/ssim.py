@@ -24,9 +24,9 @@ class Ssim(ClipMetric):
     scores: ClassVar[Mapping[str, Column | Array]] = {"ssim": Score("-1 to 1", _WHAT)}
     reads = reading(Beside(REFERENCE, Frames(1, 1)))
     convention = (
-        "The window of Wang et al.: Gaussian of sigma 1.5, covariance of the whole window; values 0 to 1, mean "
-        "over RGB, pictures of 256 x 256. A box of 7 x 7 (scikit-image's default) or grey pictures change the "
-        "third digit."
+        "Wang et al.: a Gaussian window of sigma 1.5, covariance of the whole window; values 0 to 1, mean "
+        "over RGB, pictures of 256 x 256. A box of 7 x 7 (the default of scikit-image) or grey pictures change "
+        "the third digit."
     )
     source = "EAI-Avatar Table 1 names SSIM at 256 x 256; scikit-image structural_similarity."
 

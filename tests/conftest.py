@@ -15,6 +15,8 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from media.decode import decode
+from media.files import PICTURE_SUFFIXES
+from media.picture import decode_picture
 from stages.clip import Clip
 from stages.contract import Stage
 
@@ -62,16 +64,29 @@ def samples() -> Path:
 
 @pytest.fixture(scope="session")
 def decode_clip() -> Callable[..., Clip]:
-    """`decode_clip(path, *stages, row=None, arrays=None)`: a clip holding all that the stages see."""
+    """`decode_clip(path, *stages, row=None, arrays=None, beside=None)`: a clip holding all that the stages see.
+
+    beside: files that are looked at beside it, by the column that names them; None: the row names none.
+    """
 
     def make(
         path: Path,
         *stages: Stage,
         row: Mapping[str, Any] | None = None,
         arrays: dict[str, np.ndarray] | None = None,
+        beside: Mapping[str, Path | None] | None = None,
     ) -> Clip:
         requests = [request for stage in stages for request in stage.sees]
-        return Clip(row=dict(row or {}), decoded=decode(path, requests), arrays=dict(arrays or {}), seed=0)
+        clip = Clip(row=dict(row or {}), decoded=decode(path, requests), arrays=dict(arrays or {}), seed=0)
+        for column, other in (beside or {}).items():
+            wanted = [b.request for stage in stages for b in stage.sees_beside if b.column == column]
+            if other is None:
+                clip.beside[column] = None
+            elif other.suffix in PICTURE_SUFFIXES:
+                clip.beside[column] = decode_picture(other, wanted)
+            else:
+                clip.beside[column] = decode(other, wanted)
+        return clip
 
     return make
 
