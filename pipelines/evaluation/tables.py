@@ -77,8 +77,8 @@ def notes(results: Results) -> list[str]:
     said = []
     if results.draws:
         said.append(
-            f"In brackets: {results.level:.0%} intervals of a bootstrap over clips ({results.draws} draws, fewer "
-            f"where a distance of sets takes long; seed {results.seed})."
+            f"In brackets: {results.level:.0%} intervals of a bootstrap over clips ({results.draws} draws, "
+            f"fewer where a distance of sets takes long; seed {results.seed})."
         )
     for method in results.methods:
         for dataset, about in results.clips[method].items():
@@ -186,7 +186,8 @@ def _of_values(figure: Figure, results: Results) -> list[str]:
         for method in results.methods:
             value = figure.values[dataset][method]
             text = [value.note] if value.note and method != REAL else []
-            text += [f"{name.replace('_', ' ')} {fact}" for name, fact in value.facts.items()]
+            if value.facts:
+                text.append(", ".join(f"{name.replace('_', ' ')} {it}" for name, it in value.facts.items()))
             whole = about_clips(results, method, dataset)
             if value.value is not None and value.clips < whole:
                 text.append(f"over {value.clips} of {whole} clips")
