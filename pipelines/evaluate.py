@@ -8,12 +8,12 @@ from pydantic import Field, field_validator
 
 from backends.roles import Roles
 from manifests.screen import EVERYTHING
+from metrics.catalogue import figures_of, metrics_of
 from metrics.compared import ComparedConfig
 from metrics.fid import Fid
 from metrics.metric import Metric
 from metrics.psnr import Psnr
 from metrics.ssim import Ssim
-from metrics.table import figures_of, metrics_of
 from pipelines.engine.pipeline import MEDIA, Pipeline
 from pipelines.engine.settings import Settings
 from stages.contract import Stage
