@@ -239,10 +239,10 @@ def _(at: At) -> None:
     assert person.glasses_by == "stand_in_measured" and pd.isna(person.glasses)
 
 
-# docs/new_metric.md
+# docs/new_score.md
 
 
-@after("docs/new_metric.md", "text 1")
+@after("docs/new_score.md", "text 1")
 def _(at: At) -> None:
     assert "luminance_range" not in COMMON_COLUMNS
     assert run_inline(at, ON_TALKING_HEAD).status == 0
@@ -253,12 +253,12 @@ def _(at: At) -> None:
     )
 
 
-@after("docs/new_metric.md", "text 2")
+@after("docs/new_score.md", "text 2")
 def _(at: At) -> None:
     put_in(at, "configs/screens/talking_head.yaml", (r"^  - \{reason: too_dark",))
 
 
-@after("docs/new_metric.md", ON_TALKING_HEAD)
+@after("docs/new_score.md", ON_TALKING_HEAD)
 def _(at: At) -> None:
     assert set(computed(at)) == {"quality", *readers_of("quality")}
     person = row_of(at.rows("out"), "a_person.mp4")
@@ -267,7 +267,7 @@ def _(at: At) -> None:
     assert "| `exposure_changes` | `luminance_range` |" in generated(at, 'settings_page("talking_head")')
 
 
-@after("docs/new_metric.md", "python 1")
+@after("docs/new_score.md", "python 1")
 def _(at: At) -> None:
     described, fell = at.values
     assert described["count"] == 1 and described["max"] < 60  # of the one that has a face
