@@ -33,13 +33,19 @@ from backends.faces.insight_face import InsightFaceDetector, InsightFaceEmbedder
 from backends.language.openai_endpoint import OpenAIEndpoint
 from backends.language.vision_language_model import MeasuredAnswers, VisionLanguageModel
 from backends.language.vllm_chat import VllmChat
+from backends.pictures.aesthetic_scorer import AestheticScorer, BrisqueScorer
 from backends.pictures.attribute_embedder import AttributeEmbedder, DinoV2, EfficientNetLiteGrid
+from backends.pictures.clip_features import ClipFeatures, EfficientNetLiteClips
 from backends.pictures.cotracker import CoTracker3
+from backends.pictures.frame_features import EfficientNetLiteFeatures, FrameFeatures
 from backends.pictures.image_classifier import EfficientNetLiteClassifier, ImageClassifier
-from backends.pictures.image_embedder import EfficientNetLite, ImageEmbedder
+from backends.pictures.image_embedder import EfficientNetLite, ImageEmbedder, TextImageEmbedder
 from backends.pictures.image_quality import Brisque, ImageQuality
 from backends.pictures.openclip import OpenClipEmbedder
+from backends.pictures.optical_flow import Farneback, OpticalFlow
+from backends.pictures.perceptual_distance import EfficientNetLiteDistance, PerceptualDistance
 from backends.pictures.point_tracker import LucasKanade, PointTracker
+from backends.pictures.subject_embedder import SubjectEmbedder
 from backends.pictures.text_detector import RapidOcr, TextDetector
 from backends.sound.audio_embedder import AudioEmbedder, LogMel, Wav2Vec2
 from backends.sound.diarizer import Diarizer
@@ -80,9 +86,27 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "vision_language_model": LANGUAGE_MODELS,
     "reaction_writer": LANGUAGE_MODELS,
     "image_to_video": {"stand_in_image_warp": ImageWarp, "wan": WanImageToVideo},
+    "frame_features": {"efficientnet_lite0": EfficientNetLiteFeatures},
+    "clip_features": {"efficientnet_lite0": EfficientNetLiteClips},
+    "perceptual_distance": {"efficientnet_lite0": EfficientNetLiteDistance},
+    "aesthetic_scorer": {"brisque": BrisqueScorer},
+    "optical_flow": {"farneback": Farneback},
+    "subject_embedder": {"efficientnet_lite0": EfficientNetLite},
+    "text_image_embedder": {"efficientnet_lite0": EfficientNetLite, "openclip": OpenClipEmbedder},
 }
 # Roles that a profile need not fill, and the role whose model then fills them, too.
 FILLED_BY: Mapping[str, str] = {"reaction_writer": "vision_language_model"}
+# Roles that only an evaluation uses. A profile need not fill them: these implementations then do. They need
+# no weights but those inside packages, and the names of what they measure say so.
+MEASURING: Mapping[str, str] = {
+    "frame_features": "efficientnet_lite0",
+    "clip_features": "efficientnet_lite0",
+    "perceptual_distance": "efficientnet_lite0",
+    "aesthetic_scorer": "brisque",
+    "optical_flow": "farneback",
+    "subject_embedder": "efficientnet_lite0",
+    "text_image_embedder": "efficientnet_lite0",
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +133,13 @@ class Roles:
     vision_language_model: VisionLanguageModel
     reaction_writer: VisionLanguageModel
     image_to_video: ImageToVideo
+    frame_features: FrameFeatures
+    clip_features: ClipFeatures
+    perceptual_distance: PerceptualDistance
+    aesthetic_scorer: AestheticScorer
+    optical_flow: OpticalFlow
+    subject_embedder: SubjectEmbedder
+    text_image_embedder: TextImageEmbedder
 
 
 def build_roles(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from backends.language.openai_endpoint import served_model
 from backends.language.vision_language_model import AnswerError
-from backends.roles import Roles, build_roles, weights_of
+from backends.roles import MEASURING, Roles, build_roles, weights_of
 from backends.store.model_store import ModelStore
 from configs.reading import SettingsError, load_yaml, merged, nearest, parse, parse_overrides
 from manifests.screen import Screen, load_screen
@@ -358,7 +358,8 @@ def profile_weights(profile: Profile, settings: Settings, roles: Collection[str]
 
 def _choices(profile: Profile, settings: Settings) -> dict[str, dict[str, Any]]:
     """Role -> implementation and settings; an endpoint may not know its model yet."""
-    choices = {name: choice.model_dump() for name, choice in profile.roles.items()}
+    choices: dict[str, dict[str, Any]] = {role: {"use": name} for role, name in MEASURING.items()}
+    choices |= {name: choice.model_dump() for name, choice in profile.roles.items()}
     for role, over in settings.roles.items():
         choices[role] = merged({} if "use" in over else choices.get(role, {}), over)
     for role, key in KEYS.items():

@@ -36,6 +36,15 @@ class ReadsTexts(Protocol):
         ...
 
 
+class TextImageEmbedder(ImageEmbedder, Protocol):
+    """An image embedder that measures: whether it also `ReadsTexts` decides what can be measured with it."""
+
+    @property
+    def network(self) -> str:
+        """Empty for OpenAI's CLIP ViT-B/32 with the published weights; else what stands in its place."""
+        ...
+
+
 class EfficientNetLite:
     """EfficientNet-Lite0's pooled 1280 features, one thread, about 20 ms a picture.
 
@@ -43,6 +52,7 @@ class EfficientNetLite:
     shot come out at 0.9 and more, unrelated pictures at 0.1-0.4.
     """
 
+    network = "efficientnet_lite0"
     SIDE = 224  # px; the whole picture is squeezed into it, so that nothing at its border is lost
 
     def __init__(self) -> None:
@@ -69,10 +79,15 @@ class EfficientNetLite:
 
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """See `ImageEmbedder.embed`; float32 [N, 1280]."""
+        vectors = self.pooled(images)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def pooled(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """The last feature map's mean over its places, float32 [N, 1280], of any length."""
         vectors = np.zeros((len(images), 1280), np.float32)
         for i, image in enumerate(images):
             vectors[i] = self.features(image).mean((2, 3))[0].numpy()
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
 
     def features(self, image: npt.NDArray[np.uint8]) -> Any:
         """The last feature map, float tensor [1, 1280, 7, 7]."""
@@ -80,6 +95,15 @@ class EfficientNetLite:
 
     def features_at_two_depths(self, image: npt.NDArray[np.uint8]) -> tuple[Any, Any]:
         """The last feature map, float tensor [1, 1280, 7, 7], and the last block's, [1, 320, 7, 7]."""
+        last, (block,) = self._run(image, (-1,))
+        return last, block
+
+    def features_of_blocks(self, image: npt.NDArray[np.uint8], blocks: Sequence[int]) -> list[Any]:
+        """Feature maps, float tensors [1, C, H, W], of some of the 16 blocks, in the order of the network."""
+        return self._run(image, blocks)[1]
+
+    def _run(self, image: npt.NDArray[np.uint8], blocks: Sequence[int]) -> tuple[Any, list[Any]]:
+        """The last feature map, and those of some blocks."""
         import cv2
         import torch
 
@@ -87,12 +111,15 @@ class EfficientNetLite:
         kept: list[Any] = []
         small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
         values = torch.from_numpy((small.astype(np.float32) - 127) / 128)  # as the TensorFlow original
-        hook = self._model._blocks[-1].register_forward_hook(lambda *call: kept.append(call[2]))
+        hooks = [
+            self._model._blocks[i].register_forward_hook(lambda *call: kept.append(call[2])) for i in blocks
+        ]
         try:
             with torch.inference_mode():
-                return self._model.extract_features(values.permute(2, 0, 1)[None]), kept[0]
+                return self._model.extract_features(values.permute(2, 0, 1)[None]), kept
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
 
 def _folded(model: Any) -> Any:

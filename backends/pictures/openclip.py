@@ -43,6 +43,11 @@ class OpenClipEmbedder:
         """Implementation, version and weights."""
         return f"open_clip {self.model}"
 
+    @property
+    def network(self) -> str:
+        """See `TextImageEmbedder.network`."""
+        return self.model.network("openclip", "clip-vit-b-32")
+
     def setup(self) -> None:
         """Load the image tower; the text tower is thrown away.
 

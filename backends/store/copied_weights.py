@@ -72,9 +72,13 @@ class CopiedWeights(Weights):
     # Of a disk, what a copy leaves free.
     reserve = 0.0
 
-    def __init__(self, name: str, source: str, entry: ModelEntry, digest: str) -> None:
-        for field, value in (("name", name), ("digest", digest), ("is_random", entry.random_weights)):
-            object.__setattr__(self, field, value)
+    def __init__(
+        self, name: str, source: str, entry: ModelEntry, digest: str, is_published: bool = False
+    ) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "digest", digest)
+        object.__setattr__(self, "is_random", entry.random_weights)
+        object.__setattr__(self, "is_published", is_published)
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "files", dict(entry.files))
 

@@ -176,9 +176,11 @@ class ModelStore:
             )
         else:
             digest = _digest(RememberedHashes(Path(self.location) / name).of(list(entry.files)))
+        pinned = known_models().get(name)
+        published = pinned is not None and pinned.is_pinned and not entry.random_weights
         if self.is_remote and not Path(name).is_absolute():
-            return CopiedWeights(name, f"{self.location}/{name}", entry, digest)
-        return MountedWeights(Path(name).name, str(Path(self.location) / name), entry, digest)
+            return CopiedWeights(name, f"{self.location}/{name}", entry, digest, published)
+        return MountedWeights(Path(name).name, str(Path(self.location) / name), entry, digest, published)
 
     def problems(self, names: Sequence[str], hashes: bool = True, say: Say | None = None) -> list[Problem]:
         """What is missing or wrong, file by file; empty when the models can be used.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,15 @@ class Weights:
         folder: on this machine; holds the model's files.
         digest: of all its files, a few hex digits; goes into fingerprints, where the path must not.
         is_random: these are random weights that stand in for the real ones; whatever they give is named so.
+        is_published: the project's own catalogue pins the hash of every file, so that a run has compared them
+            with what their authors published before it begins.
     """
 
     name: str
     folder: Path
     digest: str = ""
     is_random: bool = False
+    is_published: bool = False
 
     def __str__(self) -> str:
         """For the ids of models: what it is, wherever it lies."""
@@ -30,6 +34,23 @@ class Weights:
     def label(self) -> str:
         """For the `*_by` columns: the name, `stand_in_random_...` for random weights."""
         return f"stand_in_random_{self.name}" if self.is_random else self.name
+
+    def network(self, method: str, published: str) -> str:
+        """What the names of numbers measured with them carry, so that none passes for the paper's.
+
+        Args:
+            method: the implementation, as profiles call it.
+            published: the model of the catalogue that the metric's authors use.
+
+        Returns:
+            Nothing for that model; another of the catalogue by its name in snake case; else
+            `stand_in_random_...` or, where nothing says whose weights they are, `unverified_...`.
+        """
+        if self.is_random:
+            return f"stand_in_random_{method}"
+        if not self.is_published:
+            return f"unverified_{method}"
+        return "" if self.name == published else re.sub(r"\W+", "_", self.name)
 
     def file(self, name: str) -> Path:
         """One file of it.

@@ -258,6 +258,69 @@ def image_to_video(model: Any, media: Media) -> None:
     assert model.name.startswith("stand_in")
 
 
+def frame_features(model: Any, media: Media) -> None:
+    found = model.features([media.portrait, media.images[0], media.grey])
+    assert found.ndim == 2 and found.shape[0] == 3 and found.dtype == np.float32
+    assert np.isfinite(found).all() and not np.allclose(found[0], found[1])
+    assert np.allclose(model.features([media.images[0]])[0], found[1], atol=1e-4)  # whatever is beside it
+    assert model.features([]).shape == (0, found.shape[1])
+    assert is_network(model.network)
+
+
+def clip_features(model: Any, media: Media) -> None:
+    moving = [media.images[i % 6] for i in range(model.frames)]
+    still = [media.images[0]] * model.frames
+    found = model.features([moving, still])
+    assert found.ndim == 2 and found.shape[0] == 2 and found.dtype == np.float32
+    assert np.isfinite(found).all() and not np.allclose(found[0], found[1], rtol=1e-6, atol=1e-9)
+    assert model.features([]).shape == (0, found.shape[1])
+    with pytest.raises(ValueError, match=f"a window has {model.frames} pictures, got one of 1"):
+        model.features([moving[:1]])
+    assert is_network(model.network)
+
+
+def perceptual_distance(model: Any, media: Media) -> None:
+    one, other = media.images[0], media.images[5]
+    found = model.distances([one, one, other], [one, other, one])
+    assert found.shape == (3,) and found.dtype == np.float32
+    assert abs(found[0]) < 1e-6 and found[1] > 1e-6 and found[1] == pytest.approx(found[2], rel=1e-4)
+    assert model.distances([], []).shape == (0,)
+    with pytest.raises(ValueError, match="of one size"):
+        model.distances([one], [media.grey])
+    with pytest.raises(ValueError, match="1 pictures against 0"):
+        model.distances([one], [])
+    assert is_network(model.network)
+
+
+def aesthetic_scorer(model: Any, media: Media) -> None:
+    found = model.scores([media.portrait, media.images[0]])
+    assert found.shape == (2,) and found.dtype == np.float32 and np.isfinite(found).all()
+    assert model.scores([]).shape == (0,)
+    assert is_network(model.network)
+
+
+def optical_flow(model: Any, media: Media) -> None:
+    found = model.flow(media.images[0], media.images[5])
+    assert found.shape == (*media.images[0].shape[:2], 2) and found.dtype == np.float32
+    assert np.isfinite(found).all()
+    with pytest.raises(ValueError, match="of one size"):
+        model.flow(media.images[0], media.grey)
+    assert is_network(model.network)
+
+
+def subject_embedder(model: Any, media: Media) -> None:
+    image_embedder(model, media)
+    assert is_network(model.network)
+
+
+text_image_embedder = subject_embedder
+
+
+def is_network(name: str) -> bool:
+    """Fit for the name of a column; only published weights, which no test has, leave it empty."""
+    return re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+
+
 CHECKS: dict[str, Callable[[Any, Media], None]] = {name: globals()[name] for name in NAMES}
 
 

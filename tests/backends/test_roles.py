@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.roles import IMPLEMENTATIONS, embedder_of, packages_of, weights_of
+from backends.roles import IMPLEMENTATIONS, MEASURING, embedder_of, packages_of, weights_of
 from pipelines.engine.settings import Settings
-from pipelines.requests import load_profile, profile_roles
+from pipelines.requests import load_profile, profile_roles, profile_weights
 
 
 def test_what_an_implementation_imports_beside_the_dependencies() -> None:
@@ -45,3 +45,19 @@ def test_weights_that_may_be_left_out(tmp_path: Path) -> None:
     changed = Settings(models=models, roles={"image_to_video": {"distilled": fast}})
     made = profile_roles(profile, changed, tmp_path).image_to_video
     assert made.name == f"{wan}+{fast}" and f"distilled={fast}@" in made.id
+
+
+def test_a_profile_without_the_roles_of_an_evaluation_measures_with_what_packages_hold(
+    tmp_path: Path,
+) -> None:
+    whole = load_profile("laptop")
+    older = whole.model_copy(update={"roles": {n: c for n, c in whole.roles.items() if n not in MEASURING}})
+    assert len(older.roles) == len(whole.roles) - len(MEASURING)
+    made, expected = (profile_roles(p, Settings(), tmp_path) for p in (older, whole))
+    for role in MEASURING:
+        assert getattr(made, role).id == getattr(expected, role).id
+        assert getattr(made, role).network == MEASURING[role]
+    assert made.subject_embedder is not made.image_embedder  # a run names the roles that it uses
+    asked = Settings(roles={"clip_features": {"frames": 10}})
+    assert profile_roles(older, asked, tmp_path).clip_features.frames == 10
+    assert profile_weights(older, Settings()) == []
