@@ -48,7 +48,7 @@ def beside(config: ComparedConfig) -> Beside:
 
 
 def compared(clip: Clip, config: ComparedConfig) -> Compared | None:
-    """The pictures of both clips at the same moments; None: the clip has no partner.
+    """The pictures of both clips at the same moments; None: the clip has no partner, or none at its moments.
 
     The shorter of both decides how long: what is left of the longer is not looked at. A made picture meets
     the real one whose time is nearest, and one further than half the interval away is left out, so clips of
@@ -65,14 +65,17 @@ def compared(clip: Clip, config: ComparedConfig) -> Compared | None:
         for i, j in enumerate(partners)
         if abs(made.times[i] - real.times[j]) <= 0.5 / config.fps + 1e-6
     ]
+    if not pairs:
+        return None
     return Compared(
-        np.stack([_square(made.images[i], config.side) for i, _ in pairs]),
-        np.stack([_square(real.images[j], config.side) for _, j in pairs]),
+        np.stack([square(made.images[i], config.side) for i, _ in pairs]),
+        np.stack([square(real.images[j], config.side) for _, j in pairs]),
         made.times[[i for i, _ in pairs]],
     )
 
 
-def _square(image: Image, side: int) -> Image:
+def square(image: Image, side: int) -> Image:
+    """A picture squeezed to a square."""
     smaller = image.shape[0] >= side and image.shape[1] >= side
     filter = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (side, side), interpolation=filter), np.uint8)

@@ -64,7 +64,7 @@ def samples() -> Path:
 
 @pytest.fixture(scope="session")
 def decode_clip() -> Callable[..., Clip]:
-    """`decode_clip(path, *stages, row=None, arrays=None, beside=None)`: a clip holding all that the stages see.
+    """`decode_clip(path, *stages, row=None, arrays=None, beside=None)`: a clip with all that the stages see.
 
     beside: files that are looked at beside it, by the column that names them; None: the row names none.
     """
