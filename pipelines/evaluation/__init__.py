@@ -1,0 +1,1 @@
+"""`interavatar evaluate`: from folders of clips to the tables of the papers."""

@@ -1,0 +1,152 @@
+"""From the manifest of an evaluation to its numbers: values over sets of clips, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests import store
+from manifests.schema import to_rows
+from metrics.bootstrap import Interval, are_partners, intervals
+from metrics.clips import Clips
+from metrics.metric import Metric, NotMeasurable, Summary
+from pipelines.evaluation.inputs import REAL
+from pipelines.evaluation.results import Figure, Results, Value
+from stages.contract import Array, Stage
+
+LEVEL = 0.95
+# What stands beside the numbers of every method: column of the manifest -> key.
+KNOWN = {"fps": "fps", "width": "width", "height": "height", "duration_s": "seconds"}
+
+
+def measured(
+    folder: Path,
+    ids: pa.ChunkedArray,
+    stages: Sequence[Stage],
+    figures: Sequence[str],
+    not_measured: Mapping[str, str],
+    notes: Mapping[str, Sequence[str]],
+    draws: int,
+    seed: int,
+    profile: str,
+    told: Callable[[str], None] = lambda metric: None,
+) -> Results:
+    """The numbers of an evaluation whose clips have been measured.
+
+    They do not depend on the order of the input, on workers or on what was computed when: clips are taken in
+    the order of their names.
+
+    Args:
+        folder: of the run.
+        ids: the samples of this input.
+        stages: of its pipeline.
+        figures: which numbers were asked for, in the order of the table.
+        not_measured: number -> why its metric did not run.
+        notes: method -> what its numbers lack.
+        draws: of the intervals; 0: none.
+        seed: of the draws.
+        profile: whose models measured.
+        told: is told which metric is at work.
+    """
+    rows = _rows(folder, ids)
+    methods = [*notes, *([REAL] if any(row["method"] == REAL for row in rows) else [])]
+    datasets = sorted({row["dataset"] or "" for row in rows})
+    metrics = [stage for stage in stages if isinstance(stage, Metric)]
+    arrays = {name: s.name for s in stages for name, what in s.writes.items() if isinstance(what, Array)}
+    sets = {
+        (method, dataset): Clips(
+            str(folder),
+            [r for r in rows if r["method"] == method and (r["dataset"] or "") == dataset and not r["error"]],
+            arrays,
+        )
+        for method in methods
+        for dataset in datasets
+    }
+    found: list[Figure] = []
+    for metric in metrics:
+        told(metric.name)
+        values = {
+            (method, dataset): _values(metric, made, _partners(sets, method, dataset), draws, seed)
+            for (method, dataset), made in sets.items()
+        }
+        found += [
+            Figure(
+                **{k: getattr(number, k) for k in ("name", "title", "unit", "better", "meaning")},
+                metric=metric.name,
+                is_shown=plain.name in figures,
+                protocol=metric.protocol(),
+                values={
+                    dataset: {method: values[method, dataset][number.name] for method in methods}
+                    for dataset in datasets
+                },
+            )
+            for plain, number in zip(metric.figures, metric.numbers, strict=True)
+        ]
+    order = {name: place for place, name in enumerate(figures)}
+    plain_of = {n.name: f.name for m in metrics for f, n in zip(m.figures, m.numbers, strict=True)}
+    found.sort(key=lambda figure: order.get(plain_of[figure.name], len(order)))
+    return Results(
+        methods=methods,
+        datasets=datasets,
+        figures=found,
+        not_measured=dict(not_measured),
+        clips={m: {d: _about(rows, m, d) for d in datasets} for m in methods},
+        notes={method: list(said) for method, said in notes.items()},
+        level=LEVEL,
+        draws=draws,
+        seed=seed,
+        profile=profile,
+    )
+
+
+def _rows(folder: Path, ids: pa.ChunkedArray) -> list[dict[str, Any]]:
+    """The rows of this input in the order of their names, whatever that of the manifest is."""
+    table = store.read(folder / "manifest")
+    rows = to_rows(table.filter(pc.is_in(table["sample_id"], value_set=ids)))
+    return sorted(rows, key=lambda row: (row["method"], row["pair"], row["sample_id"]))
+
+
+def _partners(sets: Mapping[tuple[str, str], Clips], method: str, dataset: str) -> Clips:
+    """The real clips that a method's are compared with; the real ones themselves with none."""
+    real = sets.get((REAL, dataset)) if method != REAL else None
+    return real or Clips("", [])
+
+
+def _values(metric: Metric, made: Clips, real: Clips, draws: int, seed: int) -> dict[str, Value]:
+    """The metric's numbers over the clips of one method, by name."""
+    names = [number.name for number in metric.numbers]
+    try:
+        if not len(made):
+            raise NotMeasurable("no clip of this method could be measured")
+        summary = metric.summary(made, real)
+    except NotMeasurable as error:
+        return dict.fromkeys(names, Value(None, note=str(error)))
+    ends: Mapping[str, Interval] = {}
+    if draws and len(made) > 1:
+        ends = intervals(summary, len(made), len(real), are_partners(made, real), draws, seed, LEVEL)
+    over = summary.over(np.arange(len(made)), np.arange(len(real)))
+    return {name: _value(name, over.get(name, np.nan), summary, ends.get(name)) for name in names}
+
+
+def _value(name: str, value: float, summary: Summary, ends: Interval | None) -> Value:
+    facts = dict(summary.facts)
+    note = facts.pop("note", None)
+    if not np.isfinite(value):
+        return Value(None, note=note or "no clip has a value", facts=facts)
+    low, high = ends or (None, None)
+    return Value(float(value), low, high, summary.clips[name], note, facts)
+
+
+def _about(rows: Sequence[Mapping[str, Any]], method: str, dataset: str) -> dict[str, Any]:
+    """How many clips there are, and the least, median and largest rate, size and length."""
+    mine = [row for row in rows if row["method"] == method and (row["dataset"] or "") == dataset]
+    about: dict[str, Any] = {"clips": len(mine), "errors": sum(bool(row["error"]) for row in mine)}
+    for column, key in KNOWN.items():
+        known = [row[column] for row in mine if row[column] is not None]
+        about[key] = [float(f(known)) for f in (np.min, np.median, np.max)] if known else None
+    return about

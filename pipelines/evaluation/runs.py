@@ -1,0 +1,131 @@
+"""A whole evaluation: the list of clips, the run over it, the numbers, the tables and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UsageError
+from configs.reading import merged, parse, parse_overrides
+from metrics.metric import Metric
+from metrics.table import figures_of
+from pipelines.engine.pipeline import Engine
+from pipelines.engine.progress import Progress
+from pipelines.engine.run import Run
+from pipelines.engine.source import Told
+from pipelines.evaluate import EvaluateSettings, candidates
+from pipelines.evaluation.inputs import Inputs, Methods, gather, write_inputs
+from pipelines.evaluation.numbers import measured
+from pipelines.evaluation.results import Results, write_results
+from pipelines.evaluation.tables import write_tables
+from pipelines.requests import Request, load_profile, prepare, resolve
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation that is ready to be executed.
+
+    Attributes:
+        run: measures the clips.
+        inputs: all clips.
+        figures: names of the numbers that were asked for.
+        not_measured: number -> why these models do not give it.
+        settings: of the pipeline.
+    """
+
+    run: Run
+    inputs: Inputs
+    figures: Sequence[str]
+    not_measured: Mapping[str, str]
+    settings: EvaluateSettings
+
+    def execute(self, progress: Progress) -> dict[str, Any]:
+        """Measure all clips; returns the run's record. The same call again computes only what is missing.
+
+        Raises:
+            RunError: as of `Run.execute`.
+        """
+        return self.run.execute(progress)
+
+    def results(self, progress: Progress) -> Results:
+        """The numbers of the measured clips, written as `metrics.json` and as tables."""
+        found = measured(
+            self.run.folder,
+            self.run.samples.ids,
+            self.run.pipeline.stages,
+            self.figures,
+            self.not_measured,
+            self.inputs.notes,
+            self.settings.draws,
+            self.settings.seed,
+            self.run.profile.name,
+            lambda metric: progress.say(f"numbers of {metric}") if progress.is_terminal else None,
+        )
+        write_results(found, self.run.folder)
+        write_tables(found, self.run.folder)
+        return found
+
+
+def prepare_evaluation(
+    methods: Methods,
+    output: Path,
+    metrics: Sequence[str],
+    profile: str = "laptop",
+    overrides: Sequence[str] = (),
+    engine: Engine = "inline",
+    retry_errors: str = "",
+    limit: int | None = None,
+    told: Told = lambda found: None,
+) -> Evaluation:
+    """Read what is to be measured and with what; nothing is computed yet.
+
+    Args:
+        methods: where the clips are.
+        output: folder of the evaluation; `clips.parquet` is written there.
+        metrics: sets, metrics and numbers.
+        profile, overrides, engine, retry_errors: as of `pipelines.requests.Request`.
+        limit: of each method, and of the real clips, the first so many by name.
+        told: is told how many clips were found.
+
+    Raises:
+        SettingsError: a setting, a metric or the profile is wrong.
+        InputError: the clips cannot be listed.
+    """
+    own = [f"metrics=[{','.join(metrics)}]", *overrides]
+    settings = parse(EvaluateSettings, merged(load_profile(profile).settings, parse_overrides(own)), "--set")
+    inputs = gather(methods, settings.sources, limit)
+    schemes = sorted({*settings.sources.schemes, *inputs.schemes})
+    if schemes:
+        own.append(f"sources.schemes=[{','.join(schemes)}]")
+    listed = write_inputs(inputs, output)
+    request = Request(
+        "evaluate", str(listed), output, profile, None, own, None, engine, retry_errors
+    )
+    figures = figures_of(settings.metrics)
+    not_measured = _not_measured(request, figures, metrics)
+    (run,) = prepare(request, told)
+    return Evaluation(run, inputs, figures, not_measured, settings)
+
+
+def _not_measured(request: Request, figures: Sequence[str], words: Sequence[str]) -> dict[str, str]:
+    """Numbers that the profile's models do not give -> why.
+
+    Raises:
+        UsageError: one was asked for by its own name, or none is left.
+    """
+    _, settings, roles, _ = resolve(request)
+    assert isinstance(settings, EvaluateSettings)
+    why: dict[str, str] = {}
+    for stage in candidates(roles, settings):
+        if isinstance(stage, Metric) and (reason := stage.cannot) is not None:
+            mine = [figure.name for figure in stage.figures if figure.name in figures]
+            why |= dict.fromkeys(mine, reason)
+            for word in words:
+                if word in (*mine, stage.name):
+                    raise UsageError(f"{word} cannot be measured by profile {request.profile}: {reason}")
+    if len(why) == len(figures):
+        raise UsageError(f"nothing can be measured: {next(iter(why.values()))}")
+    return why
+
