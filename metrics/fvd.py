@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from backends.pictures.clip_features import ClipFeatures
@@ -66,12 +67,12 @@ class Fvd(Metric):
         return True
 
     def measure(self, clip: Clip) -> dict[str, Any]:
-        """Features of the windows; None for a clip that is shorter than one."""
+        """Features of the windows; of none for a clip that is shorter than one."""
         frames = clip.frames(self.sees[0])
         at = nearest(frames.times, moments(frames.times[0], frames.times[-1], self.config.fps))
         windows = spread(len(at), self.clip_features.frames, self.config.windows)
         if not windows:
-            return {"fvd_features": None}
+            return {"fvd_features": np.zeros((0, 0), np.float32)}
         pictures = [[frames.images[at[i]] for i in window] for window in windows]
         return {"fvd_features": self.clip_features.features(pictures)}
 

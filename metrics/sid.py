@@ -65,18 +65,26 @@ class Sid(Metric):
         """See `Metric.summary`. The centres are those of all real clips in every draw."""
         if not len(real):
             raise NotMeasurable("the clusters are those of real clips: give --reference")
-        counted = {
-            self.named("sid_expression"): self._counts(
-                made, real, "face_ratios", expressions, self.config.expressions
-            ),
-            self.named("sid_pose"): self._counts(made, real, "head_pose", poses, self.config.poses),
-        }
+        counted: dict[str, npt.NDArray[np.int64]] = {}
+        reasons = []
+        for name, array, taken, clusters in (
+            ("sid_expression", "face_ratios", expressions, self.config.expressions),
+            ("sid_pose", "head_pose", poses, self.config.poses),
+        ):
+            try:
+                counted[self.named(name)] = self._counts(made, real, array, taken, clusters)
+            except NotMeasurable as error:
+                reasons.append(str(error))
+        if not counted:
+            raise NotMeasurable("; ".join(reasons))
 
         def over(drawn: Draw, drawn_real: Draw) -> dict[str, float]:
             return {name: entropy(counts[drawn].sum(0)) for name, counts in counted.items()}
 
         clips = {name: int(counts.any(1).sum()) for name, counts in counted.items()}
-        return Summary(over, clips, {"real_clips": len(real)})
+        return Summary(
+            over, clips, {"real_clips": len(real)} | ({"note": "; ".join(reasons)} if reasons else {})
+        )
 
     def _counts(
         self, made: Clips, real: Clips, array: str, taken: Callable[[Any], Floats], clusters: int
