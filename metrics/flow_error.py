@@ -14,8 +14,8 @@ from backends.pictures.optical_flow import OpticalFlow
 from media.requests import Frames
 from metrics.compared import Image, square
 from metrics.metric import REFERENCE, ClipMetric, Number, reading
-from metrics.windows import moments, spread
-from stages.clip import Clip, FrameSequence, nearest
+from metrics.windows import at, moments, spread
+from stages.clip import Clip, FrameSequence
 from stages.contract import Array, Beside, Column, Score, StageConfig
 
 _WHAT = "Sum over 9 neighbouring pairs of how much their mean movement differs from the partner's."
@@ -40,7 +40,7 @@ class FlowError(ClipMetric):
     convention = (
         "The paper shows one stretch of 10 pictures and sums over its 9 pairs the absolute difference of "
         "the mean length of flow. Here: the same sum, its mean over up to 4 stretches of a clip, 25 "
-        "pictures a second (of a file of another rate the nearest picture at each moment), 256 x 256 px, in "
+        "pictures a second (of a file of another rate the next picture at each moment), 256 x 256 px, in "
         "px of these. The shorter of both clips decides how long; one shorter than a stretch has no value."
     )
     source = "EAI-Avatar Table 2."
@@ -63,11 +63,6 @@ class FlowError(ClipMetric):
         """The partner's."""
         return (Beside(REFERENCE, self._request),)
 
-    @property
-    def needs_constant_rate(self) -> bool:
-        """Wrong times of pictures would read as movement."""
-        return True
-
     def measure(self, clip: Clip) -> dict[str, Any]:
         """The mean over stretches; None without a partner, or where either is shorter than one."""
         real = clip.frames_beside(REFERENCE, self._request)
@@ -84,7 +79,7 @@ class FlowError(ClipMetric):
 
     def _movement(self, frames: FrameSequence, times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Mean length of flow between neighbours, [len(times) - 1], px."""
-        pictures = [square(frames.images[i], self.config.side) for i in nearest(frames.times, times)]
+        pictures = [square(frames.images[i], self.config.side) for i in at(frames.times, times)]
         return movement(self.optical_flow, pictures)
 
 

@@ -13,8 +13,8 @@ from media.requests import Frames
 from metrics import frechet
 from metrics.clips import Clips
 from metrics.metric import Metric, Number, Summary
-from metrics.windows import moments, spread
-from stages.clip import Clip, nearest
+from metrics.windows import at, moments, spread
+from stages.clip import Clip
 from stages.contract import Array, Column, StageConfig
 
 
@@ -41,7 +41,7 @@ class Fvd(Metric):
         "fvd_features": Array("[K, D]", "", "features of the clip's windows, as the network gives them"),
     }
     convention = (
-        "Windows of 16 pictures (the usual FVD_16), 25 a second: of a file of another rate the nearest "
+        "Windows of 16 pictures (the usual FVD_16), 25 a second: of a file of another rate the next "
         "picture at each moment, so a slower one repeats pictures. Windows of one clip do not overlap; a "
         "clip with fewer gives all it has, one shorter than a window gives none and is not counted. "
         "Pictures are made smaller once, to the network's side. Other numbers of pictures or windows, other "
@@ -61,19 +61,14 @@ class Fvd(Metric):
         """The pictures."""
         return (Frames(self.config.fps, self.config.short_side),)
 
-    @property
-    def needs_constant_rate(self) -> bool:
-        """Wrong times of pictures would read as movement."""
-        return True
-
     def measure(self, clip: Clip) -> dict[str, Any]:
         """Features of the windows; of none for a clip that is shorter than one."""
         frames = clip.frames(self.sees[0])
-        at = nearest(frames.times, moments(frames.times[0], frames.times[-1], self.config.fps))
-        windows = spread(len(at), self.clip_features.frames, self.config.windows)
+        picked = at(frames.times, moments(frames.times[0], frames.times[-1], self.config.fps))
+        windows = spread(len(picked), self.clip_features.frames, self.config.windows)
         if not windows:
             return {"fvd_features": np.zeros((0, 0), np.float32)}
-        pictures = [[frames.images[at[i]] for i in window] for window in windows]
+        pictures = [[frames.images[picked[i]] for i in window] for window in windows]
         return {"fvd_features": self.clip_features.features(pictures)}
 
     def summary(self, made: Clips, real: Clips) -> Summary:

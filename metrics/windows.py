@@ -5,13 +5,26 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# Times of pictures are rounded in files, so the last moment may lie behind the last picture by so much, s.
+# Times of pictures are rounded in files, by so much at most, s.
 _ROUNDED = 1e-3
 
 
 def moments(first: float, last: float, fps: float) -> npt.NDArray[np.float64]:
     """Times `fps` a second from `first` to `last`, float64 [N], s; none where `last` lies before `first`."""
     return first + np.arange(int(np.floor((last - first + _ROUNDED) * fps)) + 1) / fps
+
+
+def at(times: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> list[int]:
+    """For each moment the first picture that is not before it, as decoding picks them; else the last one.
+
+    So a faster file gives a picture of its own to each moment, and a slower one repeats some.
+
+    Args:
+        times: of the pictures, rising, s.
+        wanted: the moments, s.
+    """
+    found: list[int] = np.searchsorted(times, wanted - _ROUNDED).clip(max=len(times) - 1).tolist()
+    return found
 
 
 def spread(count: int, length: int, most: int) -> list[range]:
