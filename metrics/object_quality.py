@@ -106,6 +106,6 @@ def speed(track: Track, frames: FrameSequence) -> float:
 def crop(image: Image, box: npt.NDArray[np.float64]) -> Image:
     """The part of a picture in a box of shares; one pixel at least."""
     height, width = image.shape[:2]
-    x0, y0 = np.clip(np.floor(box[:2] * (width, height)).astype(int), 0, (width - 1, height - 1))
-    x1, y1 = np.clip(np.ceil(box[2:] * (width, height)).astype(int), (x0 + 1, y0 + 1), (width, height))
+    x0, y0 = np.clip(np.round(box[:2] * (width, height)).astype(int), 0, (width - 1, height - 1))
+    x1, y1 = np.clip(np.round(box[2:] * (width, height)).astype(int), (x0 + 1, y0 + 1), (width, height))
     return np.ascontiguousarray(image[y0:y1, x0:x1])

@@ -14,7 +14,7 @@ from backends.language.chat_completion import shown
 OBJECT_BOXES, CONTACT_SPANS = "object_boxes", "contact_spans"
 # A box joins the track whose last one it overlaps by this share of their union, or whose middle is no further
 # off than this many diagonals of the larger box, so that a small fast thing is followed, too.
-_OVERLAP, _DIAGONALS = 0.3, 1.0
+_OVERLAP, _DIAGONALS = 0.3, 2.0
 # A track may miss its object for so long, s.
 _GAP_S = 1.0
 _Share = Annotated[float, Field(ge=-1, le=2)]
