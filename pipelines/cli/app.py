@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.benchmark import app as benchmark_app
 from pipelines.cli.card import card
 from pipelines.cli.compare import compare
 from pipelines.cli.duplicates import duplicates
@@ -456,6 +457,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 for heading, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=heading)(command)
+app.add_typer(benchmark_app, name="benchmark", rich_help_panel="Evaluation")
 app.add_typer(models_app, name="models", rich_help_panel="The machine")
 
 

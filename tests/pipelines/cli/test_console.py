@@ -72,6 +72,14 @@ COMMANDS = {
         "o.mp4",
     ): "pipelines.requests.load_profile",
     ("live", "--checkpoint", __file__, "--image", __file__): "pipelines.requests.load_profile",
+    (
+        "benchmark",
+        "talking",
+        "--input",
+        "in",
+        "--output",
+        "out",
+    ): "pipelines.evaluation.make_cases.make_cases",
     ("models", "list"): "backends.store.model_store.ModelStore",
     ("models", "fetch"): "backends.store.model_store.ModelStore",
     ("models", "record", "a"): "backends.store.model_store.ModelStore",
@@ -88,7 +96,7 @@ def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...
 
 
 def test_every_command_is_tried() -> None:
-    tried = {words[: 2 if words[0] == "models" else 1] for words in COMMANDS}
+    tried = {words[: 2 if words[0] in ("benchmark", "models") else 1] for words in COMMANDS}
     assert tried == set(leaves(typer.main.get_command(cli.app)))
 
 
