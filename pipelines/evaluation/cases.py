@@ -74,7 +74,7 @@ def read_cases(file: Path) -> list[Case]:
     if file.stat().st_size > LARGEST:
         raise CaseError(f"{file}: larger than {LARGEST >> 20} MiB, no list of test cases")
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
+        lines = file.read_text("utf-8-sig").split("\n")  # a text may hold other separators
     except UnicodeDecodeError as error:
         raise CaseError(f"{file}: no list of test cases: {error}") from None
     cases: dict[str, Case] = {}

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -41,6 +42,7 @@ QUESTIONS: Final = (
 MOST_QUESTIONS: Final = 9  # each has a digit of the keyboard
 LONGEST: Final = 300  # characters of a question
 CRF: Final = 17  # of x264; its guide calls 17-18 visually lossless
+PRESET: Final = "veryfast"
 MAX_FPS, USUAL_FPS = 60.0, 25.0
 
 
@@ -87,6 +89,7 @@ def write_study(
     key_file, media = output.with_name(f"{output.stem}_key.json"), output.with_name(f"{output.stem}_files")
     _check(output, key_file, media)
     clips, left_out = _matched({name: _clips(folder) for name, folder in folders.items()})
+    left_out += [said for name, folder in folders.items() if (said := _passed_over(name, folder))]
     draw = random.Random(seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(f".{output.stem}-", output.parent) as making:
@@ -191,6 +194,14 @@ def _clips(folder: Path) -> dict[str, Path]:
     return clips
 
 
+def _passed_over(method: str, folder: Path) -> str:
+    """What lies in a folder beside videos; "" for nothing."""
+    others = (path for path in folder.iterdir() if path.suffix.lower() not in VIDEO_SUFFIXES)
+    found = Counter("folders" if path.is_dir() else path.suffix.lower() or "no ending" for path in others)
+    kinds = ", ".join(f"{count} {one_line(kind)}" for kind, count in sorted(found.items()))
+    return f"{method}: no videos, passed over: {kinds}" if kinds else ""
+
+
 def _matched(found: Mapping[str, Mapping[str, Path]]) -> tuple[dict[str, dict[str, Path]], list[str]]:
     """Clip -> method -> file of the clips that all methods have, and what is said of the others."""
     names = sorted(set().union(*found.values()))
@@ -246,7 +257,7 @@ def _write_clips(
 def _write_clip(source: Path, target: Path) -> None:
     with open_media(source) as reader:
         rate = float(reader.rate or USUAL_FPS)
-    write_constant_rate(source, target, min(rate, MAX_FPS), CRF)
+    write_constant_rate(source, target, min(rate, MAX_FPS), CRF, preset=PRESET)
     os.utime(target, (0, 0))  # when it was written would tell whose turn it was
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ COLUMNS: Final = ("study", "rater", "comparison", "question", "answer", "at")
 ANSWERS: Final = ("left", "tie", "right")
 DRAWS: Final = 2000
 Z: Final = 1.959964  # of 95 %
+_GUARDED: Final = re.compile(r"^'(?=[=+\-@\t\r])")  # as the page guards what a spreadsheet would compute
 LARGEST: Final = 64 << 20  # bytes of a file of answers: a million of them
 LONGEST_NAME: Final = 200
 AT_ONCE: Final = 10_000_000  # weights of drawn votes in memory
@@ -151,7 +153,7 @@ def _read(file: Path, key: StudyKey) -> list[Vote]:
             raise StudyError(f"{where}: the study has no comparison {_said(comparison)} {_said(question)}")
         if answer not in ANSWERS:
             raise StudyError(f"{where}: the answer {_said(answer)} is none of {', '.join(ANSWERS)}")
-        rater = rater.removeprefix("'").strip()
+        rater = _GUARDED.sub("", rater).strip()
         if not 0 < len(rater) <= LONGEST_NAME:
             raise StudyError(f"{where}: the rater has no name, or one of over {LONGEST_NAME} characters")
         votes.append(Vote(rater, comparison, question, answer, at))

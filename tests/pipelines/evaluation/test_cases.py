@@ -200,6 +200,8 @@ def test_reading_cases(tmp_path: Path) -> None:
     (case,) = read_cases(file)
     assert (case.id, case.audio, case.prompt) == ("a", None, "")
     assert case.model_dump()["objects"] == ["cup"]
+    file.write_text('{"id": "a", "reference_image": "a.png", "prompt": "one\u2028line"}\n', encoding="utf-8")
+    assert read_cases(file)[0].prompt == "one\u2028line"
     line = '{"id": "a", "reference_image": "a.png"}\n'
     for text, said in (
         ("", "there is no test case in it"),

@@ -51,7 +51,10 @@ def written(methods: Path, output: Path, **options: object) -> Study:
 
 def test_pairs_of_all_clips_that_both_have(methods: Path, tmp_path: Path) -> None:
     made = written(methods, tmp_path / "page.html")
-    assert made.left_out == ["secretother lacks 1 clips that others have: alone"]
+    assert made.left_out == [
+        "secretother lacks 1 clips that others have: alone",
+        "secretours: no videos, passed over: 1 .txt",
+    ]
     assert sorted(one.clip for one in made.key.comparisons) == ["clip-a", "clip-b", "clip-c"]
     assert {frozenset((one.left, one.right)) for one in made.key.comparisons} == {
         frozenset(("secretours", "secretother"))
