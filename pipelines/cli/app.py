@@ -457,7 +457,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 for heading, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=heading)(command)
-app.add_typer(benchmark_app, name="benchmark", rich_help_panel="Evaluation")
+app.add_typer(benchmark_app, name="benchmark", rich_help_panel="Measuring what was made")
 app.add_typer(models_app, name="models", rich_help_panel="The machine")
 
 
