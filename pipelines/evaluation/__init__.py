@@ -1,1 +1,1 @@
-"""Generated clips compared with real ones and with each other: what is generated, measured and asked."""
+"""`interavatar evaluate`: from folders of clips to the tables of the papers."""
