@@ -15,9 +15,10 @@ import yaml
 
 from configs.reading import merged
 from pipelines.requests import Request, load_profile, resolve
-from tests.docs import checks_docs, checks_guides, checks_python, checks_readme  # noqa: F401 - their checks
+from tests.docs import checks_docs, checks_guides, checks_python, checks_readme, checks_test_sets  # noqa: F401 - their checks
 from tests.docs.checks import CHECKS, At
 from tests.docs.checks_sources import make_data_sets
+from tests.docs.checks_test_sets import make_compared
 from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, files_of, key_of, pages
 from tests.docs.sandbox import LIMIT, finished, make_media, put_into_the_bucket, serve_catalogue
 from tests.docs.table import ENDS, NOT_RUN
@@ -143,6 +144,7 @@ PREPARE: Mapping[str, Prepare] = {
     "docs/running.md": _videos_in_the_bucket,
     "docs/shards.md": _real_shards,
     "docs/sources.md": lambda reader, media: make_data_sets(reader.folder),
+    "docs/test_sets.md": lambda reader, media: make_compared(reader.folder),
     "docs/training.md": _runs_to_train_on,
 }
 
