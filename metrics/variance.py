@@ -24,7 +24,7 @@ class Variance(Metric):
     """
 
     figures = (
-        Number("var_expression", "Var, expression", "squared shares of the face", "higher", _EXPRESSION),
+        Number("var_expression", "Var, expression", "squared eye distances", "higher", _EXPRESSION),
         Number("var_pose", "Var, pose", "squared degrees", "higher", _POSE),
     )
     scores: ClassVar[Mapping[str, Column | Array]] = {
