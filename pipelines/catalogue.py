@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.settings import Settings
+from pipelines.evaluate import EvaluateSettings, evaluate
 from pipelines.portraits import PortraitsSettings, portraits
 from pipelines.real_interactions import RealInteractionsSettings, real_interactions
 from pipelines.synthetic_interactions import (
@@ -20,6 +21,11 @@ PIPELINES: Mapping[str, tuple[type[Settings], Callable[..., Pipeline]]] = {
     "real_interactions": (RealInteractionsSettings, real_interactions),
     "portraits": (PortraitsSettings, portraits),
     "synthetic_interactions": (SyntheticInteractionsSettings, synthetic_interactions),
+}
+
+# Those whose input `interavatar evaluate` writes: it names partners of its clips, which no other list does.
+EVALUATIONS: Mapping[str, tuple[type[Settings], Callable[..., Pipeline]]] = {
+    "evaluate": (EvaluateSettings, evaluate)
 }
 
 # Of a pipeline that follows from another: the folders of the first and the second run, below --output.

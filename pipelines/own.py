@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from configs.reading import SettingsError, nearest
-from pipelines.catalogue import PIPELINES
+from pipelines.catalogue import EVALUATIONS, PIPELINES
 from pipelines.engine.own_modules import OWN_MODULE
 from pipelines.engine.pipeline import Pipeline
 from pipelines.engine.settings import Settings
@@ -55,8 +55,8 @@ def find_pipeline(name: str) -> Entry:
         raise SettingsError(
             f"{name}: name a function in it that gives a pipeline; there are: {inside or 'none'}"
         )
-    if name in PIPELINES:
-        return PIPELINES[name]
+    if (ours := {**PIPELINES, **EVALUATIONS}.get(name)) is not None:
+        return ours
     installed = entry_points(group=GROUP)
     if name in installed.names:
         try:

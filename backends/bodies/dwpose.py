@@ -142,6 +142,11 @@ class DwPose:
         """Implementation, version, weights and settings."""
         return f"dwpose(rtmlib {version('rtmlib')}, min_score={self.min_score:g}, {self.persons.id})"
 
+    @property
+    def network(self) -> str:
+        """See `PoseEstimator.network`."""
+        return self.model.network("dwpose", "dwpose")
+
     def setup(self) -> None:
         """Load both networks; calling it again does nothing."""
         if self._net is not None:

@@ -23,6 +23,11 @@ class PoseEstimator(Protocol):
         """Names implementation, version and settings."""
         ...
 
+    @property
+    def network(self) -> str:
+        """Empty for DWPose with the published weights; else what stands in its place, snake case."""
+        ...
+
     def setup(self) -> None:
         """Load the weights; calling it again does nothing."""
         ...
@@ -51,6 +56,8 @@ class MediaPipeHolistic:
 
     Smoothing over time stays off: MediaPipe takes frames to be 1/30 s apart, these are further apart.
     """
+
+    network = "mediapipe"
 
     def __init__(self, confidence: float = 0.5, loose_hands: bool = True) -> None:
         self.confidence = confidence

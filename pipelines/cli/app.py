@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pipelines.cli.card import card
 from pipelines.cli.compare import compare
 from pipelines.cli.duplicates import duplicates
+from pipelines.cli.evaluate import app as evaluate_app
 from pipelines.cli.export import export
 from pipelines.cli.export_model import export_model
 from pipelines.cli.find import find
@@ -19,7 +19,7 @@ from pipelines.cli.forget import forget
 from pipelines.cli.ledger import ledger
 from pipelines.cli.live import live
 from pipelines.cli.models import app as models_app
-from pipelines.cli.names import PIPELINES, SOURCES, Engine, Gpu, pipelines, profiles, screens
+from pipelines.cli.names import PIPELINES, SOURCES, Engine, Gpu, folder, pipelines, profiles, screens
 from pipelines.cli.people import people
 from pipelines.cli.repair import repair
 from pipelines.cli.review import review
@@ -29,9 +29,6 @@ from pipelines.cli.split import split
 from pipelines.cli.train import latents, train
 from pipelines.cli.typer_app import new_app
 from pipelines.cli.validate import validate
-
-if TYPE_CHECKING:
-    from pipelines.engine.pipeline import Pipeline
 
 app = new_app(
     "Data engine for interactive avatars: videos in, a Parquet manifest of scored, "
@@ -58,20 +55,11 @@ Input = Annotated[
 ]
 
 
-def _folder(text: str) -> Path:
-    from manifests.storage import StorageError, folder_of
-
-    try:
-        return folder_of(text)
-    except StorageError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 Output = Annotated[
     Path,
     typer.Option(
         "--output",
-        parser=_folder,
+        parser=folder,
         metavar="DIR",
         help="Folder of the run: manifest/, run.json, report.html; local or any fsspec URL.",
     ),
@@ -93,9 +81,7 @@ Overrides = Annotated[
     typer.Option("--set", help="A setting, such as quality.fps=4 or split=true; may be repeated."),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples of the input.")]
-Folder = Annotated[
-    Path, typer.Argument(parser=_folder, metavar="DIR", help="Folder of a run (its --output).")
-]
+Folder = Annotated[Path, typer.Argument(parser=folder, metavar="DIR", help="Folder of a run (its --output).")]
 
 
 def _say_version(wanted: bool) -> None:
@@ -153,6 +139,7 @@ def run(
     with readable_errors(
         f"interrupted. What was committed in {output} is safe; run the same command again to go on."
     ):
+        from pipelines.cli.outcome import print_outcome, shortcoming
         from pipelines.engine.pipeline import RunError
         from pipelines.engine.progress import Progress, listing, picturing
         from pipelines.engine.signals import sigterm_interrupts
@@ -172,51 +159,9 @@ def run(
             if not is_current(each.folder):
                 with picturing(console) as told:
                     write_report(each.folder, STRIPS, told)
-            _print_outcome(record, output if len(runs) == 1 else output / each.folder.name, each.pipeline)
-            if shortcoming := _shortcoming(record["counts"]):
-                raise RunError(shortcoming)
-
-
-def _print_outcome(record: dict[str, Any], output: Path, pipeline: Pipeline) -> None:
-    from manifests.text import one_line
-    from pipelines.cli.console import out
-    from pipelines.engine.faults import fault_lines
-    from pipelines.engine.progress import duration
-    from pipelines.review.failures import failure_lines, failures
-
-    counts = record["counts"]
-    lines = [
-        f"{record['pipeline']}: {counts['ids_in']} samples in, {counts['ids_out']} out: kept "
-        f"{counts['kept']}, dropped {counts['dropped'] - counts['errors']}, errors {counts['errors']} "
-        f"(computed {counts['computed']}, reused {counts['reused']}, {duration(record['seconds'])})"
-    ]
-    if pipeline.follows is not None and (shortfall := pipeline.follows.shortfall(counts["ids_in"])):
-        lines.append(shortfall)
-    if record["ignored_files"]:
-        suffixes = ", ".join(
-            f"{n} {one_line(suffix)}" for suffix, n in sorted(record["ignored_files"].items())
-        )
-        lines.append(f"not media, passed over: {suffixes}")
-    if counts["errors"]:
-        lines += ["errors, rows of the manifest as all others; --retry-errors all computes them again:"]
-        lines += failure_lines(failures(output / "manifest"))
-    if counts["due"]:
-        lines += ["faults of the machine or of a service; the samples that met them are still due:"]
-        lines += fault_lines(Counter(record["faults"]))
-    lines += [f"manifest  {output / 'manifest'}", f"report    {output / 'report.html'}"]
-    for line in lines:
-        out().print(line)
-
-
-def _shortcoming(counts: dict[str, int]) -> str:
-    """Why a finished run is no success; "" where it is one."""
-    if counts["due"]:
-        return (
-            f"{counts['due']} samples are still due: mend what is said above, then run the same command again"
-        )
-    if 2 * counts["errors"] > counts["ids_in"]:
-        return f"most samples ended in errors: {counts['errors']} of {counts['ids_in']}, as said above"
-    return ""
+            print_outcome(record, output if len(runs) == 1 else output / each.folder.name, each.pipeline)
+            if why := shortcoming(record["counts"]):
+                raise RunError(why)
 
 
 def screen_command(
@@ -355,7 +300,7 @@ def plan(
         Path | None,
         typer.Option(
             "--output",
-            parser=_folder,
+            parser=folder,
             metavar="DIR",
             help="A run's folder: what it has already is not counted again.",
         ),
@@ -367,7 +312,7 @@ def plan(
         Path | None,
         typer.Option(
             "--like",
-            parser=_folder,
+            parser=folder,
             metavar="DIR",
             help="A run's folder: its times count instead of those in --output.",
         ),
@@ -398,7 +343,7 @@ def doctor(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", parser=_folder, metavar="DIR", help="Folder of runs: try how fast it is written."
+            "--output", parser=folder, metavar="DIR", help="Folder of runs: try how fast it is written."
         ),
     ] = None,
 ) -> None:
@@ -456,6 +401,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 for heading, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=heading)(command)
+app.add_typer(evaluate_app, name="evaluate", rich_help_panel="Measuring what was made")
 app.add_typer(models_app, name="models", rich_help_panel="The machine")
 
 

@@ -55,6 +55,20 @@ class TrainingStart(StrEnum):
     TRAIN_LTX = "train-ltx"
 
 
+def folder(text: str) -> Path:
+    """A folder on a command line: a local path or any fsspec URL.
+
+    Raises:
+        BadParameter: it cannot be used.
+    """
+    from manifests.storage import StorageError, folder_of
+
+    try:
+        return folder_of(text)
+    except StorageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 

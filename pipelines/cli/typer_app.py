@@ -39,6 +39,16 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
 
 
+class _DefaultGroup(_Group):
+    """A group whose first command need not be named: `evaluate DIR` is `evaluate measure DIR`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer's, with the first command's name in front of words that begin with no command."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
+
+
 @contextmanager
 def _public_usage_errors() -> Iterator[None]:
     try:
@@ -48,16 +58,17 @@ def _public_usage_errors() -> Iterator[None]:
         raise
 
 
-def new_app(help: str | None = None, completion: bool = False) -> typer.Typer:
+def new_app(help: str | None = None, completion: bool = False, has_default: bool = False) -> typer.Typer:
     """An app without commands yet. Rich's markup is off: it would swallow `[made/shards]` in a help text.
 
     Args:
         help: what it is for; without it the app is that of one command.
         completion: whether it has --install-completion and --show-completion.
+        has_default: its first command is meant where none is named.
     """
     return typer.Typer(
         help=help,
-        cls=_Group,
+        cls=_DefaultGroup if has_default else _Group,
         no_args_is_help=help is not None,
         add_completion=completion,
         rich_markup_mode=None,

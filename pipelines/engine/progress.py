@@ -99,6 +99,24 @@ def picturing(console: Console) -> Iterator[Callable[[int, int], None]]:
         meter.stop()
 
 
+@contextmanager
+def numbering(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show, while the block runs, that numbers are computed; what it gives takes the metric, and how many of
+    how many draws are done.
+
+    Args:
+        console: as for `listing`.
+    """
+    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
+    meter.start("numbers", None, line="computing numbers")
+    try:
+        yield lambda metric, done, total: meter.update(
+            done, f"computing numbers: {metric}, draw {done}/{total}"
+        )
+    finally:
+        meter.stop()
+
+
 class Progress:
     """Counts samples as parts are committed.
 

@@ -14,12 +14,12 @@ from manifests import store
 from manifests.schema import to_rows
 from metrics.bootstrap import Interval, are_partners, intervals
 from metrics.clips import Clips
-from metrics.metric import Metric, NotMeasurable, Summary
-from pipelines.evaluation.inputs import REAL
-from pipelines.evaluation.results import Figure, Results, Value
+from metrics.metric import REAL, Metric, NotMeasurable, Summary
+from metrics.results import Figure, Results, Value
 from stages.contract import Array, Stage
 
 LEVEL = 0.95
+Told = Callable[[str, int, int], None]
 # What stands beside the numbers of every method: column of the manifest -> key.
 KNOWN = {"fps": "fps", "width": "width", "height": "height", "duration_s": "seconds"}
 
@@ -34,7 +34,7 @@ def measured(
     draws: int,
     seed: int,
     profile: str,
-    told: Callable[[str], None] = lambda metric: None,
+    told: Told = lambda metric, done, draws: None,
 ) -> Results:
     """The numbers of an evaluation whose clips have been measured.
 
@@ -51,7 +51,7 @@ def measured(
         draws: of the intervals; 0: none.
         seed: of the draws.
         profile: whose models measured.
-        told: is told which metric is at work.
+        told: is told which metric is at work, and how many of how many draws are done.
     """
     rows = _rows(folder, ids)
     methods = [*notes, *([REAL] if any(row["method"] == REAL for row in rows) else [])]
@@ -69,9 +69,8 @@ def measured(
     }
     found: list[Figure] = []
     for metric in metrics:
-        told(metric.name)
         values = {
-            (method, dataset): _values(metric, made, _partners(sets, method, dataset), draws, seed)
+            (method, dataset): _values(metric, made, _partners(sets, method, dataset), draws, seed, told)
             for (method, dataset), made in sets.items()
         }
         found += [
@@ -117,7 +116,7 @@ def _partners(sets: Mapping[tuple[str, str], Clips], method: str, dataset: str) 
     return real or Clips("", [])
 
 
-def _values(metric: Metric, made: Clips, real: Clips, draws: int, seed: int) -> dict[str, Value]:
+def _values(metric: Metric, made: Clips, real: Clips, draws: int, seed: int, told: Told) -> dict[str, Value]:
     """The metric's numbers over the clips of one method, by name."""
     names = [number.name for number in metric.numbers]
     try:
@@ -127,8 +126,12 @@ def _values(metric: Metric, made: Clips, real: Clips, draws: int, seed: int) -> 
     except NotMeasurable as error:
         return dict.fromkeys(names, Value(None, note=str(error)))
     ends: Mapping[str, Interval] = {}
+
+    def say(done: int) -> None:
+        told(metric.name, done, min(draws, summary.most_draws or draws))
+
     if draws and len(made) > 1:
-        ends = intervals(summary, len(made), len(real), are_partners(made, real), draws, seed, LEVEL)
+        ends = intervals(summary, len(made), len(real), are_partners(made, real), draws, seed, LEVEL, say)
     over = summary.over(np.arange(len(made)), np.arange(len(real)))
     return {name: _value(name, over.get(name, np.nan), summary, ends.get(name)) for name in names}
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
 from configs.reading import merged, parse, parse_overrides
+from metrics.catalogue import figures_of
 from metrics.metric import Metric
-from metrics.table import figures_of
+from metrics.results import Results, write_results
+from metrics.tables import write_tables
 from pipelines.engine.pipeline import Engine
 from pipelines.engine.progress import Progress
 from pipelines.engine.run import Run
-from pipelines.engine.source import Told
 from pipelines.evaluate import EvaluateSettings, candidates
 from pipelines.evaluation.inputs import Inputs, Methods, gather, write_inputs
-from pipelines.evaluation.numbers import measured
-from pipelines.evaluation.results import Results, write_results
-from pipelines.evaluation.tables import write_tables
+from pipelines.evaluation.numbers import Told, measured
 from pipelines.requests import Request, load_profile, prepare, resolve
 
 
@@ -49,8 +48,12 @@ class Evaluation:
         """
         return self.run.execute(progress)
 
-    def results(self, progress: Progress) -> Results:
-        """The numbers of the measured clips, written as `metrics.json` and as tables."""
+    def results(self, told: Told = lambda metric, done, draws: None) -> Results:
+        """The numbers of the measured clips, written as `metrics.json` and as tables.
+
+        Args:
+            told: is told which metric is at work, and how many of how many draws are done.
+        """
         found = measured(
             self.run.folder,
             self.run.samples.ids,
@@ -61,7 +64,7 @@ class Evaluation:
             self.settings.draws,
             self.settings.seed,
             self.run.profile.name,
-            lambda metric: progress.say(f"numbers of {metric}") if progress.is_terminal else None,
+            told,
         )
         write_results(found, self.run.folder)
         write_tables(found, self.run.folder)
@@ -77,7 +80,7 @@ def prepare_evaluation(
     engine: Engine = "inline",
     retry_errors: str = "",
     limit: int | None = None,
-    told: Told = lambda found: None,
+    found: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Read what is to be measured and with what; nothing is computed yet.
 
@@ -87,7 +90,7 @@ def prepare_evaluation(
         metrics: sets, metrics and numbers.
         profile, overrides, engine, retry_errors: as of `pipelines.requests.Request`.
         limit: of each method, and of the real clips, the first so many by name.
-        told: is told how many clips were found.
+        found: is told how many clips were found.
 
     Raises:
         SettingsError: a setting, a metric or the profile is wrong.
@@ -100,12 +103,10 @@ def prepare_evaluation(
     if schemes:
         own.append(f"sources.schemes=[{','.join(schemes)}]")
     listed = write_inputs(inputs, output)
-    request = Request(
-        "evaluate", str(listed), output, profile, None, own, None, engine, retry_errors
-    )
+    request = Request("evaluate", str(listed), output, profile, None, own, None, engine, retry_errors)
     figures = figures_of(settings.metrics)
     not_measured = _not_measured(request, figures, metrics)
-    (run,) = prepare(request, told)
+    (run,) = prepare(request, found)
     return Evaluation(run, inputs, figures, not_measured, settings)
 
 
@@ -128,4 +129,3 @@ def _not_measured(request: Request, figures: Sequence[str], words: Sequence[str]
     if len(why) == len(figures):
         raise UsageError(f"nothing can be measured: {next(iter(why.values()))}")
     return why
-

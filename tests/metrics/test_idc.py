@@ -82,7 +82,7 @@ def test_names_carry_the_network() -> None:
 
 
 def test_one_person_is_more_alike_than_two(samples: Path, decode_clip: Callable[..., Clip]) -> None:
-    """A talking man, and a clip whose second half is of another, whom the stand-in tells apart by little."""
+    """A talking man, and a clip of two men one after the other; the stand-in tells them apart by little."""
     faces, metric = Faces(CenterFace()), IdcDino(EfficientNetLite())
     clips = [
         decode_clip(samples / "videos" / f"{name}.mp4", faces, metric)

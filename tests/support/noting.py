@@ -33,7 +33,10 @@ class Noting(MeasuredAnswers):
 
 
 def clip_of(stage: Stage, frames: int = 4, size: tuple[int, int] = (90, 120), **values: Any) -> Clip:
-    """A clip of noise at 2 frames a second that holds what the stage sees; `values`: columns and arrays."""
+    """A clip of noise at 2 frames a second that holds what the stage sees; `values`: columns and arrays.
+
+    Whatever the stage looks at beside the clip is its first frame.
+    """
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (*size, 3), dtype=np.uint8) for _ in range(frames)]
     times = [i / 2 for i in range(frames)]
@@ -42,4 +45,9 @@ def clip_of(stage: Stage, frames: int = 4, size: tuple[int, int] = (90, 120), **
         media.frames[request] = (times, images)  # type: ignore[index]
     arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     row = {name: value for name, value in values.items() if name not in arrays}
-    return Clip(row={"sample_id": "clip-0", **row}, decoded=media, arrays=arrays)
+    beside: dict[str, Decoded | None] = {}
+    for other in stage.sees_beside:
+        shown = Decoded(width=size[1], height=size[0], frame_times=np.zeros(1))
+        shown.frames[other.request] = ([0.0], images[:1])  # type: ignore[assignment]
+        beside[other.column] = shown
+    return Clip(row={"sample_id": "clip-0", **row}, decoded=media, arrays=arrays, beside=beside)

@@ -12,8 +12,8 @@ from typing import Any
 
 from manifests import storage
 from manifests.text import one_line
-from pipelines.evaluation.inputs import REAL
-from pipelines.evaluation.results import Figure, Results, Value
+from metrics.metric import REAL
+from metrics.results import Figure, Results, Value
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 _TEX = {
@@ -77,8 +77,8 @@ def notes(results: Results) -> list[str]:
     said = []
     if results.draws:
         said.append(
-            f"In brackets: {results.level:.0%} intervals of a bootstrap over clips ({results.draws} draws, fewer "
-            f"where a distance of sets takes long; seed {results.seed})."
+            f"In brackets: {results.level:.0%} intervals of a bootstrap over clips ({results.draws} draws, "
+            f"fewer where a distance of sets takes long; seed {results.seed})."
         )
     for method in results.methods:
         for dataset, about in results.clips[method].items():
@@ -90,6 +90,32 @@ def notes(results: Results) -> list[str]:
         said += _of_values(figure, results)
     said += [f"{name} is not measured: {why}." for name, why in results.not_measured.items()]
     return said
+
+
+def shown_tables(results: Results) -> dict[str, Any]:
+    """For a page: a table for each data set, of texts that are still to be escaped, and the notes."""
+
+    def cell(figure: Figure, dataset: str, method: str) -> dict[str, Any]:
+        value = figure.values[dataset][method]
+        text = "-" if value.value is None else digits(value.value)
+        return {
+            "value": text,
+            "ends": _ends(value).strip(),
+            "place": places(figure, dataset).get(method, 0),
+        }
+
+    tables = [
+        {
+            "dataset": dataset,
+            "heads": [f"{figure.title} {ARROWS[figure.better]}" for figure in results.shown],
+            "rows": [
+                {"method": method, "cells": [cell(figure, dataset, method) for figure in results.shown]}
+                for method in results.methods
+            ],
+        }
+        for dataset in results.datasets
+    ]
+    return {"tables": tables, "notes": notes(results)}
 
 
 def latex(results: Results, with_intervals: bool = False) -> str:
@@ -166,7 +192,7 @@ def _about(about: Mapping[str, Any]) -> str:
         ("seconds", "s"),
         ("fps", "pictures a second"),
         ("width", "px wide"),
-        ("height", "high"),
+        ("height", "px high"),
     ):
         if about[key] is not None:
             least, middle, most = (f"{value:.4g}" for value in about[key])
@@ -186,7 +212,8 @@ def _of_values(figure: Figure, results: Results) -> list[str]:
         for method in results.methods:
             value = figure.values[dataset][method]
             text = [value.note] if value.note and method != REAL else []
-            text += [f"{name.replace('_', ' ')} {fact}" for name, fact in value.facts.items()]
+            if value.facts:
+                text.append(", ".join(f"{name.replace('_', ' ')} {it}" for name, it in value.facts.items()))
             whole = about_clips(results, method, dataset)
             if value.value is not None and value.clips < whole:
                 text.append(f"over {value.clips} of {whole} clips")
