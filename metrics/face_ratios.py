@@ -65,8 +65,8 @@ class FaceRatios(Stage):
     """Distances of mouth, eyes and brows in each picture, the head's pose taken out.
 
     Not all of it: on turntable heads of three portraits that hold still (tests/truth) 20 degrees of yaw
-    change them by 0.02 (root mean square), 10 of pitch by 0.03, most of it the jaw, which the mesh opens as
-    the head looks up. Talking changes them by 0.01 to 0.05 about their median (three clips).
+    change them by 2 % (root mean square), 10 of pitch by 3 %, most of it the jaw, which the mesh opens as the
+    head looks up. Talking changes them by 1 to 5 % about their median (three clips).
     """
 
     class Config(StageConfig):
@@ -83,7 +83,7 @@ class FaceRatios(Stage):
         "face_ratio_times": Array("[T]", "seconds", "times of face_ratios"),
         "face_ratios": Array(
             f"[T, {len(RATIOS)}]",
-            "distances of the eyes' outer corners",
+            "% of the distance of the eyes' outer corners",
             ", ".join(name for name, *_ in RATIOS) + "; NaN where no mesh",
         ),
     }
@@ -111,10 +111,10 @@ class FaceRatios(Stage):
 def ratios(mesh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Of meshes [T, 468, 2] in pixels the distances of `RATIOS`, [T, 14]; NaN where the mesh is.
 
-    They are those on a head that looks at the camera (`in_front_view`), in distances of the eyes' outer
-    corners.
+    They are those on a head that looks at the camera (`in_front_view`), in % of the distance of the eyes'
+    outer corners.
     """
-    front = in_front_view(mesh, _FACE, _VERTICES) / _EYES_APART
+    front = in_front_view(mesh, _FACE, _VERTICES) * (100 / _EYES_APART)
     at = {vertex: place for place, vertex in enumerate(_VERTICES)}
     return np.stack([np.linalg.norm(front[:, at[a]] - front[:, at[b]], axis=1) for _, a, b in RATIOS], 1)
 

@@ -45,9 +45,9 @@ class Sid(Metric):
         "k-means on the pictures of the real clips (40 clusters of expressions, 20 of poses, as DIM), each "
         "picture of the made clips goes to the nearest centre, and the entropy of the histogram is taken in "
         "bits: at most 5.32 and 4.32. Papers cluster EMOCA's coefficients. Here: 14 distances of mouth, "
-        "eyes and brows less the clip's median, and yaw, pitch and roll in degrees, neither scaled. Centres "
-        "depend on the real clips, so only methods beside the same ones compare. Pictures without a face "
-        "are left out."
+        "eyes and brows of a head turned to the camera, in % of the distance of the eyes' outer corners, "
+        "less the clip's median, and yaw, pitch and roll in degrees, neither scaled. Centres depend on the "
+        "real clips, so only methods beside the same ones compare. Pictures without a face are left out."
     )
     source = "EAI-Avatar Table 1 (SID); Tran et al. 2024 (DIM) and Ng et al. 2022, definitions only."
 

@@ -48,12 +48,12 @@ def named(mesh: np.ndarray) -> dict[str, float]:
 def test_by_hand() -> None:
     """Lips 0.65 cm apart, and 1 cm more; a mouth of 6.2 cm, 1 cm wider at both ends; eyes of 9.48 cm."""
     still = named(seen({}, np.eye(3)))
-    assert still["lips apart"] == pytest.approx(0.65 / 9.48, abs=1e-9)
-    assert still["mouth width"] == pytest.approx(6.2 / 9.48, abs=1e-9)
+    assert still["lips apart"] == pytest.approx(65 / 9.48, abs=1e-9)
+    assert still["mouth width"] == pytest.approx(620 / 9.48, abs=1e-9)
     moved = named(seen({14: (0, -1), 61: (-1, 0), 291: (1, 0)}, np.eye(3)))
     changed = {name: moved[name] - still[name] for name in NAMES if "corner" not in name}
     changed = {name: change for name, change in changed.items() if abs(change) > 1e-9}
-    assert changed == pytest.approx({"lips apart": 1 / 9.48, "mouth width": 2 / 9.48}, abs=1e-9)
+    assert changed == pytest.approx({"lips apart": 100 / 9.48, "mouth width": 200 / 9.48}, abs=1e-9)
 
 
 @pytest.mark.parametrize("pose", [(30, 0, 0), (0, 20, 0), (0, 0, 40), (-40, -15, 10)])
@@ -65,7 +65,7 @@ def test_pose_place_and_size_change_nothing(pose: tuple[float, float, float]) ->
     # The eyes' corners of the mean face are not quite the still points of `Head`.
     by_eyes = np.array([not {33, 133, 263, 362}.isdisjoint(pair) for _, *pair in RATIOS])
     np.testing.assert_allclose(found[~by_eyes], expected[~by_eyes], rtol=1e-9)
-    np.testing.assert_allclose(found, expected, atol=0.03)
+    np.testing.assert_allclose(found, expected, atol=3)
 
 
 def test_a_mesh_that_is_not_known() -> None:
@@ -80,7 +80,7 @@ def test_follow_a_real_mouth(talker: dict[str, Any]) -> None:
     assert found.shape == (len(talker["face_ratio_times"]), len(RATIOS)) and np.isfinite(found).all()
     lips = found[:, NAMES.index("lips apart")]
     assert np.corrcoef(lips, talker["mouth_opening"])[0, 1] > 0.99
-    assert 0 <= lips.min() < 0.02 and 0.05 < lips.max() < 0.6
+    assert 0 <= lips.min() < 2 and 5 < lips.max() < 60
     lids = found[:, [NAMES.index("right lids apart"), NAMES.index("left lids apart")]]
     assert np.corrcoef(lids.T)[0, 1] > 0.8  # both eyes blink together
 
@@ -88,7 +88,7 @@ def test_follow_a_real_mouth(talker: dict[str, Any]) -> None:
 def test_a_still_picture_has_no_expression_but_its_noise(talker: dict[str, Any]) -> None:
     still = np.repeat(talker["face_ratios"][:1], 9, 0)
     np.testing.assert_array_equal(expressions(still), np.zeros((9, len(RATIOS))))
-    assert expressions(talker["face_ratios"]).std() > 0.01
+    assert expressions(talker["face_ratios"]).std() > 1
 
 
 def test_without_a_face_there_is_nothing(samples: Path, decode_clip: Callable[..., Clip]) -> None:
