@@ -82,9 +82,8 @@ class Sid(Metric):
             return {name: entropy(counts[drawn].sum(0)) for name, counts in counted.items()}
 
         clips = {name: int(counts.any(1).sum()) for name, counts in counted.items()}
-        return Summary(
-            over, clips, {"real_clips": len(real)} | ({"note": "; ".join(reasons)} if reasons else {})
-        )
+        facts = {"real_clips": len(real)} | ({"note": "; ".join(reasons)} if reasons else {})
+        return Summary(over, clips, facts, halves=True)
 
     def _counts(
         self, made: Clips, real: Clips, array: str, taken: Callable[[Any], Floats], clusters: int
