@@ -59,7 +59,8 @@ class Summary:
         facts: what else stands beside the numbers, such as how many pictures they are over.
         most_draws: for intervals, where one takes long.
         halves: the number itself changes where clips repeat, as a distance of distributions or an entropy, so
-            that intervals come from halves of the clips, none of them twice.
+            that intervals come from halves of the clips, none of them twice. It is 0 and more.
+        most: number's name -> the most it can be, where that is not without bound.
     """
 
     over: Callable[[Draw, Draw], Mapping[str, float]]
@@ -67,6 +68,7 @@ class Summary:
     facts: Mapping[str, Any] = field(default_factory=dict)
     most_draws: int | None = None
     halves: bool = False
+    most: Mapping[str, float] = field(default_factory=dict)
 
 
 class Metric(Stage):

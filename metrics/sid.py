@@ -83,7 +83,8 @@ class Sid(Metric):
 
         clips = {name: int(counts.any(1).sum()) for name, counts in counted.items()}
         facts = {"real_clips": len(real)} | ({"note": "; ".join(reasons)} if reasons else {})
-        return Summary(over, clips, facts, halves=True)
+        most = {name: float(np.log2(counts.shape[1])) for name, counts in counted.items()}
+        return Summary(over, clips, facts, halves=True, most=most)
 
     def _counts(
         self, made: Clips, real: Clips, array: str, taken: Callable[[Any], Floats], clusters: int

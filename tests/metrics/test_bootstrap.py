@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from metrics.frechet import FeatureSet, frechet_distance
 from metrics.metric import Draw, Summary, mean
 
 
-def mean_of(values: np.ndarray, **further: int) -> Summary:
+def mean_of(values: np.ndarray, **further: Any) -> Summary:
     return Summary(lambda drawn, drawn_real: {"m": mean(values[drawn])}, {"m": len(values)}, **further)
 
 
@@ -124,10 +125,12 @@ def test_the_interval_of_a_distance_is_around_it_and_about_as_wide_as_new_clips_
     assert 0.9 < width < 2
 
 
-def test_no_end_of_a_distance_is_below_zero() -> None:
-    values = np.abs(np.random.default_rng(7).normal(0, 1, 9)) ** 3
-    low, high = intervals(mean_of(values, halves=True), 9, 0, False, 100, 0)["m"]
-    assert 0 <= low < values.mean() < high
+def test_no_end_of_halves_lies_where_no_value_can() -> None:
+    values = np.random.default_rng(7).normal(0, 3, 8)
+    values += 0.5 - values.mean()
+    low, high = intervals(mean_of(values, halves=True), 8, 0, False, 100, 0)["m"]
+    assert low == 0 and high > 1.5
+    assert intervals(mean_of(values, halves=True, most={"m": 1.0}), 8, 0, False, 100, 0) == {"m": (0, 1)}
 
 
 def test_a_dear_summary_gets_fewer_draws() -> None:
