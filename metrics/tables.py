@@ -81,8 +81,8 @@ def notes(results: Results) -> list[str]:
     said = []
     if results.draws:
         said.append(
-            f"In brackets: {results.level:.0%} intervals over clips, of a bootstrap ({results.draws} draws, seed "
-            f"{results.seed}); for distances of sets and entropies of halves of the clips (fewer draws)."
+            f"In brackets: {results.level:.0%} intervals over clips, of a bootstrap ({results.draws} draws, "
+            f"seed {results.seed}); for distances of sets and entropies of halves of the clips (fewer draws)."
         )
     for method in results.methods:
         for dataset, about in results.clips[method].items():
