@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backends.roles import Roles
     from configs.reading import SettingsError
     from interavatar.comparing import compare
+    from interavatar.evaluating import evaluate
     from interavatar.manifest import history, load_arrays, read_manifest
     from interavatar.running import run
     from interavatar.scoring import score
@@ -43,6 +44,7 @@ __all__ = [
     "Stage",
     "StageConfig",
     "compare",
+    "evaluate",
     "history",
     "load_arrays",
     "load_screen",
@@ -69,6 +71,7 @@ _HOME = {
     "Stage": "stages.contract",
     "StageConfig": "stages.contract",
     "compare": "interavatar.comparing",
+    "evaluate": "interavatar.evaluating",
     "history": "interavatar.manifest",
     "load_arrays": "interavatar.manifest",
     "load_screen": "manifests.screen",

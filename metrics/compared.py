@@ -16,6 +16,8 @@ from stages.clip import Clip, nearest
 from stages.contract import Beside, StageConfig
 
 Image = npt.NDArray[np.uint8]
+# Half of what a picture lasts at 24 a second: so far may the one nearest to a moment be from it. s.
+_SAME_TIME = 0.5 / 23.976
 
 
 class ComparedConfig(StageConfig):
@@ -48,31 +50,31 @@ def beside(config: ComparedConfig) -> Beside:
 
 
 def compared(clip: Clip, config: ComparedConfig) -> Compared | None:
-    """The pictures of both clips at the same moments; None: the clip has no partner.
+    """The pictures of both clips at the same moments; None: the clip has no partner, or none at its moments.
 
     The shorter of both decides how long: what is left of the longer is not looked at. A made picture meets
-    the real one whose time is nearest, and one further than half the interval away is left out, so clips of
-    unequal rates are compared, too. Both are squeezed to a square, each by itself (area averaging downwards,
-    bilinear upwards), so unequal sizes are allowed, and unequal shapes distort.
+    the real one whose time is nearest, and is left out where that is of another moment, as the last of the
+    shorter clip's may be. Clips of unequal rates are compared at the moments that both have. Both are
+    squeezed to a square, each by itself (area averaging downwards, bilinear upwards), so unequal sizes are
+    allowed, and unequal shapes distort.
     """
     real = clip.frames_beside(REFERENCE, config.request)
     if real is None:
         return None
     made = clip.frames(config.request)
     partners = nearest(real.times, made.times)
-    pairs = [
-        (i, j)
-        for i, j in enumerate(partners)
-        if abs(made.times[i] - real.times[j]) <= 0.5 / config.fps + 1e-6
-    ]
+    pairs = [(i, j) for i, j in enumerate(partners) if abs(made.times[i] - real.times[j]) <= _SAME_TIME]
+    if not pairs:
+        return None
     return Compared(
-        np.stack([_square(made.images[i], config.side) for i, _ in pairs]),
-        np.stack([_square(real.images[j], config.side) for _, j in pairs]),
+        np.stack([square(made.images[i], config.side) for i, _ in pairs]),
+        np.stack([square(real.images[j], config.side) for _, j in pairs]),
         made.times[[i for i, _ in pairs]],
     )
 
 
-def _square(image: Image, side: int) -> Image:
+def square(image: Image, side: int) -> Image:
+    """A picture squeezed to a square."""
     smaller = image.shape[0] >= side and image.shape[1] >= side
     filter = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (side, side), interpolation=filter), np.uint8)

@@ -37,7 +37,7 @@ class FeatureSet:
         times = np.bincount(draw, minlength=self.clips)[self.owner].astype(np.float64)
         rows, times = self.rows[times > 0], times[times > 0]
         total = times.sum()
-        mean = times @ rows / total
+        mean = times @ rows / max(total, 1)
         return mean, (rows - mean) * np.sqrt(times / max(total - 1, 1))[:, None]
 
 

@@ -19,6 +19,8 @@ Better = Literal["higher", "lower"]
 # Numbers of the clips that count, each as often as it is there: all of them once, or a bootstrap's draw.
 Draw = npt.NDArray[np.int64]
 
+# The method of the real clips.
+REAL = "reference"
 # Columns of the input that metrics read. A partner is the real clip of the same case.
 REFERENCE, REFERENCE_IMAGE, PROMPT = "reference_uri", "reference_image_uri", "prompt"
 

@@ -25,8 +25,8 @@ class Ssim(ClipMetric):
     reads = reading(Beside(REFERENCE, Frames(1, 1)))
     convention = (
         "Wang et al.: a Gaussian window of sigma 1.5, covariance of the whole window; values 0 to 1, mean "
-        "over RGB, of 256 x 256 pixels. A box of 7 x 7 (scikit-image by default) or grey pictures change the "
-        "third digit."
+        "over RGB, pictures of 256 x 256. A box of 7 x 7 (the default of scikit-image) or grey pictures "
+        "change the third digit."
     )
     source = "EAI-Avatar Table 1 names SSIM at 256 x 256; scikit-image structural_similarity."
 

@@ -8,16 +8,42 @@ from pydantic import Field, field_validator
 
 from backends.roles import Roles
 from manifests.screen import EVERYTHING
+from metrics.ase import Ase
+from metrics.catalogue import figures_of, metrics_of
+from metrics.clip_re import ClipRe
+from metrics.clip_text import ClipText
 from metrics.compared import ComparedConfig
+from metrics.contact import Contact
+from metrics.dino import Dino
+from metrics.dynamic_degree import DynamicDegree
+from metrics.face_ratios import FaceRatios
 from metrics.fid import Fid
+from metrics.flow_error import FlowError
+from metrics.fvd import Fvd
+from metrics.hand_quality import HandQuality
+from metrics.idc import IdcDino
+from metrics.idc_face import IdcFace
+from metrics.lpips import Lpips
 from metrics.metric import Metric
+from metrics.object_quality import ObjectQuality
 from metrics.psnr import Psnr
+from metrics.sid import Sid
 from metrics.ssim import Ssim
-from metrics.table import figures_of, metrics_of
+from metrics.sync import Sync
+from metrics.temporal_consistency import TemporalConsistency
+from metrics.variance import Variance
+from metrics.vlm_qa import VlmQa
 from pipelines.engine.pipeline import MEDIA, Pipeline
 from pipelines.engine.settings import Settings
+from stages.body import Body
+from stages.caption import Caption
+from stages.constant_rate import ConstantRate
 from stages.contract import Stage
+from stages.faces import Faces
+from stages.head import Head
+from stages.lip_sync import LipSync
 from stages.probe import Probe
+from stages.speech import Speech
 
 
 class EvaluateSettings(Settings):
@@ -29,9 +55,30 @@ class EvaluateSettings(Settings):
     draws: int = Field(1000, ge=0, description="Draws of clips for the intervals; 0: no intervals.")
     max_seconds: float = Field(120.0, gt=0, description="A longer clip is an error, s.")
     probe: Probe.Config = Probe.Config()
+    faces: Faces.Config = Faces.Config()
+    head: Head.Config = Head.Config()
+    body: Body.Config = Body.Config()
+    speech: Speech.Config = Speech.Config()
+    face_ratios: FaceRatios.Config = FaceRatios.Config()
+    caption: Caption.Config = Caption.Config()
+    constant_rate: ConstantRate.Config = ConstantRate.Config()
     fid: Fid.Config = Fid.Config()
+    fvd: Fvd.Config = Fvd.Config()
+    idc_dino: IdcDino.Config = IdcDino.Config()
+    idc_face: IdcFace.Config = IdcFace.Config()
+    ase: Ase.Config = Ase.Config()
+    sync: LipSync.Config = LipSync.Config()
+    hand_quality: HandQuality.Config = HandQuality.Config()
+    object_quality: ObjectQuality.Config = ObjectQuality.Config()
+    clip_text: ClipText.Config = ClipText.Config()
+    dino: Dino.Config = Dino.Config()
+    temporal_consistency: TemporalConsistency.Config = TemporalConsistency.Config()
+    dynamic_degree: DynamicDegree.Config = DynamicDegree.Config()
     ssim: ComparedConfig = ComparedConfig()
     psnr: ComparedConfig = ComparedConfig()
+    lpips: ComparedConfig = ComparedConfig()
+    flow_error: FlowError.Config = FlowError.Config()
+    sid: Sid.Config = Sid.Config()
 
     @field_validator("metrics")
     @classmethod
@@ -53,12 +100,37 @@ def evaluate(models: Roles, settings: EvaluateSettings) -> Pipeline:
 
 def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
     """All metrics, and the stages that some of them read, in their order."""
-    s = settings
+    s, vlm = settings, models.vision_language_model
     return [
         Probe(config=s.probe),  # decodable, true rate, size, sound
+        Faces(models.face_detector, config=s.faces),  # for IDC, Sync, SID and Var
+        Head(models.face_mesh, config=s.head),  # mouth, pose
+        Body(models.pose, config=s.body),  # hands
+        Speech(models.voice_activity, models.diarizer, config=s.speech),
+        FaceRatios(models.face_mesh, config=s.face_ratios),  # what a face does
+        Caption(vlm, config=s.caption, facts=()),  # for CLIP_re
         Fid(models.frame_features, config=s.fid),
+        Fvd(models.clip_features, config=s.fvd),
+        IdcDino(models.subject_embedder, config=s.idc_dino),
+        IdcFace(models.face_embedder, config=s.idc_face),
+        Ase(models.aesthetic_scorer, config=s.ase),
+        VlmQa(vlm),
+        ClipRe(models.text_image_embedder),
+        ClipText(models.text_image_embedder, config=s.clip_text),
+        HandQuality(models.pose, config=s.hand_quality),
+        ObjectQuality(models.subject_embedder, config=s.object_quality),
+        Contact(models.pose),
+        Dino(models.subject_embedder, models.person_mask, config=s.dino),
+        TemporalConsistency(models.text_image_embedder, config=s.temporal_consistency),
+        DynamicDegree(models.optical_flow, config=s.dynamic_degree),
         Ssim(config=s.ssim),
         Psnr(config=s.psnr),
+        Lpips(models.perceptual_distance, config=s.lpips),
+        FlowError(models.optical_flow, config=s.flow_error),
+        Sid(config=s.sid),
+        Variance(),
+        ConstantRate(config=s.constant_rate),  # wrong times of pictures would read as a wrong offset
+        Sync(models.lip_sync, models.face_detector, config=s.sync),
     ]
 
 

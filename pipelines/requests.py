@@ -21,12 +21,13 @@ from manifests.text import public_url
 from media.files import MEDIA_SUFFIXES
 from media.temporary import temporary_folder
 from pipelines.catalogue import STEPS
+from pipelines.engine.addresses import ADDRESS, with_allowed
 from pipelines.engine.asked import KEYS, answers_of, asked_models, endpoints
 from pipelines.engine.pipeline import Follow, Pipeline
 from pipelines.engine.program import stage_columns
 from pipelines.engine.run import Engine, Run
 from pipelines.engine.settings import Profile, Settings, VlmSettings
-from pipelines.engine.source import ADDRESS, Listing, Told, list_input
+from pipelines.engine.source import Listing, Told, list_input
 from pipelines.own import find_pipeline
 from pipelines.sources.listing import list_source, named
 from prompts.prompt import own_texts
@@ -272,7 +273,13 @@ def _list(request: Request, settings: Settings, pipe: Pipeline, told: Told) -> L
         return list_source(
             name, path, settings.source, suffixes, owned, settings.sources, request.limit, told
         )
-    return list_input(request.input, settings.source, suffixes, owned, settings.sources, request.limit, told)
+    listing = list_input(
+        request.input, settings.source, suffixes, owned, settings.sources, request.limit, told
+    )
+    beside = dict.fromkeys(each.column for stage in pipe.stages for each in stage.sees_beside)
+    if not beside:
+        return listing
+    return replace(listing, table=with_allowed(listing.table, beside, request.input, settings.sources))
 
 
 def _checked(run: Run) -> Run:

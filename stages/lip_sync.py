@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from backends.faces.face_detector import FaceDetector
-from backends.sound.lip_sync import LipSyncScorer, MouthTrack
+from backends.sound.lip_sync import LipSyncScore, LipSyncScorer, MouthTrack
 from media.requests import Audio, Frames
 from stages.clip import Clip
 from stages.contract import Array, Column, Score, Stage, StageConfig
@@ -99,17 +99,14 @@ class LipSync(Stage):
         """Offset, confidence, correlation and mouth motion; None where there is too little to compare."""
         out: dict[str, Any] = dict.fromkeys(self.writes)
         out["lip_sync_by"] = self.lip_sync.method
-        samples = clip.audio(Audio(self.config.rate))
-        times, opening, speech = clip["mouth_times"], clip["mouth_opening"], clip["speech_times"]
-        if samples is None or times is None or opening is None or speech is None:
+        if not self._is_talk(clip):
             return out
-        if not np.isfinite(opening).any() or np.diff(speech, axis=1).sum() < self.config.min_speech_s:
-            return out
-        speaking = np.any([(times >= start) & (times <= end) for start, end in speech], axis=0)
+        times, opening = clip["mouth_times"], clip["mouth_opening"]
+        speaking = np.any([(times >= start) & (times <= end) for start, end in clip["speech_times"]], axis=0)
         spoken = opening[speaking & np.isfinite(opening)]
         if len(spoken) > 1:
             out["mouth_moves_in_speech"] = float(np.std(spoken))
-        found = self.lip_sync.score(self._track(clip, times, opening), samples, self.config.rate)
+        found = self.compared(clip)
         if found is not None:
             out |= {
                 "av_offset_s": found.offset_s,
@@ -117,6 +114,23 @@ class LipSync(Stage):
                 "lip_sync_correlation": found.correlation,
             }
         return out
+
+    def compared(self, clip: Clip) -> LipSyncScore | None:
+        """What the scorer finds; None where there is too little to compare."""
+        samples = clip.audio(Audio(self.config.rate))
+        if samples is None or not self._is_talk(clip):
+            return None
+        track = self._track(clip, clip["mouth_times"], clip["mouth_opening"])
+        return self.lip_sync.score(track, samples, self.config.rate)
+
+    def _is_talk(self, clip: Clip) -> bool:
+        """Whether there is sound, enough speech in it, and a mouth."""
+        opening, speech = clip["mouth_opening"], clip["speech_times"]
+        if clip.audio(Audio(self.config.rate)) is None or clip["mouth_times"] is None:
+            return False
+        if opening is None or speech is None or not np.isfinite(opening).any():
+            return False
+        return bool(np.diff(speech, axis=1).sum() >= self.config.min_speech_s)
 
     def _track(
         self, clip: Clip, times: npt.NDArray[np.float64], opening: npt.NDArray[np.float32]

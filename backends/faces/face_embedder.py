@@ -21,6 +21,11 @@ class FaceEmbedder(Protocol):
         """Implementation, version and settings."""
         ...
 
+    @property
+    def network(self) -> str:
+        """Empty for ArcFace with InsightFace's weights; else what stands in its place, snake case."""
+        ...
+
     def setup(self) -> None:
         """Load the weights once."""
         ...
@@ -45,6 +50,8 @@ class DlibFaceEmbedder:
     with other embedders' cosines. The five corners it aligns by are found with dlib's own 5-point
     model near the landmarks given; the 68-point model, which excludes commercial use, is not loaded.
     """
+
+    network = "dlib"
 
     def __init__(self) -> None:
         self._net: Any = None

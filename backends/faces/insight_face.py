@@ -111,6 +111,11 @@ class InsightFaceEmbedder:
         """Implementation, version and weights."""
         return f"arcface(insightface {version('insightface')}, {self.model})"
 
+    @property
+    def network(self) -> str:
+        """Empty for the weights of the pack that the package loads by itself."""
+        return self.model.network("insightface", "insightface-buffalo-l")
+
     def setup(self) -> None:
         """Load the weights; calling it again does nothing."""
         if self._batcher is not None:

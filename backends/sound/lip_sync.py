@@ -36,11 +36,14 @@ class LipSyncScore:
         SyncNet's public program prints the opposite sign.
     confidence: how surely both belong together, on the scorer's own scale, higher is surer.
     correlation: -1 to 1 at that offset, or None for a scorer that has none.
+    distance: between embeddings of lips and sound at that offset, 0 and more (SyncNet's is called Sync-D), or
+        None for a scorer that has none.
     """
 
     offset_s: float
     confidence: float
     correlation: float | None = None
+    distance: float | None = None
 
 
 class LipSyncScorer(Protocol):
@@ -54,6 +57,11 @@ class LipSyncScorer(Protocol):
     @property
     def method(self) -> str:
         """A short name of what is measured; it tells the scale of the confidence."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """Empty for SyncNet with the published weights; else what stands in its place, snake case."""
         ...
 
     @property
@@ -138,6 +146,11 @@ class MouthEnvelopeCorrelation:
     def method(self) -> str:
         """What is measured."""
         return "mouth_envelope_correlation"
+
+    @property
+    def network(self) -> str:
+        """Not SyncNet."""
+        return self.method
 
     @property
     def picture_fps(self) -> None:

@@ -26,13 +26,13 @@ GREY: Final = 110  # outside the picture
 
 
 class SyncNetScorer:
-    """SyncNet (Chung and Zisserman 2016, "Out of time"), the measure called Sync-C.
+    """SyncNet (Chung and Zisserman 2016, "Out of time"), the measures called Sync-C and Sync-D.
 
     Follows the authors' public program (joonson/syncnet_python): crops of the face of 224 px with the box's
     middle and size smoothed over 13 frames, windows of 0.2 s, Euclidean distances of lips and sound shifted
     by up to 15 frames (zeros beyond the ends), averaged over the windows for each shift. confidence is the
-    median of these averages less the least, offset_s the shift of the least; there is no correlation. The
-    program's offset counts the other way: it is positive, in frames, where the sound is early.
+    median of these averages less the least, distance the least, offset_s its shift; there is no correlation.
+    The program's offset counts the other way: it is positive, in frames, where the sound is early.
 
     What differs: faces come from the pipeline's own detector, in each picture too, but of any size; crops are
     not compressed as video in between; the smoothing repeats the first and last box where the program
@@ -98,6 +98,11 @@ class SyncNetScorer:
     def method(self) -> str:
         """The name of the weights."""
         return self.model.label
+
+    @property
+    def network(self) -> str:
+        """Empty for the authors' weights."""
+        return self.model.network("syncnet", "syncnet")
 
     @property
     def picture_fps(self) -> float:
@@ -345,7 +350,8 @@ def shifted_distances(lips: Floats, sounds: Floats, reach: int) -> Floats:
 
 
 def judged(distances: Floats) -> LipSyncScore:
-    """Offset and confidence of distances [T, shifts], the middle column being no shift."""
+    """Offset, confidence and distance from distances [T, shifts], the middle column being no shift."""
     mean = distances.astype(np.float64).mean(0)
     best = int(mean.argmin())
-    return LipSyncScore((best - len(mean) // 2) / FPS, float(np.median(mean) - mean[best]))
+    least = float(mean[best])
+    return LipSyncScore((best - len(mean) // 2) / FPS, float(np.median(mean)) - least, distance=least)

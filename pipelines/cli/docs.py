@@ -20,8 +20,11 @@ from backends.store.training_starts import STARTS
 from manifests.schema import COMMON_COLUMNS, OUTCOME_COLUMNS, SCHEMA_VERSION, SOURCE_COLUMNS
 from manifests.screen import Screen, load_screen
 from media.requests import Audio, Frames, Request
-from pipelines.catalogue import PIPELINES
+from metrics.catalogue import SETS
+from metrics.metric import Metric
+from pipelines.catalogue import EVALUATIONS, PIPELINES
 from pipelines.engine.settings import ClusterSettings, Settings, SourceSettings, VlmSettings
+from pipelines.evaluate import EvaluateSettings, candidates
 from pipelines.requests import load_profile, profile_roles
 from pipelines.synthetic_interactions import GIVEN
 from stages.contract import Array, Column, Stage
@@ -148,7 +151,7 @@ def settings_page(name: str) -> str:
 
     Stages whose settings it takes over from another pipeline are on that one's page.
     """
-    model, _ = PIPELINES[name]
+    model, _ = {**PIPELINES, **EVALUATIONS}[name]
     parts = [
         f"# Settings of {name}\n",
         MADE,
@@ -374,6 +377,54 @@ def _weights(models: Mapping[str, ModelEntry]) -> list[str]:
     return [_table(head, rows), "Their licences:\n", *notes, ""]
 
 
+def metrics_page() -> str:
+    """docs/metrics.md: the sets, and each metric with its numbers, convention and source."""
+    metrics = [stage for stage, _ in all_stages() if isinstance(stage, Metric)]
+    of_number = {figure.name: metric.name for metric in metrics for figure in metric.figures}
+    sets = [
+        (f"`{name}`", ", ".join(f"[`{number}`](#{of_number[number]})" for number in numbers))
+        for name, numbers in SETS.items()
+    ]
+    parts = [
+        "# Metrics\n",
+        MADE,
+        "What `interavatar evaluate --metrics` takes: the name of a set, of a metric, or of one number "
+        "([how to measure, how to read it](evaluation.md)). A number bears its plain name only where the "
+        "published network with its published weights measured it; else the name ends in what stands there: "
+        "`fid_efficientnet_lite0` on the laptop. Settings: [evaluate](settings/evaluate.md).\n",
+        _table(("set", "numbers, in the order of the paper's table"), sets),
+    ]
+    for metric in metrics:
+        doc = (inspect.getdoc(type(metric)) or "").partition("\n\nArgs:")[0]
+        rows = [
+            (
+                f"`{plain.name}`",
+                plain.title,
+                plain.unit or "-",
+                plain.better,
+                plain.meaning,
+                f"`{number.name}`",
+            )
+            for plain, number in zip(metric.figures, metric.numbers, strict=True)
+        ]
+        parts += [
+            f"## {metric.name}\n",
+            f"{doc}\n",
+            _table(("number", "title", "unit or range", "better", "meaning", "on the laptop"), rows),
+            f"Convention: {metric.convention}\n",
+            f"Source: {metric.source}\n",
+            f"{_sees(metric)}{_sees_beside(metric)}\n",
+        ]
+        if metric.cannot is not None:
+            parts.append(f"The laptop cannot measure it: {metric.cannot}.\n")
+    return "\n".join(parts)
+
+
+def _sees_beside(stage: Stage) -> str:
+    said = [f"of `{beside.column}` {_seen(beside.request)}" for beside in stage.sees_beside]
+    return f" Beside it: {', '.join(said)}." if said else ""
+
+
 def training_settings_page() -> str:
     """docs/settings/training.md: every key of a training configuration."""
     parts = [
@@ -402,8 +453,10 @@ def all_stages() -> list[tuple[Stage, list[str]]]:
     """Every stage once, with the laptop's models, and the names of the pipelines that have it."""
     roles = profile_roles(load_profile("laptop"), Settings(), Path())
     found: dict[str, tuple[Stage, list[str]]] = {}
-    for name, (model, build) in PIPELINES.items():
-        for stage in build(roles, model()).stages:
+    stages = {name: build(roles, model()).stages for name, (model, build) in PIPELINES.items()}
+    stages["evaluate"] = candidates(roles, EvaluateSettings())  # also what the laptop cannot measure
+    for name, of_pipeline in stages.items():
+        for stage in of_pipeline:
             found.setdefault(stage.name, (stage, []))[1].append(name)
     return list(found.values())
 
@@ -413,7 +466,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "manifest.md": manifest_page,
     "models.md": models_page,
     "settings/common.md": common_page,
-    **{f"settings/{name}.md": partial(settings_page, name) for name in PIPELINES},
+    "metrics.md": metrics_page,
+    **{f"settings/{name}.md": partial(settings_page, name) for name in (*PIPELINES, *EVALUATIONS)},
     "settings/training.md": training_settings_page,
 }
 

@@ -11,7 +11,7 @@ from pipelines.cli.names import Engine, folder, profiles
 from pipelines.cli.typer_app import new_app
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.results import Results
+    from metrics.results import Results
 
 app = new_app(
     "Measure made clips beside real ones, by the metrics of the papers; or ask people which they prefer.\n\n"
@@ -128,9 +128,9 @@ def _print(results: Results, output: Path) -> None:
     """The table, and where the rest is."""
     from rich.table import Table
 
+    from metrics.results import METRICS
+    from metrics.tables import ARROWS, digits
     from pipelines.cli.console import out
-    from pipelines.evaluation.results import METRICS
-    from pipelines.evaluation.tables import ARROWS, digits
 
     for dataset in results.datasets:
         table = Table(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -248,6 +248,32 @@ class Allowed:
             return ipaddress.ip_address(host).is_link_local
         except ValueError:
             return False
+
+
+def with_allowed(table: pa.Table, columns: Iterable[str], path: str, sources: SourceSettings) -> pa.Table:
+    """A list's samples; one is an error where another of its columns names what a list may not name.
+
+    Args:
+        table: of a listing, with `PROBLEM`.
+        columns: of addresses beside that of the sample's own media; those that the table lacks do not count.
+        path: of the list.
+        sources: what it may name.
+    """
+    allowed, problems = Allowed(path, sources), table[PROBLEM].to_pylist()
+    for column in columns:
+        if column not in table.column_names:
+            continue
+        for at, address in enumerate(table[column].to_pylist()):
+            if address is None or problems[at] is not None:
+                continue
+            problem = None if isinstance(address, str) else f"row {at + 1}: {column} is no text"
+            if problem is None and "://" in address:
+                problem = _broken(address, at + 1) or allowed.problem(address, at + 1)
+                if problem is None and holds_secret(address):
+                    problem = f"row {at + 1}: {column} has a user or a signature, which no manifest may hold"
+            problems[at] = problem
+    place = table.schema.get_field_index(PROBLEM)
+    return table.set_column(place, PROBLEM, pa.chunked_array([pa.array(problems, pa.string())]))
 
 
 def _parts(address: str) -> list[tuple[str, str]]:

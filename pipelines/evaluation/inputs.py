@@ -19,7 +19,7 @@ from manifests import storage, store
 from manifests.text import one_line, public_text
 from media.crop import CROP
 from media.files import VIDEO_SUFFIXES, local_copy
-from metrics.metric import PROMPT, REFERENCE, REFERENCE_IMAGE
+from metrics.metric import PROMPT, REAL, REFERENCE, REFERENCE_IMAGE
 from pipelines.engine.addresses import ADDRESS, PROBLEM, ListedMedia
 from pipelines.engine.folders import is_glob
 from pipelines.engine.input_error import InputError
@@ -30,8 +30,6 @@ from pipelines.engine.settings import SourceSettings
 from pipelines.engine.source import Listing, list_input
 from stages.contract import Beside
 
-# The method of the real clips.
-REAL = "reference"
 LIST = "clips.parquet"
 RANGE = (*SECONDS, *CROP)
 # What a list may say of a clip beside its media; the texts that are structured are JSON.

@@ -14,9 +14,8 @@ from manifests import store
 from manifests.schema import to_rows
 from metrics.bootstrap import Interval, are_partners, intervals
 from metrics.clips import Clips
-from metrics.metric import Metric, NotMeasurable, Summary
-from pipelines.evaluation.inputs import REAL
-from pipelines.evaluation.results import Figure, Results, Value
+from metrics.metric import REAL, Metric, NotMeasurable, Summary
+from metrics.results import Figure, Results, Value
 from stages.contract import Array, Stage
 
 LEVEL = 0.95

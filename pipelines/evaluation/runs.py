@@ -9,16 +9,16 @@ from typing import Any
 
 from configs.errors import UsageError
 from configs.reading import merged, parse, parse_overrides
+from metrics.catalogue import figures_of
 from metrics.metric import Metric
-from metrics.table import figures_of
+from metrics.results import Results, write_results
+from metrics.tables import write_tables
 from pipelines.engine.pipeline import Engine
 from pipelines.engine.progress import Progress
 from pipelines.engine.run import Run
 from pipelines.evaluate import EvaluateSettings, candidates
 from pipelines.evaluation.inputs import Inputs, Methods, gather, write_inputs
 from pipelines.evaluation.numbers import Told, measured
-from pipelines.evaluation.results import Results, write_results
-from pipelines.evaluation.tables import write_tables
 from pipelines.requests import Request, load_profile, prepare, resolve
 
 

@@ -18,6 +18,8 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from manifests.screen import Screen
+from metrics.results import read_results
+from metrics.tables import shown_tables
 from pipelines.review.facts import facts_of
 from pipelines.review.figures import Figures
 
@@ -58,6 +60,7 @@ def page(
         of_reactions=OF_REACTIONS if "reactions" in rows.column_names else "",
         reuse=f"{counts.get('computed', 0):,} samples were computed by this run, {counts.get('reused', 0):,} "
         "taken over from earlier ones. Times are summed over workers.",
+        numbers=shown_tables(found) if (found := read_results(run)) is not None else None,
         facts=Markup(json.dumps(facts).replace("<", "\\u003c")),
         blobs=blobs,
         style=Markup(style),

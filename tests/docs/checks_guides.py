@@ -239,10 +239,10 @@ def _(at: At) -> None:
     assert person.glasses_by == "stand_in_measured" and pd.isna(person.glasses)
 
 
-# docs/new_metric.md
+# docs/new_score.md
 
 
-@after("docs/new_metric.md", "text 1")
+@after("docs/new_score.md", "text 1")
 def _(at: At) -> None:
     assert "luminance_range" not in COMMON_COLUMNS
     assert run_inline(at, ON_TALKING_HEAD).status == 0
@@ -253,12 +253,12 @@ def _(at: At) -> None:
     )
 
 
-@after("docs/new_metric.md", "text 2")
+@after("docs/new_score.md", "text 2")
 def _(at: At) -> None:
     put_in(at, "configs/screens/talking_head.yaml", (r"^  - \{reason: too_dark",))
 
 
-@after("docs/new_metric.md", ON_TALKING_HEAD)
+@after("docs/new_score.md", ON_TALKING_HEAD)
 def _(at: At) -> None:
     assert set(computed(at)) == {"quality", *readers_of("quality")}
     person = row_of(at.rows("out"), "a_person.mp4")
@@ -267,8 +267,39 @@ def _(at: At) -> None:
     assert "| `exposure_changes` | `luminance_range` |" in generated(at, 'settings_page("talking_head")')
 
 
-@after("docs/new_metric.md", "python 1")
+@after("docs/new_score.md", "python 1")
 def _(at: At) -> None:
     described, fell = at.values
     assert described["count"] == 1 and described["max"] < 60  # of the one that has a face
     assert list(fell.columns) == ["source_uri", "luminance_range"] and fell.empty
+
+
+# docs/new_metric.md
+
+written("docs/new_metric.md", "python 1")
+
+
+@after("docs/new_metric.md", "text 1")
+def _(at: At) -> None:
+    imported, entry, *lines = at.shown.splitlines()
+    put_in(at, "metrics/catalogue.py", (r"^from metrics\.flow_error", r"^    Fid,"), [imported, entry])
+    put_in(
+        at, "pipelines/evaluate.py", (r"^from metrics\.flow_error", r"^    fid: ", r"^        Fid\("), lines
+    )
+
+
+MEASURE = "interavatar evaluate --method ours=made/ours --reference real --metrics flicker,ssim --output out"
+
+
+@after("docs/new_metric.md", MEASURE)
+def _(at: At) -> None:
+    rows = at.rows("out")
+    assert computed(at) == {"probe": len(rows), "flicker": len(rows), "ssim": len(rows)}
+    assert rows.flicker.between(0.5, 1).all() and "Flickering ↑" in (at.folder / "out/table.md").read_text()
+    assert "## flicker" in generated(at, "metrics_page()")
+    assert "| `flicker.fps` | `8.0` |" in generated(at, 'settings_page("evaluate")')
+
+
+@after("docs/new_metric.md", f"{MEASURE} --set flicker.fps=4")
+def _(at: At) -> None:
+    assert computed(at) == {"flicker": len(at.rows("out"))}

@@ -22,6 +22,7 @@ from tests.docs.pages import Block, Reader, bare_environment, blocks, checkout, 
 from tests.docs.sandbox import LIMIT, finished, make_media, put_into_the_bucket, serve_catalogue
 from tests.docs.table import ENDS, NOT_RUN
 from tests.support.cluster_nodes import free_port, nodes
+from tests.support.evaluation_clips import make_methods
 from tests.support.misbehaving_server import MisbehavingServer
 from tests.support.model_server import ModelServer
 from tests.support.object_store import BUCKET, SECRET, s3_server
@@ -120,11 +121,25 @@ def _a_run_of_own_videos(reader: Reader, media: Path) -> None:
     (reader.folder / "terms.csv").write_text("\n".join(["uri,licence", *rows]))
 
 
+def _made_clips(reader: Reader, media: Path) -> None:
+    made = make_methods(reader.folder / "made_clips")
+    (reader.folder / "made").mkdir()
+    for method, name in (
+        ("copy", "made/ours"),
+        ("blurred", "made/theirs"),
+        ("noisy", "made/others"),
+        ("real", "real"),
+    ):
+        (made / method).rename(reader.folder / name)
+
+
 # What a page takes for granted, beside the reader's media.
 PREPARE: Mapping[str, Prepare] = {
     "README.md": lambda reader, media: make_data_sets(reader.folder),
     "docs/consent.md": _a_run_of_own_videos,
+    "docs/evaluation.md": _made_clips,
     "docs/export.md": _a_run,
+    "docs/new_metric.md": _made_clips,
     "docs/running.md": _videos_in_the_bucket,
     "docs/shards.md": _real_shards,
     "docs/sources.md": lambda reader, media: make_data_sets(reader.folder),
@@ -202,7 +217,9 @@ def _type(page: str, command: str, at: At) -> None:
         NOT_RUN[key].instead(key)
         return
     if key != ON_RAY:
-        command = re.sub(r"^interavatar (run|shards|export) ", r"\g<0>--engine inline ", command)
+        command = re.sub(
+            r"^interavatar (run|shards|export|evaluate(?! study| votes)) ", r"\g<0>--engine inline ", command
+        )
     done = at.reader.type(command)
     expected = ENDS.get(key)
     assert done.status == (expected.status if expected else 0), f"{page}: {key}\n{done.said[-6000:]}"

@@ -14,12 +14,13 @@ from pydantic import BaseModel
 
 from backends.roles import FILLED_BY, IMPLEMENTATIONS
 from configs.reading import parse, parse_overrides
-from pipelines.catalogue import PIPELINES
+from pipelines.catalogue import EVALUATIONS, PIPELINES
 from pipelines.engine.settings import Settings
 from pipelines.requests import load_profile
 from tests.conftest import ROOT
 from trainer.config import TrainConfig, load_config
 
+ALL = {**PIPELINES, **EVALUATIONS}
 TABLE = re.compile(r"^## (.+)$|^\| `([\w.]+)` \| (required|`.*?`) \| ", re.MULTILINE)
 NEEDED = {"name": "a", "output": "b", "steps": 1, "data": {"shards": ["c"]}}
 
@@ -66,9 +67,9 @@ def typed(key: str, default: str) -> str:
     return override
 
 
-@pytest.mark.parametrize("pipeline", sorted(PIPELINES))
+@pytest.mark.parametrize("pipeline", sorted(ALL))
 def test_every_documented_default_is_what_set_takes(pipeline: str) -> None:
-    model: type[Settings] = PIPELINES[pipeline][0]
+    model: type[Settings] = ALL[pipeline][0]
     shown = documented_of(pipeline)
     own = list(leaves(model))
     assert [key for key in own if key not in shown] == []
@@ -78,9 +79,9 @@ def test_every_documented_default_is_what_set_takes(pipeline: str) -> None:
         assert parse(model, parse_overrides([typed(key, default)]), key) == model(), key
 
 
-@pytest.mark.parametrize("pipeline", sorted(PIPELINES))
+@pytest.mark.parametrize("pipeline", sorted(ALL))
 def test_no_setting_is_documented_that_the_pipeline_has_not(pipeline: str) -> None:
-    assert set(documented_of(pipeline)) <= set(leaves(PIPELINES[pipeline][0]))
+    assert set(documented_of(pipeline)) <= set(leaves(ALL[pipeline][0]))
 
 
 def test_every_screen_and_role_is_on_one_page() -> None:

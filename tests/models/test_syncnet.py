@@ -157,10 +157,11 @@ def test_the_sign_of_the_offset(late: int) -> None:
     assert distances.shape == (60, 31)
     found = judged(distances)
     assert found.offset_s == pytest.approx(late / 25) and found.confidence > 2
+    assert found.distance == pytest.approx(distances.mean(0).min())
     # The public program prints 15 - argmin of the same 31 mean distances.
     assert 15 - int(distances.mean(0).argmin()) == -late
     assert distances[0, 0] == pytest.approx(np.linalg.norm(lips[0]))  # zeros before the sound begins
-    assert judged(np.array([[3.0, 1.0, 2.0]], np.float32)) == LipSyncScore(0.0, 1.0)
+    assert judged(np.array([[3.0, 1.0, 2.0]], np.float32)) == LipSyncScore(0.0, 1.0, distance=1.0)
 
 
 def test_architecture_is_that_of_the_public_weights() -> None:

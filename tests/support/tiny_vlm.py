@@ -17,8 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = 16384  # tokens; a prompt of ours takes some hundreds, a video of 24 small frames some more
 PIXELS = 28 * 28 * 64  # at most, of a picture: 64 tokens
-# What the tokenizer learns from. A new prompt does not join them: it would change the tokens of all others,
-# and so what the random model says of them, on which tests of whole pipelines rest.
+# What the tokenizer learns from. A new prompt does not join them: it would change every token of the others,
+# and with them what the random model answers, on which tests of whole pipelines rest.
 LEARNT = (
     "anatomy",
     "artifacts",

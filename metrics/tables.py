@@ -12,8 +12,8 @@ from typing import Any
 
 from manifests import storage
 from manifests.text import one_line
-from pipelines.evaluation.inputs import REAL
-from pipelines.evaluation.results import Figure, Results, Value
+from metrics.metric import REAL
+from metrics.results import Figure, Results, Value
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 _TEX = {
@@ -92,6 +92,32 @@ def notes(results: Results) -> list[str]:
     return said
 
 
+def shown_tables(results: Results) -> dict[str, Any]:
+    """For a page: a table for each data set, of texts that are still to be escaped, and the notes."""
+
+    def cell(figure: Figure, dataset: str, method: str) -> dict[str, Any]:
+        value = figure.values[dataset][method]
+        text = "-" if value.value is None else digits(value.value)
+        return {
+            "value": text,
+            "ends": _ends(value).strip(),
+            "place": places(figure, dataset).get(method, 0),
+        }
+
+    tables = [
+        {
+            "dataset": dataset,
+            "heads": [f"{figure.title} {ARROWS[figure.better]}" for figure in results.shown],
+            "rows": [
+                {"method": method, "cells": [cell(figure, dataset, method) for figure in results.shown]}
+                for method in results.methods
+            ],
+        }
+        for dataset in results.datasets
+    ]
+    return {"tables": tables, "notes": notes(results)}
+
+
 def latex(results: Results, with_intervals: bool = False) -> str:
     """A table for booktabs: data sets above, the best value bold, the second best underlined."""
     columns = _columns(results)
@@ -166,7 +192,7 @@ def _about(about: Mapping[str, Any]) -> str:
         ("seconds", "s"),
         ("fps", "pictures a second"),
         ("width", "px wide"),
-        ("height", "high"),
+        ("height", "px high"),
     ):
         if about[key] is not None:
             least, middle, most = (f"{value:.4g}" for value in about[key])

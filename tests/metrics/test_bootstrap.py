@@ -1,0 +1,111 @@
+"""Intervals over clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from metrics.bootstrap import are_partners, intervals
+from metrics.clips import Clips
+from metrics.metric import Draw, Summary, mean
+
+
+def mean_of(values: np.ndarray, **further: int) -> Summary:
+    return Summary(lambda drawn, drawn_real: {"m": mean(values[drawn])}, {"m": len(values)}, **further)
+
+
+def test_intervals_cover_a_known_mean_at_the_stated_rate() -> None:
+    """Means of 30 from a normal distribution: 90 % intervals hold the truth in 86 to 91 % of 400 sets.
+
+    The percentile bootstrap of 30 is some percent too narrow (Efron and Tibshirani 1993, chapter 13).
+    """
+    rng = np.random.default_rng(0)
+    sets = rng.normal(3, 1, size=(400, 30))
+    ends = [intervals(mean_of(v), 30, 0, False, 200, seed, level=0.9)["m"] for seed, v in enumerate(sets)]
+    covered = np.mean([low <= 3 <= high for low, high in ends])
+    assert 0.84 <= covered <= 0.92
+    wider = [
+        intervals(mean_of(v), 30, 0, False, 200, seed, level=0.99)["m"] for seed, v in enumerate(sets[:50])
+    ]
+    assert all(b[0] < a[0] and b[1] > a[1] for a, b in zip(ends, wider, strict=False))
+
+
+def test_width_is_that_of_the_standard_error() -> None:
+    values = np.random.default_rng(1).normal(0, 2, 400)
+    low, high = intervals(mean_of(values), 400, 0, False, 2000, 0)["m"]
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.06)
+
+
+def test_the_seed_decides() -> None:
+    values = np.random.default_rng(2).normal(size=20)
+    once, again, other = (intervals(mean_of(values), 20, 0, False, 100, seed) for seed in (7, 7, 8))
+    assert once == again != other
+
+
+def test_partners_are_drawn_together() -> None:
+    """The difference of partners is the same in every draw; of others it is not."""
+    base = np.random.default_rng(3).normal(0, 5, 25)
+
+    def over(drawn: Draw, drawn_real: Draw) -> Mapping[str, float]:
+        return {"d": float(base[drawn].mean() + 1 - base[drawn_real].mean())}
+
+    difference = Summary(over, {"d": 25})
+    assert intervals(difference, 25, 25, True, 50, 0)["d"] == pytest.approx((1, 1))
+    low, high = intervals(difference, 25, 25, False, 50, 0)["d"]
+    assert high - low > 1
+
+
+def test_all_methods_see_the_same_draws() -> None:
+    """One method better than another by a constant is so at both ends."""
+    values = np.random.default_rng(4).normal(size=15)
+    one, other = (intervals(mean_of(v), 15, 15, True, 80, 5)["m"] for v in (values, values + 2))
+    assert np.subtract(other, one) == pytest.approx([2, 2])
+
+
+def test_real_clips_may_be_of_another_number_or_none() -> None:
+    seen = []
+
+    def over(drawn: Draw, drawn_real: Draw) -> Mapping[str, float]:
+        seen.append((len(drawn), len(drawn_real), drawn.max(initial=-1), drawn_real.max(initial=-1)))
+        return {"n": 1.0}
+
+    told: list[int] = []
+    intervals(Summary(over, {"n": 4}), 4, 9, False, 20, 0, told=told.append)
+    assert {pair[:2] for pair in seen} == {(4, 9)} and max(pair[3] for pair in seen) == 8
+    assert max(pair[2] for pair in seen) == 3 and told == list(range(1, 21))
+    seen.clear()
+    intervals(Summary(over, {"n": 4}), 4, 0, False, 20, 0)
+    assert {pair[1] for pair in seen} == {0}
+
+
+def test_a_dear_summary_gets_fewer_draws() -> None:
+    told: list[int] = []
+    intervals(mean_of(np.arange(5.0), most_draws=3), 5, 0, False, 100, 0, told=told.append)
+    assert told == [1, 2, 3]
+
+
+def test_draws_without_a_value() -> None:
+    """One of ten clips has a value: a draw misses it in 35 % of cases, one of a hundred clips in 37 %.
+
+    Below half of the draws there is no interval.
+    """
+    few = np.full(10, np.nan)
+    few[3] = 2.0
+    assert intervals(mean_of(few), 10, 0, False, 200, 0)["m"] == (2.0, 2.0)
+    always = np.random.default_rng(0)
+    sometimes = Summary(lambda a, b: {"m": 1.0 if always.random() < 0.3 else np.nan}, {"m": 10})
+    assert intervals(sometimes, 10, 0, False, 200, 0) == {}
+
+
+def test_are_partners() -> None:
+    def clips(*names: str | None) -> Clips:
+        return Clips("", [{"pair": name} for name in names])
+
+    assert are_partners(clips("a", "b"), clips("a", "b"))
+    assert not are_partners(clips("a", "b"), clips("b", "a"))
+    assert not are_partners(clips("a", "b"), clips("a", "b", "c"))
+    assert not are_partners(clips("a", "a"), clips("a", "a"))
+    assert not are_partners(clips(None), clips(None))
+    assert not are_partners(clips(), clips())
