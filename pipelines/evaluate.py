@@ -46,6 +46,12 @@ from stages.probe import Probe
 from stages.speech import Speech
 
 
+class FacesOfAll(Faces.Config):
+    """Settings of `Faces`; a clip without a face has all numbers that need none."""
+
+    stop_without_face: bool = Field(False, description="compute nothing more for a clip without any face")
+
+
 class EvaluateSettings(Settings):
     """Settings of an evaluation; those of each stage and metric under its name."""
 
@@ -55,7 +61,7 @@ class EvaluateSettings(Settings):
     draws: int = Field(1000, ge=0, description="Draws of clips for the intervals; 0: no intervals.")
     max_seconds: float = Field(120.0, gt=0, description="A longer clip is an error, s.")
     probe: Probe.Config = Probe.Config()
-    faces: Faces.Config = Faces.Config()
+    faces: FacesOfAll = FacesOfAll()
     head: Head.Config = Head.Config()
     body: Body.Config = Body.Config()
     speech: Speech.Config = Speech.Config()
@@ -108,14 +114,11 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
         Body(models.pose, config=s.body),  # hands
         Speech(models.voice_activity, models.diarizer, config=s.speech),
         FaceRatios(models.face_mesh, config=s.face_ratios),  # what a face does
-        Caption(vlm, config=s.caption, facts=()),  # for CLIP_re
         Fid(models.frame_features, config=s.fid),
         Fvd(models.clip_features, config=s.fvd),
         IdcDino(models.subject_embedder, config=s.idc_dino),
         IdcFace(models.face_embedder, config=s.idc_face),
         Ase(models.aesthetic_scorer, config=s.ase),
-        VlmQa(vlm),
-        ClipRe(models.text_image_embedder),
         ClipText(models.text_image_embedder, config=s.clip_text),
         HandQuality(models.pose, config=s.hand_quality),
         ObjectQuality(models.subject_embedder, config=s.object_quality),
@@ -129,6 +132,10 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
         FlowError(models.optical_flow, config=s.flow_error),
         Sid(config=s.sid),
         Variance(),
+        # A model may refuse a clip, which ends what is measured of it: those that ask come late.
+        Caption(vlm, config=s.caption, facts=()),  # for CLIP_re
+        ClipRe(models.text_image_embedder),
+        VlmQa(vlm),
         ConstantRate(config=s.constant_rate),  # wrong times of pictures would read as a wrong offset
         Sync(models.lip_sync, models.face_detector, config=s.sync),
     ]
