@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,12 @@ class FeatureSet:
             np.concatenate([rows for _, rows in known]).astype(np.float64) if known else np.zeros((0, 1))
         )
 
+    def turned(self, basis: Floats) -> FeatureSet:
+        """The same set in the coordinates of a basis, orthonormal columns [D, K] that span its rows."""
+        other = copy(self)
+        other.rows = self.rows @ basis
+        return other
+
     def drawn(self, draw: Draw) -> tuple[Floats, Floats]:
         """Of a draw the mean, [D], and the rows less it, scaled so that A'A is the covariance, [N, D]."""
         times = np.bincount(draw, minlength=self.clips)[self.owner].astype(np.float64)
@@ -53,6 +60,15 @@ def frechet_distance(one: FeatureSet, other: FeatureSet, draw: Draw, other_draw:
     away = float(((mean - other_mean) ** 2).sum() + (left**2).sum() + (right**2).sum())
     product = _triangle(left) @ _triangle(right).T
     return max(0.0, away - 2 * float(np.linalg.svd(product, compute_uv=False).sum()))
+
+
+def in_common_basis(one: FeatureSet, other: FeatureSet) -> tuple[FeatureSet, FeatureSet]:
+    """Both sets in as few dimensions as their rows span: no distance changes, and draws take less time."""
+    rows = np.concatenate([one.rows, other.rows])
+    if len(rows) >= rows.shape[1]:
+        return one, other
+    basis = np.asarray(np.linalg.qr(rows.T)[0])
+    return one.turned(basis), other.turned(basis)
 
 
 def _triangle(rows: Floats) -> Floats:
@@ -82,9 +98,10 @@ def summary(name: str, array: str, made: Clips, real: Clips, what: str) -> Summa
                 f"{found.known} {side} clips have {what}: a distribution takes {LEAST_CLIPS} and more "
                 "(papers take 2,048 pictures)"
             )
+    small, small_other = in_common_basis(one, other)
 
     def over(drawn: Draw, drawn_real: Draw) -> Mapping[str, float]:
-        return {name: frechet_distance(one, other, drawn, drawn_real)}
+        return {name: frechet_distance(small, small_other, drawn, drawn_real)}
 
     facts = {
         "real_clips": other.known,

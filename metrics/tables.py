@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,8 +51,10 @@ def places(figure: Figure, dataset: str) -> dict[str, int]:
 
 
 def digits(value: float) -> str:
-    """A value as papers print it: three decimals below 10, two below 100, one below 1000."""
+    """A value as papers print it: four digits, three decimals at most; more where less than 0.1 is left."""
     size = abs(value)
+    if 0 < size < 0.1:
+        return f"{value:.{min(8, 2 - math.floor(math.log10(size)))}f}"
     return f"{value:.{3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0}f}"
 
 

@@ -109,20 +109,11 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
     s, vlm = settings, models.vision_language_model
     return [
         Probe(config=s.probe),  # decodable, true rate, size, sound
-        Faces(models.face_detector, config=s.faces),  # for IDC, Sync, SID and Var
-        Head(models.face_mesh, config=s.head),  # mouth, pose
-        Body(models.pose, config=s.body),  # hands
-        Speech(models.voice_activity, models.diarizer, config=s.speech),
-        FaceRatios(models.face_mesh, config=s.face_ratios),  # what a face does
         Fid(models.frame_features, config=s.fid),
         Fvd(models.clip_features, config=s.fvd),
-        IdcDino(models.subject_embedder, config=s.idc_dino),
-        IdcFace(models.face_embedder, config=s.idc_face),
         Ase(models.aesthetic_scorer, config=s.ase),
         ClipText(models.text_image_embedder, config=s.clip_text),
-        HandQuality(models.pose, config=s.hand_quality),
         ObjectQuality(models.subject_embedder, config=s.object_quality),
-        Contact(models.pose),
         Dino(models.subject_embedder, models.person_mask, config=s.dino),
         TemporalConsistency(models.text_image_embedder, config=s.temporal_consistency),
         DynamicDegree(models.optical_flow, config=s.dynamic_degree),
@@ -130,8 +121,18 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
         Psnr(config=s.psnr),
         Lpips(models.perceptual_distance, config=s.lpips),
         FlowError(models.optical_flow, config=s.flow_error),
+        # What follows is about the main person.
+        Faces(models.face_detector, config=s.faces),
+        Body(models.pose, config=s.body),  # hands
+        HandQuality(models.pose, config=s.hand_quality),
+        Contact(models.pose),
+        IdcDino(models.subject_embedder, config=s.idc_dino),
+        IdcFace(models.face_embedder, config=s.idc_face),
+        Head(models.face_mesh, config=s.head),  # mouth, pose
+        FaceRatios(models.face_mesh, config=s.face_ratios),  # what the face does
         Sid(config=s.sid),
         Variance(),
+        Speech(models.voice_activity, models.diarizer, config=s.speech),
         # A model may refuse a clip, which ends what is measured of it: those that ask come late.
         Caption(vlm, config=s.caption, facts=()),  # for CLIP_re
         ClipRe(models.text_image_embedder),

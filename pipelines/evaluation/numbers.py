@@ -89,11 +89,18 @@ def measured(
     order = {name: place for place, name in enumerate(figures)}
     plain_of = {n.name: f.name for m in metrics for f, n in zip(m.figures, m.numbers, strict=True)}
     found.sort(key=lambda figure: order.get(plain_of[figure.name], len(order)))
+    known, lacking = [], {}
+    for figure in found:
+        notes_of = {v.note: None for of in figure.values.values() for m, v in of.items() if m != REAL}
+        if any(v.value is not None for of in figure.values.values() for v in of.values()):
+            known.append(figure)
+        elif figure.is_shown:
+            lacking[figure.name] = "; ".join(note for note in notes_of if note)
     return Results(
         methods=methods,
         datasets=datasets,
-        figures=found,
-        not_measured=dict(not_measured),
+        figures=known,
+        not_measured={**not_measured, **lacking},
         clips={m: {d: _about(rows, m, d) for d in datasets} for m in methods},
         notes={method: list(said) for method, said in notes.items()},
         level=LEVEL,
