@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.benchmark import app as benchmark_app
 from pipelines.cli.card import card
 from pipelines.cli.compare import compare
 from pipelines.cli.duplicates import duplicates
@@ -402,6 +403,7 @@ for heading, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=heading)(command)
 app.add_typer(evaluate_app, name="evaluate", rich_help_panel="Measuring what was made")
+app.add_typer(benchmark_app, name="benchmark", rich_help_panel="Measuring what was made")
 app.add_typer(models_app, name="models", rich_help_panel="The machine")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.names import Engine, folder, profiles
+from pipelines.cli.study import study, votes
 from pipelines.cli.typer_app import new_app
 
 if TYPE_CHECKING:
@@ -122,6 +123,10 @@ def measure(
         _print(results, output)
         if why := shortcoming(record["counts"]):
             raise RunError(why)
+
+
+app.command()(study)
+app.command()(votes)
 
 
 def _print(results: Results, output: Path) -> None:

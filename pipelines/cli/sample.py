@@ -1,4 +1,4 @@
-"""`interavatar sample`: a portrait, a recording and a touch to a clip, by a trained checkpoint."""
+"""`interavatar sample`: a portrait, a recording and a touch to a clip, by a trained checkpoint; or many."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import typer
 from pipelines.cli.names import profiles
 
 if TYPE_CHECKING:
-    from backends.roles import Roles
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
     from pipelines.generation import Wish
+    from pipelines.sampling import Sampler
     from prompts.vocabulary import Vocabulary
-    from trainer.generate import Trained
-    from trainer.guidance import Guidance
 
-MAX_SECONDS = 600.0  # the frames of a clip wait in memory for its end
-
+NAMED = 10  # cases without a clip that the last line names
 
 # What `sample` and `live` ask for alike.
 EmbeddersOf = Annotated[
@@ -39,8 +40,21 @@ def sample(
     checkpoint: Annotated[
         Path, typer.Option("--checkpoint", help="A checkpoint, or the output of a training run: its newest.")
     ],
-    image: Annotated[Path, typer.Option("--image", help="The portrait; the clip begins with it.")],
-    output: Annotated[Path, typer.Option("--output", help="The clip, an .mp4.")],
+    output: Annotated[
+        Path, typer.Option("--output", help="The clip, an .mp4; with --cases the folder of all clips.")
+    ],
+    image: Annotated[
+        Path | None, typer.Option("--image", help="The portrait; the clip begins with it.")
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            "--cases",
+            metavar="FILE.jsonl",
+            help="Instead of a portrait, test cases as `interavatar benchmark` writes them: a clip of each, "
+            "as long as its audio.",
+        ),
+    ] = None,
     audio: Annotated[
         Path | None, typer.Option("--audio", help="What the person says: a recording, or a video's sound.")
     ] = None,
@@ -100,14 +114,19 @@ def sample(
 ) -> None:
     """Make a clip of a person who speaks, and reacts to a touch, with a trained checkpoint.
 
-    Exit status: 0 made, 1 it could not be made, 2 wrong use.
+    What is longer than the clips in training is made part after part, each of which begins with the last
+    frames of the one before. With --cases clips that are there are not made again, and a case that fails does
+    not stop the others.
+
+    Exit status: 0 made, 1 it, or one of the cases, could not be made, 2 wrong use.
 
     Example: interavatar sample --checkpoint out --image p.jpg --audio a.wav --at 0.4,0.3 --interaction poke
     --output clip.mp4
     """
-    from pipelines.cli.console import readable_errors
+    from pipelines.cli.console import out, readable_errors, warn
 
-    with readable_errors("interrupted; nothing was written", "pip install 'interavatar[train]'"):
+    told = "nothing was written" if cases is None else "clips that are made stay; the same command goes on"
+    with readable_errors(f"interrupted; {told}", "pip install 'interavatar[train]'"):
         from media.temporary import temporary_folder
         from pipelines.generation import Wish
         from pipelines.requests import load_profile, profile_roles, settings_of
@@ -117,7 +136,16 @@ def sample(
         chosen = load_profile(profile)
         settings = settings_of(chosen, overrides or ())
         kind = interaction_of(interaction, load_vocabulary(settings.vocabulary))
-        wish = Wish(image, audio, point_of(at), kind, prompt, seconds, at_s)
+        touch = point_of(at)
+        wish = None if image is None else Wish(image, audio, touch, kind, prompt, seconds, at_s)
+        words: dict[str, object] = {
+            "image": image,
+            "audio": audio,
+            "at": at,
+            "interaction": kind,
+            "at-s": at_s or None,
+        }
+        words |= {"prompt": prompt or None, "seconds": seconds}
         guided = Guidance(
             SCALE if guidance is None else guidance,
             text_guidance,
@@ -127,10 +155,20 @@ def sample(
             layers_of(skip_layers),
             negative_prompt,
         )
-        _check(wish, output, checkpoint)
+        if cases is not None:
+            _check_cases(cases, words, output)
+        _check(wish, cases, output, checkpoint)
         with temporary_folder() as answers:
             roles = profile_roles(chosen, settings, answers)
-        _make(wish, output, checkpoint, model, roles, profile, steps, guided, seed)
+        from pipelines.sampling import Sampler
+
+        sampler = Sampler.load(checkpoint, roles, profile, steps, guided, seed, warn, model)
+        if cases is not None:
+            _make_all(cases, output, sampler)
+        elif wish is not None:
+            made = sampler.make(wish, output, _parts)
+            shape = f"{made.width}x{made.height}"
+            out().print(f"{output}: {made.frames} frames of {shape}, {made.seconds:.2f} s")
 
 
 def interaction_of(text: str | None, vocabulary: Vocabulary) -> str | None:
@@ -192,99 +230,76 @@ def layers_of(text: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
-def _check(wish: Wish, output: Path, checkpoint: Path) -> None:
+def _check(wish: Wish | None, cases: Path | None, output: Path, checkpoint: Path) -> None:
     import math
 
     from configs.reading import SettingsError
 
-    if (wish.point is None) != (wish.interaction is None):
-        raise SettingsError("--at and --interaction belong together: where the person is touched, and how")
-    if wish.seconds is not None and not 0 < wish.seconds < math.inf:
-        raise SettingsError(f"--seconds {wish.seconds:g}: more than 0")
-    if wish.seconds is not None and wish.seconds > MAX_SECONDS:
-        raise SettingsError(f"--seconds {wish.seconds:g}: at most {MAX_SECONDS:g}")
-    if wish.at_s and wish.point is None:
-        raise SettingsError("--at-s says when the person is touched: give --at and --interaction, too")
-    if output.suffix.lower() != ".mp4":
-        raise SettingsError(f"--output {output}: the clip is an .mp4")
-    given = (("--image", wish.image), ("--audio", wish.audio))
-    missing = [f"{name} {path}: no such file" for name, path in given if path and not path.is_file()]
+    if wish is None and cases is None:
+        raise SettingsError("give the portrait, --image, or test cases, --cases")
+    missing = []
+    if wish is not None:
+        from pipelines.sampling import MAX_SECONDS
+
+        if (wish.point is None) != (wish.interaction is None):
+            raise SettingsError(
+                "--at and --interaction belong together: where the person is touched, and how"
+            )
+        if wish.seconds is not None and not 0 < wish.seconds < math.inf:
+            raise SettingsError(f"--seconds {wish.seconds:g}: more than 0")
+        if wish.seconds is not None and wish.seconds > MAX_SECONDS:
+            raise SettingsError(f"--seconds {wish.seconds:g}: at most {MAX_SECONDS:g}")
+        if wish.at_s and wish.point is None:
+            raise SettingsError("--at-s says when the person is touched: give --at and --interaction, too")
+        if output.suffix.lower() != ".mp4":
+            raise SettingsError(f"--output {output}: the clip is an .mp4")
+        given = (("--image", wish.image), ("--audio", wish.audio))
+        missing = [f"{name} {path}: no such file" for name, path in given if path and not path.is_file()]
     if not checkpoint.exists():
         missing.append(f"--checkpoint {checkpoint}: nothing there")
     if missing:
         raise SettingsError("; ".join(missing))
 
 
-def _make(
-    wish: Wish,
-    output: Path,
-    checkpoint: Path,
-    model: Path | None,
-    roles: Roles,
-    profile: str,
-    steps: int | None,
-    guidance: Guidance,
-    seed: int,
-) -> None:
-    import torch
+def _check_cases(cases: Path, words: dict[str, object], output: Path) -> None:
+    from configs.reading import SettingsError
+
+    if given := [f"--{name}" for name, value in words.items() if value is not None]:
+        raise SettingsError(f"--cases says what each clip is to be: leave out {', '.join(given)}")
+    if not cases.is_file():
+        raise SettingsError(f"--cases {cases}: no such file")
+    if output.suffix.lower() == ".mp4" or output.is_file():
+        raise SettingsError(f"--output {output}: with --cases the folder of all clips")
+
+
+def _make_all(file: Path, output: Path, sampler: Sampler) -> None:
+    """A clip of each case.
+
+    Raises:
+        RunError: not of all.
+    """
+    from pipelines.cli.console import err, out
+    from pipelines.engine.pipeline import RunError
+    from pipelines.engine.signals import sigterm_interrupts
+    from pipelines.evaluation.cases import read_cases
+    from pipelines.evaluation.generate import generate_cases
+
+    sigterm_interrupts()
+    cases = read_cases(file)
+    done = generate_cases(cases, file.parent, output, sampler, err().print, _parts)
+    out().print(f"{output}: {done.made} clips made, {done.there} were there, of {len(cases)} cases")
+    if done.errors:
+        named = "; ".join(f"{name}: {why}" for name, why in list(done.errors.items())[:NAMED])
+        more = f"; and {len(done.errors) - NAMED} more, as said above" if len(done.errors) > NAMED else ""
+        raise RunError(f"{len(done.errors)} cases have no clip: {named}{more}")
+
+
+def _parts(made: Iterable[Tensor], count: int) -> Iterable[Tensor]:
+    """The parts of a clip, with a bar on a terminal."""
     from rich.progress import track
 
-    from backends.sound.audio_embedder import RATE
-    from configs.reading import SettingsError
-    from media.sound import read_sound
-    from pipelines.cli.console import err, out, warn
-    from pipelines.generation import SOUND_RATE, batch_of, check_embedders, frames_of, touched_frame
-    from pipelines.generation import untouched as without_touch
-    from trainer.chain import make_parts, parts_of, rows_of
-    from trainer.generate import STEPS, load_for_sampling, write_clip
-    from trainer.guidance import DEFAULT
-    from trainer.networks.encoders import encode_conditions
+    from pipelines.cli.console import err
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    trained = load_for_sampling(checkpoint, device, model)
-    if trained.is_distilled and (steps is not None or guidance != DEFAULT):
-        raise SettingsError("--steps, --guidance: a distilled checkpoint has its own steps, and no guidance")
-    if trained.is_distilled and wish.at_s:
-        raise SettingsError("--at-s: a distilled checkpoint is touched when its clip begins")
-    if trained.info.get("stand_in"):
-        began = trained.info["stand_in"]
-        warn(f"the checkpoint began with {began}: it knows at best the clips that it was trained on")
-    check_embedders(trained, roles, profile)
-    _check_layers(guidance, trained)
-
-    buckets, step = trained.config.data.buckets, trained.encoders.backbone.frame_step
-    limit = MAX_SECONDS if wish.seconds is None else wish.seconds
-    heard = None if wish.audio is None else read_sound(wish.audio, RATE, limit + 1)
-    frames = frames_of(buckets, wish.seconds, None if heard is None else min(len(heard) / RATE, limit))
-    if heard is not None and len(heard) / RATE > frames / buckets.fps + 1 / buckets.fps:
-        warn(f"of the audio the first {frames / buckets.fps:.2f} s are used")
-    touched = touched_frame(wish, buckets, frames)
-    if trained.is_distilled:
-        rows = -(-(frames - 1) // step) * step + 1
-        conditions = encode_conditions(batch_of(wish, heard, rows, trained, roles, warn), trained.encoders)
-        video = trained.sample(conditions, rows, seed=seed)[0, :, :frames]
-    else:
-        parts = parts_of(frames, buckets, step, touched)
-        batch = batch_of(wish, heard, rows_of(parts), trained, roles, warn)
-        calm = without_touch(batch, wish)
-        made = make_parts(trained, batch, calm, parts, steps or STEPS, guidance, seed)
-        console = err()
-        hidden = not console.is_terminal
-        shown = track(made, "parts", len(parts), console=console, transient=True, disable=hidden)
-        video = torch.cat(list(shown), dim=1)
-    sound = None if wish.audio is None else read_sound(wish.audio, SOUND_RATE, frames / buckets.fps)
-    write_clip(output, video, buckets.fps, sound, SOUND_RATE)
-    _, count, height, width = video.shape
-    out().print(f"{output}: {count} frames of {width}x{height}, {count / buckets.fps:.2f} s")
-
-
-def _check_layers(guidance: Guidance, trained: Trained) -> None:
-    from configs.reading import SettingsError
-
-    wanted = guidance.skipped or trained.encoders.backbone.skipped_blocks
-    count = len(trained.model.adapters)
-    if guidance.skip and not all(0 <= index < count for index in wanted):
-        raise SettingsError(
-            f"--skip-guidance leaves out block {', '.join(map(str, wanted))}, the network has 0 to "
-            f"{count - 1}: choose by --skip-layers"
-        )
+    console = err()
+    hidden = not console.is_terminal
+    return track(made, "parts", count, console=console, transient=True, disable=hidden)

@@ -84,6 +84,22 @@ def listing(console: Console) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int], None]]:
+    """Show, while the block runs, how many were written; what it gives takes that number.
+
+    Args:
+        console: as for `listing`.
+        what: is written, as in `clips`.
+    """
+    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
+    meter.start(what, None, line=f"writing {what}")
+    try:
+        yield lambda done: meter.update(done, f"writing {what}: {done} so far")
+    finally:
+        meter.stop()
+
+
+@contextmanager
 def picturing(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show, while the block runs, that a report is written; what it gives takes done and all of its pictures.
 

@@ -288,6 +288,7 @@ class _Reader:
             name = next((str(item[k]) for k in PAIR_KEYS if item.get(k) is not None), PurePosixPath(uri).stem)
             row = {**_row(uri, name, item), **{k: _text(item.get(k)) for k in TEXTS}}
             row[PROMPT] = next((str(item[k]) for k in PROMPT_KEYS if item.get(k)), None)
+            row["dataset"] = row["dataset"] or _text(item.get("source"))
             if key != "reference_video":
                 row[REFERENCE] = address(item, number, "reference_video", REFERENCE)
             row[REFERENCE_IMAGE] = address(item, number, "reference_image", REFERENCE_IMAGE)

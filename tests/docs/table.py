@@ -212,6 +212,12 @@ ENDS = {
     "--interaction poke --output clip.mp4": Ends(
         "nothing was trained", 2, ("error: --checkpoint training/wan_stage2: nothing there",)
     ),
+    "interavatar sample --checkpoint training/wan_stage2 --cases test/cases.jsonl --skip-guidance 1 "
+    "--output ours": Ends(
+        "nothing was trained; tests/pipelines/cli/test_sample.py makes clips of cases",
+        2,
+        ("error: --checkpoint training/wan_stage2: nothing there",),
+    ),
     "interavatar live --checkpoint training/wan_stage3 --image face.png": Ends(
         "nothing was trained", 2, ("error: --checkpoint training/wan_stage3: nothing there",)
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +266,95 @@ def test_a_portrait_without_a_face(trained: Path, samples: Path, tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert "no face found; identity is left out" in " ".join(result.output.split())
     assert probe(tmp_path / "c.mp4")["sound"] is None
+
+
+def write_cases(folder: Path, samples: Path, **prompts: str) -> Path:
+    """Test cases of one portrait and two seconds of speech, by ids and their prompts."""
+    sound = read_sound(samples / "audio" / "whisper_jfk_en.wav", 16000, 2)
+    folder.mkdir(exist_ok=True)
+    with wave.open(str(folder / "speech.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes((sound * 32767).astype("<i2").tobytes())
+    portrait = samples / "images" / "uniface_woman1.jpg"
+    (folder / "portrait.jpg").write_bytes(portrait.read_bytes())
+    rows = [
+        {"id": name, "reference_image": "portrait.jpg", "audio": "speech.wav", "prompt": prompt}
+        for name, prompt in prompts.items()
+    ]
+    (folder / "cases.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder / "cases.jsonl"
+
+
+def test_a_clip_of_each_test_case(trained: Path, samples: Path, tmp_path: Path) -> None:
+    """Two seconds are two parts of 25 frames; the second begins with the last five of the first."""
+    cases = write_cases(tmp_path / "test", samples, one="He talks.", two="She talks.")
+    out = tmp_path / "clips"
+    words: list[Any] = ["--checkpoint", trained, "--steps", 1, "--guidance", 1, "--seed", 3]
+    made = call(*words, "--cases", cases, "--output", out)
+    assert made.exit_code == 0, made.output
+    assert f"{out}: 2 clips made, 0 were there, of 2 cases" in made.stdout
+    assert "2 of 2  two: 32 frames of" in made.stderr
+    found = probe(out / "one.mp4")
+    assert len(found["frames"]) == 32 and found["sound"] == 48000
+    # Each is the clip of `sample` with the same picture, sound, words and seed.
+    words += ["--image", tmp_path / "test" / "portrait.jpg", "--audio", tmp_path / "test" / "speech.wav"]
+    alone = call(*words, "--prompt", "She talks.", "--output", tmp_path / "alone.mp4")
+    assert alone.exit_code == 0, alone.output
+    assert (tmp_path / "alone.mp4").read_bytes() == (out / "two.mp4").read_bytes()
+
+    # Made once; of changed cases and missing clips alone again.
+    del words[-4:]
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
+    again = call(*words, "--cases", cases, "--output", out)
+    assert again.exit_code == 0 and "0 clips made, 2 were there" in again.stdout
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")} == before
+    write_cases(tmp_path / "test", samples, one="He talks.", two="She sings.", three="")
+    more = call(*words, "--cases", cases, "--output", out)
+    assert more.exit_code == 0 and "2 clips made, 1 were there, of 3 cases" in more.stdout
+    assert (out / "one.mp4").stat().st_mtime_ns == before["one.mp4"]
+    words[words.index("--seed") + 1] = 4
+    refused = call(*words, "--cases", cases, "--output", out)
+    assert refused.exit_code == 2 and "made with another seed" in " ".join(refused.output.split())
+
+
+def test_a_case_that_fails_does_not_stop_the_others(trained: Path, samples: Path, tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "test", samples, broken="", gone="", whole="")
+    rows = [json.loads(line) for line in cases.read_text().splitlines()]
+    rows[0]["reference_image"], rows[1]["audio"] = "speech.wav", "none.wav"
+    cases.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ["--checkpoint", trained, "--steps", 1, "--guidance", 1, "--cases", cases]
+    done = call(*words, "--output", tmp_path / "clips")
+    said = " ".join(done.stderr.split())
+    assert done.exit_code == 1 and "1 clips made, 0 were there, of 3 cases" in done.stdout
+    assert "error: 2 cases have no clip: broken: " in said and "not a picture" in said
+    assert "gone: " in said and "none.wav" in said
+    assert [path.name for path in (tmp_path / "clips").glob("*.mp4")] == ["whole.mp4"]
+
+
+def test_cases_leave_no_room_for_other_wishes(trained: Path, samples: Path, tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "test", samples, one="")
+    words: list[Any] = ["--checkpoint", trained, "--cases", cases, "--output", tmp_path / "clips"]
+
+    def said(*more: Any) -> str:
+        result = call(*words, *more)
+        assert result.exit_code == 2 and not (tmp_path / "clips").exists(), result.output
+        return " ".join(result.output.split())
+
+    assert "leave out --audio, --prompt, --seconds" in said("--audio", "a", "--prompt", "b", "--seconds", 1)
+    assert "leave out --image" in said("--image", tmp_path / "test" / "portrait.jpg")
+    words[3] = tmp_path / "none.jsonl"
+    assert "none.jsonl: no such file" in said()
+    words[2:4] = []
+    assert "give the portrait, --image, or test cases" in said()
+    words += ["--cases", cases]
+    words[3] = tmp_path / "clip.mp4"
+    assert "with --cases the folder of all clips" in said()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.mp4").write_bytes(b"")
+    words[3] = tmp_path / "other"
+    assert "holds other clips" in said()
 
 
 def test_wrong_use(trained: Path, samples: Path, tmp_path: Path) -> None:
