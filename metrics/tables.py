@@ -20,6 +20,7 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 _TEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    "[": "{[}",  # at the beginning of a row it would be the option of the line break before
 }
 FIRST, SECOND = 1, 2
 
