@@ -174,9 +174,15 @@ def settings_page(name: str) -> str:
             parts += [
                 f"## {stage.name}\n",
                 f"{_sees(stage)}\n",
-                _settings_table(type(stage.config), f"{stage.name}."),
+                _settings_table(_config_of(model, stage), f"{stage.name}."),
             ]
     return "\n".join(parts + _screen_chapters([s for s in _screens() if _is_screen_of(s.name, name)]))
+
+
+def _config_of(model: type[BaseModel], stage: Stage) -> type[BaseModel]:
+    """A stage's settings in a pipeline, whose defaults may be others than in the next one."""
+    field = model.model_fields.get(stage.name)
+    return type(stage.config) if field is None else type(field.get_default())
 
 
 def _roles_table() -> str:
