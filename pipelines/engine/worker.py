@@ -202,8 +202,7 @@ class Worker:
             except Exception as error:
                 if is_device_lost(error):
                     raise DeviceLost(f"{step.name}: {error}") from error
-                media = error.address if isinstance(error, BesideError) else row[MEDIA]
-                fault = fault_of(error, media, row["source_size"] is not None)
+                fault = _fault(error, row)
                 if fault is not None:
                     said = shown(error)
                     summary.faults[f"{fault} fault in {step.name}: {said}"] += 1
@@ -316,6 +315,14 @@ def address_of(row: Mapping[str, Any]) -> str:
     return str(listed or row[MEDIA])
 
 
+def _fault(error: Exception, row: Mapping[str, Any]) -> str | None:
+    """See `fault_of`; the media are those that could not be read."""
+    was_there = row["source_size"] is not None
+    if isinstance(error, BesideError):
+        return fault_of(error.error, error.address, was_there)
+    return fault_of(error, row[MEDIA], was_there)
+
+
 def _seed(seed: int, sample_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:8], "big")
 
@@ -364,11 +371,11 @@ def is_device_lost(error: Exception) -> bool:
 
 
 class BesideError(Exception):
-    """Another file that belongs to the sample cannot be read; `address` says which."""
+    """Another file that belongs to the sample cannot be read; `address` says which, `error` why."""
 
     def __init__(self, column: str, address: str, error: Exception) -> None:
-        super().__init__(f"{column} {address}: {error or type(error).__name__}")
-        self.address = address
+        super().__init__(f"{column} {address}: {str(error) or type(error).__name__}")
+        self.address, self.error = address, error
 
 
 class LostFeature(Exception):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from manifests.screen import EVERYTHING
 from media.crop import CROP
 from media.requests import Frames
 from media.write import write_video
+from pipelines.engine import worker
 from stages.clip import Clip
 from stages.contract import Beside, Column, Score, Stage
 from tests.support.helpers import make_run, manifest, quiet
@@ -139,3 +141,27 @@ def test_another_partner_makes_its_stages_run_again(clips: Path) -> None:
     listed = write_list(clips, [{"uri": "clip.mp4", "other_uri": str(clips / "other.png")}])
     assert run(listed, clips / "out")["counts"]["computed"] == 1
     assert manifest(clips / "out")["difference"].item() == pytest.approx(0, abs=2)
+
+
+def test_a_store_that_fails_on_the_other_file_leaves_the_sample_due(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the sample's own file: what a store could not give just now is asked for again."""
+    listed = write_list(clips, [{"uri": "clip.mp4", "other_uri": "s3://bucket/other.mp4"}])
+    whole = worker.local_copy
+
+    @contextmanager
+    def failing(address: str) -> Iterator[Path]:
+        if address.startswith("s3://"):
+            raise OSError("the store gave half of it")
+        with whole(address) as path:
+            yield path
+
+    monkeypatch.setattr(worker, "local_copy", failing)
+    record = run(listed, clips / "out")
+    assert record["counts"]["errors"] == 0
+    (stopped,) = manifest(clips / "out")["stopped"]
+    assert stopped["waits"] and stopped["reason"].startswith("service fault: other_uri s3://bucket/other.mp4")
+    monkeypatch.undo()
+    listed = write_list(clips, [{"uri": "clip.mp4", "other_uri": str(clips / "other.mp4")}])
+    assert run(listed, clips / "out")["counts"]["computed"] == 1
