@@ -67,7 +67,8 @@ class Results:
         datasets: groups of columns; [""] where clips name none.
         figures: in the order of the papers' tables.
         not_measured: number -> why there is none.
-        clips: method -> data set -> what is known of its clips: how many, errors, rates, sizes, seconds.
+        clips: method -> data set -> what is known of its clips: how many, errors, how many of these are left
+            out since nothing was measured, rates, sizes, seconds.
         notes: method -> what its numbers lack.
         level: share of the draws inside an interval.
         draws, seed: of the intervals.

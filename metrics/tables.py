@@ -175,7 +175,7 @@ def _columns(results: Results) -> list[tuple[str, Figure]]:
 
 
 def _clips(results: Results, method: str) -> str:
-    return str(sum(about["clips"] - about["errors"] for about in results.clips[method].values()))
+    return str(sum(about_clips(results, method, dataset) for dataset in results.clips[method]))
 
 
 def _ends(value: Value) -> str:
@@ -190,8 +190,11 @@ def _place(method: str, dataset: str) -> str:
 
 def _about(about: Mapping[str, Any]) -> str:
     said = [f"{about['clips']} clips"]
-    if about["errors"]:
-        said.append(f"{about['errors']} of them with errors, left out")
+    left_out, errors = about["left_out"], about["errors"]
+    if left_out:
+        said.append(f"{left_out} of them with errors, left out")
+    if errors > left_out:
+        said.append(f"{errors - left_out} with errors that count in what was measured before")
     for key, unit in (
         ("seconds", "s"),
         ("fps", "pictures a second"),
@@ -229,7 +232,7 @@ def _of_values(figure: Figure, results: Results) -> list[str]:
 def about_clips(results: Results, method: str, dataset: str) -> int:
     """How many clips of a method could be looked at."""
     about = results.clips[method][dataset]
-    return int(about["clips"] - about["errors"])
+    return int(about["clips"] - about["left_out"])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -20,6 +20,8 @@ from stages.contract import Array, Stage
 
 LEVEL = 0.95
 Told = Callable[[str, int, int], None]
+# Columns that say which clip it is, and what of it has been measured.
+OWN = ("sample_id", "method", "pair", "dataset", "error", "stages", "arrays")
 # What stands beside the numbers of every method: column of the manifest -> key.
 KNOWN = {"fps": "fps", "width": "width", "height": "height", "duration_s": "seconds"}
 
@@ -53,19 +55,17 @@ def measured(
         profile: whose models measured.
         told: is told which metric is at work, and how many of how many draws are done.
     """
-    rows = _rows(folder, ids)
+    metrics = [stage for stage in stages if isinstance(stage, Metric)]
+    rows = _rows(folder, ids, metrics)
     methods = [*notes, *([REAL] if any(row["method"] == REAL for row in rows) else [])]
     datasets = sorted({row["dataset"] or "" for row in rows})
-    metrics = [stage for stage in stages if isinstance(stage, Metric)]
+    of_set: dict[tuple[str, str], list[dict[str, Any]]] = {(m, d): [] for m in methods for d in datasets}
+    for row in rows:
+        of_set[row["method"], row["dataset"] or ""].append(row)
     arrays = {name: s.name for s in stages for name, what in s.writes.items() if isinstance(what, Array)}
     sets = {
-        (method, dataset): Clips(
-            str(folder),
-            [r for r in rows if r["method"] == method and (r["dataset"] or "") == dataset and not r["error"]],
-            arrays,
-        )
-        for method in methods
-        for dataset in datasets
+        place: Clips(str(folder), [row for row in mine if not _is_left_out(row, metrics)], arrays)
+        for place, mine in of_set.items()
     }
     found: list[Figure] = []
     for metric in metrics:
@@ -73,19 +73,7 @@ def measured(
             (method, dataset): _values(metric, made, _partners(sets, method, dataset), draws, seed, told)
             for (method, dataset), made in sets.items()
         }
-        found += [
-            Figure(
-                **{k: getattr(number, k) for k in ("name", "title", "unit", "better", "meaning")},
-                metric=metric.name,
-                is_shown=plain.name in figures,
-                protocol=metric.protocol(),
-                values={
-                    dataset: {method: values[method, dataset][number.name] for method in methods}
-                    for dataset in datasets
-                },
-            )
-            for plain, number in zip(metric.figures, metric.numbers, strict=True)
-        ]
+        found += _figures(metric, values, methods, datasets, figures)
     order = {name: place for place, name in enumerate(figures)}
     plain_of = {n.name: f.name for m in metrics for f, n in zip(m.figures, m.numbers, strict=True)}
     found.sort(key=lambda figure: order.get(plain_of[figure.name], len(order)))
@@ -101,7 +89,7 @@ def measured(
         datasets=datasets,
         figures=known,
         not_measured={**not_measured, **lacking},
-        clips={m: {d: _about(rows, m, d) for d in datasets} for m in methods},
+        clips={m: {d: _about(of_set[m, d], metrics) for d in datasets} for m in methods},
         notes={method: list(said) for method, said in notes.items()},
         level=LEVEL,
         draws=draws,
@@ -110,11 +98,43 @@ def measured(
     )
 
 
-def _rows(folder: Path, ids: pa.ChunkedArray) -> list[dict[str, Any]]:
-    """The rows of this input in the order of their names, whatever that of the manifest is."""
-    table = store.read(folder / "manifest")
+def _figures(
+    metric: Metric,
+    values: Mapping[tuple[str, str], Mapping[str, Value]],
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    wanted: Sequence[str],
+) -> list[Figure]:
+    """The columns of a metric, by its values of each method and data set."""
+    return [
+        Figure(
+            **{k: getattr(number, k) for k in ("name", "title", "unit", "better", "meaning")},
+            metric=metric.name,
+            is_shown=plain.name in wanted,
+            protocol=metric.protocol(),
+            values={
+                dataset: {method: values[method, dataset][number.name] for method in methods}
+                for dataset in datasets
+            },
+        )
+        for plain, number in zip(metric.figures, metric.numbers, strict=True)
+    ]
+
+
+def _rows(folder: Path, ids: pa.ChunkedArray, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """What the numbers are of: rows of this input in the order of their names, and of their columns those
+    that metrics write or read.
+    """
+    manifest = folder / "manifest"
+    wanted = {*OWN, *KNOWN, *(name for metric in metrics for name in (*metric.writes, *metric.reads))}
+    table = store.read(manifest, [name for name in store.column_names(manifest) if name in wanted])
     rows = to_rows(table.filter(pc.is_in(table["sample_id"], value_set=ids)))
     return sorted(rows, key=lambda row: (row["method"], row["pair"], row["sample_id"]))
+
+
+def _is_left_out(row: Mapping[str, Any], metrics: Sequence[Metric]) -> bool:
+    """Whether an error came before anything was measured; what was measured before it counts."""
+    return bool(row["error"]) and not any(metric.name in row["stages"] for metric in metrics)
 
 
 def _partners(sets: Mapping[tuple[str, str], Clips], method: str, dataset: str) -> Clips:
@@ -152,11 +172,14 @@ def _value(name: str, value: float, summary: Summary, ends: Interval | None) -> 
     return Value(float(value), low, high, summary.clips[name], note, facts)
 
 
-def _about(rows: Sequence[Mapping[str, Any]], method: str, dataset: str) -> dict[str, Any]:
+def _about(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> dict[str, Any]:
     """How many clips there are, and the least, median and largest rate, size and length."""
-    mine = [row for row in rows if row["method"] == method and (row["dataset"] or "") == dataset]
-    about: dict[str, Any] = {"clips": len(mine), "errors": sum(bool(row["error"]) for row in mine)}
+    about: dict[str, Any] = {
+        "clips": len(rows),
+        "errors": sum(bool(row["error"]) for row in rows),
+        "left_out": sum(_is_left_out(row, metrics) for row in rows),
+    }
     for column, key in KNOWN.items():
-        known = [row[column] for row in mine if row[column] is not None]
+        known = [row[column] for row in rows if row[column] is not None]
         about[key] = [float(f(known)) for f in (np.min, np.median, np.max)] if known else None
     return about

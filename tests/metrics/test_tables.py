@@ -19,6 +19,7 @@ PROTOCOL = {"models": ["net 1@abc"], "settings": {"fps": 2.0}, "pictures": ["2 p
 ABOUT = {
     "clips": 3,
     "errors": 1,
+    "left_out": 1,
     "seconds": [4.0, 4.0, 4.0],
     "fps": [25.0, 25.0, 30.0],
     "width": None,
@@ -147,6 +148,10 @@ def test_what_stands_beside_the_numbers() -> None:
     )
     said = notes(found)
     assert "a: 3 clips, 1 of them with errors, left out, 4 s, 25 to 30 pictures a second." in said
+    late = results(SCORE, clips={m: {"": ABOUT | {"errors": 3}} for m in ("a", "b", "c", "reference")})
+    assert "a: 3 clips, 1 of them with errors, left out, 2 with errors that count in what was measured" in (
+        "\n".join(notes(late))
+    )
     assert "a: 1 of 3 clips has no real partner: x." in said
     assert "SSIM: What ssim is. 2 pictures a second, fps 2.0; net 1@abc." in said
     assert "FID, c: why not." in said

@@ -162,6 +162,24 @@ def test_a_broken_clip_is_data(toy: Path, tmp_path: Path) -> None:
     assert "SSIM, copy: over 5 of 6 clips" in said
 
 
+def test_what_was_measured_before_an_error_counts(toy: Path, tmp_path: Path) -> None:
+    """A real clip that cannot be read costs its partner what compares them, and nothing else."""
+    shutil.copytree(toy / "real", tmp_path / "real")
+    (tmp_path / "real/ada.mp4").write_bytes(b"no video")
+    methods = Methods({"copy": str(toy / "copy")}, str(tmp_path / "real"))
+    record, results = evaluated(methods, tmp_path / "out", ["fid", "ssim"])
+    assert record["counts"]["errors"] == 2
+    clips = {figure.name: figure.values[""]["copy"].clips for figure in results.figures}
+    assert clips == {"fid_efficientnet_lite0": len(NAMES), "ssim": len(NAMES) - 1}
+    assert results.figures[0].values[""]["copy"].facts["real_clips"] == len(NAMES) - 1
+    of_copy, of_real = (results.clips[method][""] for method in ("copy", "reference"))
+    assert (of_copy["errors"], of_copy["left_out"]) == (1, 0)
+    assert (of_real["errors"], of_real["left_out"]) == (1, 1)
+    said = (tmp_path / "out/table.md").read_text()
+    assert "copy: 6 clips, 1 with errors that count in what was measured before" in said
+    assert "SSIM, copy: over 5 of 6 clips" in said
+
+
 def test_two_clips_are_no_distribution(toy: Path, tmp_path: Path) -> None:
     for name in NAMES[:2]:
         for method in ("copy", "real"):
