@@ -44,27 +44,29 @@ def intervals(
         told: is told how many draws are done.
 
     Returns:
-        Number's name -> both ends; a number that a draw does not have is left out of it, and one that less
-        than half of the draws have has no interval.
+        Number's name -> both ends; a number that a draw does not have is left out of it. One that less than
+        half of the draws have, or that is over a single clip, has no interval.
     """
     rng = np.random.default_rng(seed)
     count = min(draws, summary.most_draws or draws)
-    found: dict[str, list[float]] = {name: [] for name in summary.clips}
+    found: dict[str, list[float]] = {name: [] for name, clips in summary.clips.items() if clips > 1}
     draw = _half if summary.halves else _repeated
     for done in range(count):
         drawn = draw(rng, made)
         drawn_real = drawn if are_partners else draw(rng, real)
         for name, value in summary.over(drawn, drawn_real).items():
-            if np.isfinite(value):
+            if name in found and np.isfinite(value):
                 found[name].append(value)
         told(done + 1)
     tails = [50 * (1 - level), 50 * (1 + level)]
     ends = {name: np.percentile(values, tails) for name, values in found.items() if len(values) * 2 > count}
     if summary.halves:
         whole = summary.over(np.arange(made), np.arange(real))
-        wider = np.sqrt((made // 2) / (made - made // 2))  # 1, but for odd numbers of clips
+        shrink = np.sqrt(
+            (made // 2) / (made - made // 2)
+        )  # below 1 for odd numbers, whose halves are smaller
         for name, both in ends.items():
-            moved = whole[name] + wider * (both - np.mean(found[name]))
+            moved = whole[name] + shrink * (both - np.mean(found[name]))
             ends[name] = np.clip(moved, 0, summary.most.get(name))
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 

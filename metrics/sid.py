@@ -108,8 +108,10 @@ class Sid(Metric):
 def cluster_centres(points: Floats, clusters: int, seed: int) -> Floats:
     """Centres of k-means, [clusters, D], of points [N, D]: the best of 4 starts by k-means++."""
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
-    found = KMeans(clusters, n_init=4, random_state=seed).fit(points)
+    with threadpool_limits(1):  # three and more add up in the order in which they end, and bits differ
+        found = KMeans(clusters, n_init=4, random_state=seed).fit(points)
     return np.asarray(found.cluster_centers_, np.float64)
 
 

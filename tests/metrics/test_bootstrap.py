@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -140,13 +141,15 @@ def test_a_dear_summary_gets_fewer_draws() -> None:
 
 
 def test_draws_without_a_value() -> None:
-    """One of ten clips has a value: a draw misses it in 35 % of cases, one of a hundred clips in 37 %.
+    """Two of ten clips have values: a draw misses both in 11 % of cases, and one in 35 %.
 
-    Below half of the draws there is no interval.
+    Below half of the draws there is no interval, and none of a single clip, which would have no width.
     """
     few = np.full(10, np.nan)
-    few[3] = 2.0
-    assert intervals(mean_of(few), 10, 0, False, 200, 0)["m"] == (2.0, 2.0)
+    few[[3, 5]] = 2.0, 4.0
+    assert intervals(replace(mean_of(few), clips={"m": 2}), 10, 0, False, 200, 0)["m"] == (2.0, 4.0)
+    few[5] = np.nan
+    assert intervals(replace(mean_of(few), clips={"m": 1}), 10, 0, False, 200, 0) == {}
     always = np.random.default_rng(0)
     sometimes = Summary(lambda a, b: {"m": 1.0 if always.random() < 0.3 else np.nan}, {"m": 10})
     assert intervals(sometimes, 10, 0, False, 200, 0) == {}

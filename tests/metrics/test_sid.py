@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from metrics.clips import Clips
 from metrics.face_ratios import RATIOS
@@ -112,6 +113,14 @@ def test_centres_are_seeded_and_points_go_to_the_nearest() -> None:
     distances = np.linalg.norm(points[:, None] - centres, axis=2)
     np.testing.assert_array_equal(nearest_centre(points, centres), distances.argmin(1))
     assert len(nearest_centre(np.zeros((0, 5)), centres)) == 0
+
+
+def test_centres_are_the_same_to_the_bit_whatever_threads_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.random.default_rng(0).normal(size=(4000, 14))
+    once = cluster_centres(points, 20, 0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    with threadpool_limits(8):
+        assert all(np.array_equal(once, cluster_centres(points, 20, 0)) for _ in range(3))
 
 
 def test_what_is_stored_and_its_names() -> None:
