@@ -73,6 +73,7 @@ class OpenClipEmbedder:
 
         Raises:
             FileNotFoundError: configuration or weights are not there.
+            ValueError: the configuration lacks colours, or there are several archives.
         """
         if self._run is not None:
             return
@@ -90,6 +91,9 @@ class OpenClipEmbedder:
         import open_clip
 
         archives = sorted(Path(self.model.folder).glob("*.pt"))
+        if len(archives) > 1:  # the weights whose hash is known are those of one of them
+            names = ", ".join(file.name for file in archives)
+            raise ValueError(f"{self.model.folder} holds several archives, {names}: leave one there")
         if archives:
             return _openai_model(archives[0])
         # Without weights open_clip goes on with random ones.

@@ -38,6 +38,9 @@ from pipelines.engine.source import ADDRESS
 from stages.clip import Clip
 from stages.contract import Array, Beside, Column
 
+# So much of another file is read where only its first picture is wanted, however long it is, s.
+BEGINNING_S = 10.0
+
 
 class Worker:
     """Runs a group of steps on rows and commits the finished ones.
@@ -277,6 +280,8 @@ class Worker:
         _, _, start, end, *sides = (row.get(name) for name in wanted[0].columns)
         crop = Crop.of(dict(zip(CROP, sides, strict=True)))
         requests = [beside.request for beside in wanted]
+        if all(request.fps == 0 for request in requests):  # the first picture is looked for in its beginning
+            end = min(math.inf if end is None else end, (start or 0.0) + BEGINNING_S)
         with local_copy(address) as path:
             if PurePosixPath(address).suffix.lower() in PICTURE_SUFFIXES:
                 return decode_picture(path, requests, crop)

@@ -288,6 +288,18 @@ def test_an_archive_of_openai_gives_what_open_clip_gives(store: Store) -> None:
         OpenClipEmbedder(weights, precision="half")  # type: ignore[arg-type]
 
 
+def test_an_archive_beside_the_known_one_is_refused(store: Store, tmp_path: Path) -> None:
+    """Its numbers would bear CLIP's name."""
+    folder = shutil.copytree(store("clip-vit-b-32").folder, tmp_path / "clip")
+    shutil.copy(folder / "ViT-B-32.pt", folder / "RN50.pt")
+    model = OpenClipEmbedder(Weights("clip-vit-b-32", folder, "0123abcd", is_published=True), device="cpu")
+    for ask in (model.setup, lambda: model.embed_texts(["a cup"])):
+        with pytest.raises(
+            ValueError, match=r"clip holds several archives, RN50\.pt, ViT-B-32\.pt: leave one"
+        ):
+            ask()
+
+
 def test_laions_head_is_a_line_through_clips_unit_vectors(store: Store) -> None:
     weights = store("laion-aesthetic-vit-l-14")
     images = [picture(97, 161), picture(300, 211, 1), picture(64, 64, 2)]

@@ -122,6 +122,24 @@ def test_parts_of_videos_and_of_pictures_are_seen(clips: Path) -> None:
     assert "of other_uri was not declared in `sees_beside`" in found["said"].iloc[1]
 
 
+def test_a_first_picture_may_be_that_of_a_long_video(clips: Path) -> None:
+    """A longer video than a sample may be (30 s here) is an error only where more of it is wanted."""
+    grey_video(clips / "long.mp4", [80] * 150 + [120] * 200)
+    listed = write_list(
+        clips,
+        [
+            {"uri": "clip.mp4", "other_uri": str(clips / "long.mp4")},
+            {"uri": "clip.mp4", "other_uri": str(clips / "long.mp4"), "other_start_s": 20.0},
+        ],
+    )
+    make_run([OtherFirst()], listed, clips / "out", screen=EVERYTHING).execute(quiet())
+    assert sorted(manifest(clips / "out")["first"]) == pytest.approx([80, 120], abs=2)
+    record = make_run([Difference()], listed, clips / "all", screen=EVERYTHING).execute(quiet())
+    assert record["counts"]["errors"] == 1
+    (error,) = manifest(clips / "all")["error"].dropna()
+    assert "long.mp4: too long to score as one clip: 35 s, at most 30 s" in error["message"]
+
+
 def test_another_file_that_cannot_be_read_is_an_error_of_its_sample(clips: Path) -> None:
     named = [{"uri": "clip.mp4", "other_uri": str(clips / name)} for name in ("broken.mp4", "gone.mp4")]
     listed = write_list(clips, [*named, {"uri": "clip.mp4", "other_uri": str(clips / "other.mp4")}])
