@@ -90,7 +90,9 @@ def summary(name: str, array: str, made: Clips, real: Clips, what: str) -> Summa
         NotMeasurable: there are too few clips.
     """
     if not len(real):
-        raise NotMeasurable("it compares with real clips: give --reference")
+        raise NotMeasurable(
+            "it compares with real clips of the same data set, and there are none: give --reference"
+        )
     one, other = FeatureSet(made.arrays(array)), FeatureSet(real.arrays(array))
     for side, found in (("made", one), ("real", other)):
         if found.known < LEAST_CLIPS:

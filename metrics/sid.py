@@ -64,7 +64,9 @@ class Sid(Metric):
     def summary(self, made: Clips, real: Clips) -> Summary:
         """See `Metric.summary`. The centres are those of all real clips in every draw."""
         if not len(real):
-            raise NotMeasurable("the clusters are those of real clips: give --reference")
+            raise NotMeasurable(
+                "clusters are of real clips of the same data set, and there are none: give --reference"
+            )
         counted: dict[str, npt.NDArray[np.int64]] = {}
         reasons = []
         for name, array, taken, clusters in (

@@ -7,7 +7,7 @@ Each place is a folder of media, a list, or the folder of a finished run. All cl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -105,10 +105,11 @@ def gather(methods: Methods, sources: SourceSettings, limit: int | None = None) 
     """
     reader = Places(sources, limit)
     real = {} if methods.reference is None else reader.read(methods.reference, REAL_KEYS)
+    places = {method: reader.read(place, MADE_KEYS) for method, place in methods.places.items()}
+    _share_data_sets(real, places.values())
     inputs = Inputs(SCHEMA.empty_table())
     rows: list[dict[str, Any]] = [{**row, "method": REAL, "source": REAL} for row in real.values()]
-    for method, place in methods.places.items():
-        made = reader.read(place, MADE_KEYS)
+    for method, made in places.items():
         notes = inputs.notes.setdefault(method, [])
         if real:
             notes += _missing(made, real)
@@ -130,6 +131,14 @@ def write_inputs(inputs: Inputs, folder: Path) -> Path:
         storage.make_folder(folder)
         store.write_table(target, inputs.table)
     return target
+
+
+def _share_data_sets(real: Mapping[str, dict[str, Any]], places: Collection[Mapping[str, Any]]) -> None:
+    """A real clip whose place names no data set is of that of its made partners, where these agree."""
+    for name, row in real.items():
+        named = {made[name]["dataset"] for made in places if name in made} - {None}
+        if row["dataset"] is None and len(named) == 1:
+            row["dataset"] = named.pop()
 
 
 def _missing(made: Mapping[str, Any], real: Mapping[str, Any]) -> list[str]:

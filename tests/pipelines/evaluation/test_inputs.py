@@ -100,6 +100,21 @@ def test_a_list_names_partners_texts_and_parts(tmp_path: Path) -> None:
     assert two["dataset"] == "HDTF" and two["reference_uri"] is None and two["prompt"] is None
 
 
+def test_real_clips_are_of_the_data_set_of_their_partners(tmp_path: Path) -> None:
+    """A folder names none; else all real clips would be of another set than the made ones."""
+    touch(tmp_path, *(f"{place}/{name}.mp4" for place in ("made", "real", "others") for name in "abc"))
+    listed = tmp_path / "made.csv"
+    listed.write_text("generated,dataset\nmade/a.mp4,HDTF\nmade/b.mp4,RAVDESS\n")
+    real = str(tmp_path / "real")
+    found = rows(Methods({"m": str(listed), "others": str(tmp_path / "others")}, real))
+    for method in (REAL, "others"):
+        assert [found[method, name]["dataset"] for name in "abc"] == ["HDTF", "RAVDESS", None]
+    other = tmp_path / "other.csv"
+    other.write_text("generated,dataset\nmade/a.mp4,CelebV-HQ\n")
+    found = rows(Methods({"m": str(listed), "n": str(other)}, real))
+    assert found[REAL, "a"]["dataset"] is None and found[REAL, "b"]["dataset"] == "RAVDESS"
+
+
 def test_a_list_of_cases_is_the_reference_of_a_folder(tmp_path: Path) -> None:
     """As `benchmark talking` writes it; the real clip may be a part of a file."""
     touch(tmp_path, "real/1.mp4", "images/1.png", "made/c1.mp4")
