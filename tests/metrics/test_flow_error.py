@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from backends.pictures.optical_flow import Farneback
+from media.requests import Frames
 from metrics.flow_error import FlowError, movement
 from tests.support.measured import shown
 
@@ -91,6 +92,7 @@ def test_farneback_measures_a_known_step() -> None:
     found = movement(Farneback(), moving(2))
     assert found.shape == (9,) and found == pytest.approx([2] * 9, abs=0.15)
     metric = FlowError(Farneback())
+    assert metric.sees == (Frames(25, 256),) == tuple(beside.request for beside in metric.sees_beside)
     assert [n.name for n in metric.numbers] == ["tc_farneback"]
     times = np.arange(10) / 25
     errors = [
