@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from metrics.windows import at, moments, spread
 from stages.clip import Clip, FrameSequence
 from stages.contract import Array, Beside, Column, Score, StageConfig
 
+# Of the paper's table.
+PAIRS: Final = 9
 _WHAT = "Sum over 9 neighbouring pairs of how much their mean movement differs from the partner's."
 
 
@@ -28,7 +30,9 @@ class FlowError(ClipMetric):
         """Which pictures."""
 
         pictures: int = Field(
-            10, ge=2, description="pictures that follow one another; the paper's table has 10"
+            10,
+            ge=2,
+            description="pictures that follow one another, 10 in the paper; the sum is scaled to 9 pairs",
         )
         windows: int = Field(4, ge=1, description="such stretches of a clip at most, evenly spread over it")
         fps: float = Field(25.0, gt=0, le=60, description="pictures a second")
@@ -74,6 +78,7 @@ class FlowError(ClipMetric):
         times = moments(first, min(made.times[-1], real.times[-1]), self.config.fps)
         errors = [
             float(np.abs(self._movement(made, times[window]) - self._movement(real, times[window])).sum())
+            * (PAIRS / (self.config.pictures - 1))
             for window in map(list, spread(len(times), self.config.pictures, self.config.windows))
         ]
         return {"tc": float(np.mean(errors)) if errors else None}

@@ -52,6 +52,11 @@ def test_the_sum_over_nine_pairs() -> None:
     )
 
 
+def test_other_numbers_of_pictures_give_the_sum_of_nine_pairs() -> None:
+    assert value(rising([5] * 29), rising([3] * 29), pictures=4) == 9 * 2
+    assert value(rising([5] * 29), rising([3] * 29), pictures=28) == 9 * 2
+
+
 def test_direction_does_not_count() -> None:
     assert value(rising([3, -3] * 4 + [3]), rising([3] * 9)) == 0
 
