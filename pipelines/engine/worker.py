@@ -205,14 +205,15 @@ class Worker:
             except Exception as error:
                 if is_device_lost(error):
                     raise DeviceLost(f"{step.name}: {error}") from error
-                fault = _fault(error, row)
+                cause, media = _cause(error, row)
+                fault = fault_of(cause, media, row["source_size"] is not None)
                 if fault is not None:
                     said = shown(error)
                     summary.faults[f"{fault} fault in {step.name}: {said}"] += 1
                     if not ended:
                         row["stopped"] = _stop(step, f"{fault} fault: {said}", waits=True)
                     return
-                _fail(row, step, type(error).__name__, str(error), traceback.format_exc())
+                _fail(row, step, type(cause).__name__, str(error), traceback.format_exc())
                 self._heal(row, error)
                 summary.fail(row)
                 return
@@ -320,12 +321,9 @@ def address_of(row: Mapping[str, Any]) -> str:
     return str(listed or row[MEDIA])
 
 
-def _fault(error: Exception, row: Mapping[str, Any]) -> str | None:
-    """See `fault_of`; the media are those that could not be read."""
-    was_there = row["source_size"] is not None
-    if isinstance(error, BesideError):
-        return fault_of(error.error, error.address, was_there)
-    return fault_of(error, row[MEDIA], was_there)
+def _cause(error: Exception, row: Mapping[str, Any]) -> tuple[Exception, str]:
+    """What went wrong, and the media at which it did."""
+    return (error.error, error.address) if isinstance(error, BesideError) else (error, row[MEDIA])
 
 
 def _seed(seed: int, sample_id: str) -> int:
