@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from media.requests import Frames
-from metrics.metric import REFERENCE
+from metrics.metric import REFERENCE, ClipMetric, reading
 from stages.clip import Clip, nearest
 from stages.contract import Beside, StageConfig
 
@@ -44,9 +44,21 @@ class Compared:
         return zip(self.made, self.real, strict=True)
 
 
-def beside(config: ComparedConfig) -> Beside:
-    """What has to be seen of the partner."""
-    return Beside(REFERENCE, config.request)
+class ComparedMetric(ClipMetric):
+    """A metric of such pairs."""
+
+    Config = ComparedConfig
+    reads = reading(Beside(REFERENCE, Frames(1, 1)))
+
+    @property
+    def sees(self) -> tuple[Frames, ...]:
+        """The clip's pictures."""
+        return (self.config.request,)
+
+    @property
+    def sees_beside(self) -> tuple[Beside, ...]:
+        """The partner's."""
+        return (Beside(REFERENCE, self.config.request),)
 
 
 def compared(clip: Clip, config: ComparedConfig) -> Compared | None:

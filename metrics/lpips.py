@@ -6,22 +6,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from backends.pictures.perceptual_distance import PerceptualDistance
-from media.requests import Frames
-from metrics.compared import ComparedConfig, beside, compared
-from metrics.metric import REFERENCE, ClipMetric, Number, reading
+from metrics.compared import ComparedConfig, ComparedMetric, compared
+from metrics.metric import Number
 from stages.clip import Clip
-from stages.contract import Array, Beside, Column, Score
+from stages.contract import Array, Column, Score
 
 _WHAT = "Mean perceptual distance from the partner's pictures."
 
 
-class Lpips(ClipMetric):
+class Lpips(ComparedMetric):
     """Learned perceptual image patch similarity (Zhang et al. 2018) of pictures at the same moments."""
 
-    Config = ComparedConfig
     figures = (Number("lpips", "LPIPS", "0 and more", "lower", _WHAT),)
     scores: ClassVar[Mapping[str, Column | Array]] = {"lpips": Score("0 and more", _WHAT)}
-    reads = reading(Beside(REFERENCE, Frames(1, 1)))
     convention = (
         "AlexNet, the default of the authors' package, with its learned weights of channels (version 0.1); "
         "VGG, which papers on generation use, too, gives other values. Pictures of 256 x 256, the mean over "
@@ -32,16 +29,6 @@ class Lpips(ClipMetric):
     def __init__(self, perceptual_distance: PerceptualDistance, config: ComparedConfig | None = None) -> None:
         super().__init__(perceptual_distance, network=perceptual_distance.network, config=config)
         self.perceptual_distance = perceptual_distance
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """The clip's pictures."""
-        return (self.config.request,)
-
-    @property
-    def sees_beside(self) -> tuple[Beside, ...]:
-        """The partner's."""
-        return (beside(self.config),)
 
     def measure(self, clip: Clip) -> dict[str, Any]:
         """The mean over pictures; None without a partner."""

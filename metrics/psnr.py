@@ -7,40 +7,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from media.requests import Frames
-from metrics.compared import ComparedConfig, beside, compared
-from metrics.metric import REFERENCE, ClipMetric, Number, reading
+from metrics.compared import ComparedMetric, compared
+from metrics.metric import Number
 from stages.clip import Clip
-from stages.contract import Array, Beside, Column, Score
+from stages.contract import Array, Column, Score
 
 # Of equal pictures, whose ratio would be infinite: an error of a tenth of a step of 8 bits.
 MOST_DB = 68.13
 _WHAT = f"Mean peak signal-to-noise ratio of the pictures, {MOST_DB:g} of equal ones."
 
 
-class Psnr(ClipMetric):
+class Psnr(ComparedMetric):
     """Peak signal-to-noise ratio of pictures at the same moments."""
 
-    Config = ComparedConfig
     figures = (Number("psnr", "PSNR", "dB", "higher", _WHAT),)
     scores: ClassVar[Mapping[str, Column | Array]] = {"psnr": Score("dB", _WHAT)}
-    reads = reading(Beside(REFERENCE, Frames(1, 1)))
     convention = (
         "20 log10(255 / root mean square error) of each pair of pictures over all channels, then the mean "
         f"over pictures; equal pictures count as {MOST_DB:g} dB. The ratio of the mean error of a whole clip "
         "would be lower wherever pictures differ in quality."
     )
     source = "EAI-Avatar Table 1 names PSNR at 256 x 256."
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """The clip's pictures."""
-        return (self.config.request,)
-
-    @property
-    def sees_beside(self) -> tuple[Beside, ...]:
-        """The partner's."""
-        return (beside(self.config),)
 
     def measure(self, clip: Clip) -> dict[str, Any]:
         """The mean over pictures; None without a partner."""

@@ -7,38 +7,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from media.requests import Frames
-from metrics.compared import ComparedConfig, beside, compared
-from metrics.metric import REFERENCE, ClipMetric, Number, reading
+from metrics.compared import ComparedMetric, compared
+from metrics.metric import Number
 from stages.clip import Clip
-from stages.contract import Array, Beside, Column, Score
+from stages.contract import Array, Column, Score
 
 _WHAT = "Mean structural similarity with the partner's pictures."
 
 
-class Ssim(ClipMetric):
+class Ssim(ComparedMetric):
     """Structural similarity (Wang et al. 2004) of pictures at the same moments, by scikit-image."""
 
-    Config = ComparedConfig
     figures = (Number("ssim", "SSIM", "-1 to 1", "higher", _WHAT),)
     scores: ClassVar[Mapping[str, Column | Array]] = {"ssim": Score("-1 to 1", _WHAT)}
-    reads = reading(Beside(REFERENCE, Frames(1, 1)))
     convention = (
         "Wang et al.: a Gaussian window of sigma 1.5, covariance of the whole window; values 0 to 1, mean "
         "over RGB, pictures of 256 x 256. A box of 7 x 7 (the default of scikit-image) or grey pictures "
         "change the third digit."
     )
     source = "EAI-Avatar Table 1 names SSIM at 256 x 256; scikit-image structural_similarity."
-
-    @property
-    def sees(self) -> tuple[Frames, ...]:
-        """The clip's pictures."""
-        return (self.config.request,)
-
-    @property
-    def sees_beside(self) -> tuple[Beside, ...]:
-        """The partner's."""
-        return (beside(self.config),)
 
     def measure(self, clip: Clip) -> dict[str, Any]:
         """The mean over pictures; None without a partner."""
