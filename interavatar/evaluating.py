@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from interavatar.settings import overrides
-from manifests.storage import folder_of, make_folder
+from manifests.storage import folder_of
 from pipelines.engine.progress import Progress, numbering
 from pipelines.engine.run import Engine
 from pipelines.evaluation.inputs import parse_methods
@@ -19,7 +19,7 @@ from pipelines.review.report import write_report
 
 
 def evaluate(
-    methods: Mapping[str, str | Path],
+    methods: Mapping[str, str | Path] | str | Path,
     *,
     output: str | Path,
     reference: str | Path | None = None,
@@ -36,7 +36,7 @@ def evaluate(
     The same call again computes only what is missing.
 
     Args:
-        methods: name -> folder of clips, list, or folder of a finished run.
+        methods: name -> folder of clips, list, or folder of a finished run; or one of these alone.
         output: folder of the evaluation; metrics.json, tables and report.html are written there.
         reference: likewise the real clips that they are compared with; None: there are none.
         metrics: interavatar, grounded or dyadic, or names of metrics (docs/metrics.md).
@@ -58,9 +58,12 @@ def evaluate(
         RunError: the run could not start or finish; the same call again goes on.
     """
     folder = folder_of(str(output))
-    named = [f"{name}={place}" for name, place in methods.items()]
-    places = parse_methods(None, named, None if reference is None else str(reference))
-    make_folder(folder)
+    several = methods if isinstance(methods, Mapping) else {}
+    places = parse_methods(
+        None if isinstance(methods, Mapping) else str(methods),
+        [f"{name}={place}" for name, place in several.items()],
+        None if reference is None else str(reference),
+    )
     words = [metrics] if isinstance(metrics, str) else list(metrics)
     evaluation = prepare_evaluation(
         places, folder, words, profile, overrides(settings or {}), engine, retry_errors, limit

@@ -34,6 +34,8 @@ class ClipRe(ClipMetric):
     scores: ClassVar[Mapping[str, Column | Array]] = {
         "clip_re": Score("cosine", "similarity of prompt and caption; null without a model's caption"),
     }
+    requires = (PROMPT,)
+    needs = "a caption by a language model"
     convention = (
         "The raw cosine of two texts. CLIP reads 77 tokens: both are cut before, at the end of a sentence "
         "if one fits. Captions of different models do not compare: `captions_by` says who wrote them."

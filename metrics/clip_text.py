@@ -32,6 +32,7 @@ class ClipText(ClipMetric):
     scores: ClassVar[Mapping[str, Column | Array]] = {
         "clip_text": Score("cosine", "mean similarity of pictures with the prompt; null without one"),
     }
+    requires = (PROMPT,)
     convention = (
         "The raw cosine, about 0.2 to 0.35 with CLIP; others print it times 100, or 2.5 times what is above "
         "0 (CLIPScore). CLIP reads 77 tokens: the prompt is cut before, at the end of a sentence if one "

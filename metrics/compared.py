@@ -48,6 +48,7 @@ class ComparedMetric(ClipMetric):
     """A metric of such pairs."""
 
     Config = ComparedConfig
+    requires = (REFERENCE,)
     reads = reading(Beside(REFERENCE, Frames(1, 1)))
 
     @property
@@ -64,7 +65,9 @@ class ComparedMetric(ClipMetric):
 def compared(clip: Clip, config: ComparedConfig) -> Compared | None:
     """The pictures of both clips at the same moments; None: the clip has no partner, or none at its moments.
 
-    The shorter of both decides how long: what is left of the longer is not looked at. A made picture meets
+    Both begin with their first picture, wherever it lies beside the sound: files that were cut out of others
+    often begin with a moment of sound alone. The shorter of both decides how long: what is left of the longer
+    is not looked at. A made picture meets
     the real one whose time is nearest, and is left out where that is of another moment, as the last of the
     shorter clip's may be. Clips of unequal rates are compared at the moments that both have. Both are
     squeezed to a square, each by itself (area averaging downwards, bilinear upwards), so unequal sizes are
@@ -74,8 +77,9 @@ def compared(clip: Clip, config: ComparedConfig) -> Compared | None:
     if real is None:
         return None
     made = clip.frames(config.request)
-    partners = nearest(real.times, made.times)
-    pairs = [(i, j) for i, j in enumerate(partners) if abs(made.times[i] - real.times[j]) <= _SAME_TIME]
+    times, others = made.times - made.times[0], real.times - real.times[0]
+    partners = nearest(others, times)
+    pairs = [(i, j) for i, j in enumerate(partners) if abs(times[i] - others[j]) <= _SAME_TIME]
     if not pairs:
         return None
     return Compared(

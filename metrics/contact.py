@@ -39,6 +39,8 @@ class Contact(ClipMetric):
     scores: ClassVar[Mapping[str, Column | Array]] = {
         "pi": Score("0-1", "share of moments meant for contact with a touch; null without boxes or moments"),
     }
+    requires = ("object_boxes",)
+    needs = "a hand"
     convention = (
         "A hand touches where one of its 21 points lies in an object's box or on its border. A moment "
         "without a visible hand, or without an object within half an interval, is one without contact. "

@@ -45,6 +45,7 @@ class Dino(ClipMetric):
         "dino_subject": Score("cosine", "person's crops and the reference picture's; null without a person"),
         "dino_ref": Score("cosine", "whole pictures and the reference picture; null without one"),
     }
+    requires = (REFERENCE_IMAGE,)
     convention = (
         "Raw cosines, not cut at 0. The paper does not say how the person is cropped: here by the box of "
         "the largest patch of a person mask. Pictures in which no person is found are left out of "

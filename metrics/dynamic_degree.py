@@ -47,6 +47,7 @@ class DynamicDegree(ClipMetric):
             "px at a shorter side of 256", "movement of the fastest 5 % of pixels, mean of pairs"
         ),
     }
+    needs = "two pictures"
     convention = (
         "VBench's rule; it looks at pictures of the clip's own size, here they are made smaller above "
         "`short_side`, to which its threshold scales. Of clips under 4 pictures it asks no pair at all; "

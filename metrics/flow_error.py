@@ -41,6 +41,8 @@ class FlowError(ClipMetric):
     figures = (Number("tc", "TC", "px", "lower", _WHAT),)
     scores: ClassVar[Mapping[str, Column | Array]] = {"tc": Score("px", _WHAT)}
     reads = reading(Beside(REFERENCE, Frames(1, 1)))
+    requires = (REFERENCE,)
+    needs = "ten pictures in common with it"
     convention = (
         "The paper shows one stretch of 10 pictures and sums over its 9 pairs the absolute difference of "
         "the mean length of flow. Here: the same sum, its mean over up to 4 stretches of a clip, 25 "
@@ -74,8 +76,8 @@ class FlowError(ClipMetric):
         if real is None:
             return {"tc": None}
         made = clip.frames(self._request)
-        first = max(made.times[0], real.times[0])
-        times = moments(first, min(made.times[-1], real.times[-1]), self.config.fps)
+        # Both begin with their first picture, as where pictures are compared.
+        times = moments(0.0, min(np.ptp(made.times), np.ptp(real.times)), self.config.fps)
         errors = [
             float(np.abs(self._movement(made, times[window]) - self._movement(real, times[window])).sum())
             * (PAIRS / (self.config.pictures - 1))
@@ -84,8 +86,9 @@ class FlowError(ClipMetric):
         return {"tc": float(np.mean(errors)) if errors else None}
 
     def _movement(self, frames: FrameSequence, times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Mean length of flow between neighbours, [len(times) - 1], px."""
-        pictures = [square(frames.images[i], self.config.side) for i in at(frames.times, times)]
+        """Mean length of flow between neighbours, [len(times) - 1], px; times after the first picture, s."""
+        shown = at(frames.times - frames.times[0], times)
+        pictures = [square(frames.images[i], self.config.side) for i in shown]
         return movement(self.optical_flow, pictures)
 
 

@@ -97,8 +97,7 @@ def summary(name: str, array: str, made: Clips, real: Clips, what: str) -> Summa
     for side, found in (("made", one), ("real", other)):
         if found.known < LEAST_CLIPS:
             raise NotMeasurable(
-                f"{found.known} {side} clips have {what}: a distribution takes {LEAST_CLIPS} and more "
-                "(papers take 2,048 pictures)"
+                f"{found.known} {side} clips have {what}: a distribution takes {LEAST_CLIPS} clips and more"
             )
     small, small_other = in_common_basis(one, other)
 

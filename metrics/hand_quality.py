@@ -56,6 +56,7 @@ class HandQuality(ClipMetric):
         "hq_motion": Score("diagonals/s", "mean speed of hand points; null: no hand seen twice running"),
         "hq_sharpness": Score("variance", "Laplacian of hands at 128 x 128; null without a hand"),
     }
+    needs = "hands in two neighbouring pictures"
     convention = (
         "The paper publishes no formula. Factors are divided by the 95th percentiles of real "
         f"clips (speed {REAL_MOTION:g} diagonals/s, Laplacian {REAL_SHARPNESS:g}, measured with MediaPipe on "

@@ -44,6 +44,7 @@ class IdcDino(ClipMetric):
         "idc_dino_adjacent": Score("cosine", _PREVIOUS),
     }
     reads = ("face_times", "face_boxes")
+    needs = "two pictures with a face"
     convention = (
         "Which pictures are paired is not published: each with the first (idc_dino), and neighbours half a "
         "second apart (idc_dino_adjacent), which rises with the rate. A still picture has 1, so a high "

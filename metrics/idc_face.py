@@ -32,6 +32,7 @@ class IdcFace(ClipMetric):
     figures = (Number("idc_face", "IDC by face recognition", "cosine", "higher", _WHAT),)
     scores: ClassVar[Mapping[str, Column | Array]] = {"idc_face": Score("cosine", _WHAT)}
     reads = ("face_times", "face_landmarks")
+    needs = "two pictures with a face"
     convention = (
         "Each picture's main face with the first one's, aligned by its five points as they were found in "
         "that picture. Pictures without are left out, fewer than two faces give no value, and a still "

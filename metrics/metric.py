@@ -25,6 +25,15 @@ REAL = "reference"
 REFERENCE, REFERENCE_IMAGE, PROMPT = "reference_uri", "reference_image_uri", "prompt"
 
 
+# Columns of the input without which a metric has no values -> what the user has to give.
+NEEDED = {
+    REFERENCE: "a real partner (--reference, with clips of the same names)",
+    REFERENCE_IMAGE: "a reference picture or a real partner (--reference, or a list with `reference_image`)",
+    PROMPT: "the prompt that it was made from (a list with `prompt`)",
+    "object_boxes": "boxes of objects (a list with `object_boxes`)",
+}
+
+
 class NotMeasurable(Exception):
     """A number that these clips or these models do not give; the message says why."""
 
@@ -84,6 +93,8 @@ class Metric(Stage):
 
     Attributes:
         figures: its numbers, named as the published network gives them.
+        requires: columns of the input, of `NEEDED`, without which a clip has no value.
+        needs: what else a clip must show to have one, for messages.
         scores: what is stored of each clip, likewise; the columns of the others are named `<name>_<network>`.
         convention: what differs between papers and what was chosen here, for docs/metrics.md.
         source: paper's section, public code or library.
@@ -91,6 +102,8 @@ class Metric(Stage):
 
     figures: ClassVar[tuple[Number, ...]]
     scores: ClassVar[Mapping[str, Column | Array]]
+    requires: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[str] = ""
     convention: ClassVar[str]
     source: ClassVar[str]
 
@@ -145,6 +158,7 @@ class Metric(Stage):
         seen = [f"{_rate(r)}, shorter side {r.short_side} px" for r in self.sees if isinstance(r, Frames)]
         return {
             "models": [model.id for model in self.models],
+            "network": self.network,
             "settings": self.config.model_dump(mode="json"),
             "pictures": seen,
             "version": self.version,
@@ -165,7 +179,12 @@ class ClipMetric(Metric):
         values = {number.name: made.column(number.name) for number in self.numbers}
         clips = {name: int(np.isfinite(column).sum()) for name, column in values.items()}
         if not any(clips.values()):
-            raise NotMeasurable("no clip has a value")
+            needs = " and ".join([*(NEEDED[column] for column in self.requires), self.needs]).removesuffix(
+                " and "
+            )
+            raise NotMeasurable(
+                f"no clip has a value; each needs {needs}" if needs else "no clip has a value"
+            )
 
         def over(drawn: Draw, drawn_real: Draw) -> dict[str, float]:
             return {name: mean(column[drawn]) for name, column in values.items()}

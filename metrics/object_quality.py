@@ -51,6 +51,8 @@ class ObjectQuality(ClipMetric):
         "oq_motion": Score("diagonals/s", "mean speed of objects; null without a track"),
         "oq_consistency": Score("0-1", "likeness of one object's crops; null without a track"),
     }
+    requires = ("object_boxes",)
+    needs = "an object in two pictures"
     convention = (
         "The paper publishes no formula. Speeds are not normalised, and a moving camera moves objects, too. "
         "An object seen once has no track; one that vanishes for over a second begins a new one. Boxes are "

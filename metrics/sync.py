@@ -42,6 +42,7 @@ class Sync(ClipMetric):
         "sync_offset_s": Score("s", _OFFSET),
     }
     reads = LipSync.reads
+    needs = "a face that speaks for some seconds (Sync-D: and SyncNet)"
     convention = (
         "As joonson/syncnet_python: 25 pictures a second, sound of 16 kHz in mono, windows of 5 pictures, "
         "shifts of up to 15 pictures either way; Sync-D is the least mean distance, Sync-C the median less "

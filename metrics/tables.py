@@ -20,6 +20,7 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 _TEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"},
     "[": "{[}",  # at the beginning of a row it would be the option of the line break before
 }
 FIRST, SECOND = 1, 2
@@ -89,7 +90,7 @@ def notes(results: Results) -> list[str]:
             said.append(f"{_place(method, dataset)}: {_about(about)}.")
         said += [f"{method}: {note}." for note in results.notes.get(method, ())]
     for figure in results.shown:
-        models = ", ".join(figure.protocol["models"]) or "no network"
+        models = ", ".join(figure.protocol["models"]) or figure.protocol.get("network") or "no network"
         said.append(f"{figure.title}: {figure.meaning} {_settings(figure.protocol)}; {models}.")
         said += _of_values(figure, results)
     said += [f"{name} is not measured: {why}." for name, why in results.not_measured.items()]

@@ -29,6 +29,7 @@ class TemporalConsistency(ClipMetric):
     scores: ClassVar[Mapping[str, Column | Array]] = {
         "temp_c": Score("cosine", "mean similarity of neighbouring pictures; null of a single one"),
     }
+    needs = "two pictures"
     convention = (
         "CLIP's cosine of pictures that are neighbours at `fps`; more pictures a second give larger values. "
         "VBench, which the paper names, has no metric of this name: its background consistency takes every "

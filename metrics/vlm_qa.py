@@ -50,6 +50,7 @@ class VlmQa(ClipMetric):
         "vlm_qa_interaction": Score("0-10", "yeses on handling, scaled to 10; null: under half answered"),
         "vlm_qa_answers": Column("string", "JSON", "question's name -> 1, 0 or null"),
     }
+    requires = (REFERENCE_IMAGE,)
     convention = (
         "The paper's 30 questions are not published: these are the project's own (prompts/vlm_qa.md), so "
         "only values of the same questions and the same model compare. What the model cannot judge is null "

@@ -113,19 +113,12 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
         Fvd(models.clip_features, config=s.fvd),
         Ase(models.aesthetic_scorer, config=s.ase),
         ClipText(models.text_image_embedder, config=s.clip_text),
-        ObjectQuality(models.subject_embedder, config=s.object_quality),
-        Dino(models.subject_embedder, models.person_mask, config=s.dino),
         TemporalConsistency(models.text_image_embedder, config=s.temporal_consistency),
         DynamicDegree(models.optical_flow, config=s.dynamic_degree),
-        Ssim(config=s.ssim),
-        Psnr(config=s.psnr),
-        Lpips(models.perceptual_distance, config=s.lpips),
-        FlowError(models.optical_flow, config=s.flow_error),
         # What follows is about the main person.
         Faces(models.face_detector, config=s.faces),
         Body(models.pose, config=s.body),  # hands
         HandQuality(models.pose, config=s.hand_quality),
-        Contact(models.pose),
         IdcDino(models.subject_embedder, config=s.idc_dino),
         IdcFace(models.face_embedder, config=s.idc_face),
         Head(models.face_mesh, config=s.head),  # mouth, pose
@@ -133,7 +126,14 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
         Sid(config=s.sid),
         Variance(),
         Speech(models.voice_activity, models.diarizer, config=s.speech),
-        # A model may refuse a clip, which ends what is measured of it: those that ask come late.
+        # A partner that cannot be read, or a model that refuses, ends what is measured of a clip: late ones.
+        Dino(models.subject_embedder, models.person_mask, config=s.dino),
+        Ssim(config=s.ssim),
+        Psnr(config=s.psnr),
+        Lpips(models.perceptual_distance, config=s.lpips),
+        FlowError(models.optical_flow, config=s.flow_error),
+        ObjectQuality(models.subject_embedder, config=s.object_quality),
+        Contact(models.pose),
         Caption(vlm, config=s.caption, facts=()),  # for CLIP_re
         ClipRe(models.text_image_embedder),
         VlmQa(vlm),

@@ -57,7 +57,7 @@ class Beside:
     Attributes:
         column: of the input list, `<name>_uri`; where it is null there is nothing to see. `<name>_start_s`,
             `<name>_end_s` and `<name>_crop_x0` to `<name>_crop_y1` say which part of the file counts, if not
-            all of it, and `<name>_size`, in bytes, tells that it is another file than before.
+            all of it; `<name>_size`, bytes, and `<name>_modified`, ns, tell that it is another one than before.
         request: what of it.
     """
 
@@ -68,7 +68,7 @@ class Beside:
     def columns(self) -> tuple[str, ...]:
         """All columns that say what is seen."""
         name = self.column.removesuffix("_uri")
-        return (self.column, *(f"{name}_{part}" for part in ("size", "start_s", "end_s", *CROP)))
+        return (self.column, *(f"{name}_{part}" for part in ("size", "modified", "start_s", "end_s", *CROP)))
 
 
 def Score(unit: str, meaning: str) -> Column:

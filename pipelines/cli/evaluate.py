@@ -94,7 +94,6 @@ def measure(
     with readable_errors(
         f"interrupted. What was committed in {output} is safe; run the same command again to go on."
     ):
-        from manifests.storage import make_folder
         from pipelines.cli.outcome import print_outcome, shortcoming
         from pipelines.engine.pipeline import RunError
         from pipelines.engine.progress import Progress, listing, numbering, picturing
@@ -106,7 +105,6 @@ def measure(
         sigterm_interrupts()
         methods = parse_methods(generated, method or (), reference)
         words = [word.strip() for word in metrics.split(",") if word.strip()]
-        make_folder(output)
         with listing(err()) as found:
             evaluation = prepare_evaluation(
                 methods, output, words, profile, overrides or (), engine, retry_errors, limit, found

@@ -35,6 +35,9 @@ from pipelines.engine.source import ADDRESS, PROBLEM, Listing
 NEW, LACKING, INPUT = "new", "lacking", "input"
 # The kind of error of a row of the input that no stage can be run on.
 BAD_ROW = "BadRow"
+# Another file lies where the sample's was: its size differs, or in a list that tells it the time of its last
+# change.
+ANOTHER_FILE = {"source_size", "source_modified"}
 # New samples that are looked at together.
 TOGETHER = 50_000
 
@@ -95,8 +98,8 @@ def plan(
 ) -> Iterator[Piece]:
     """Compare the input with the manifest (rule: a stage runs only where its fingerprint is missing).
 
-    A file whose size changed is computed anew; a changed input column makes the stages that read it,
-    and what depends on them, run again. A row whose `program` is the run's is finished: of it only the input
+    A file whose size changed, or its `source_modified`, is computed anew; a changed input column makes the
+    stages that read it, and what depends on them, run again. A row whose `program` is the run's is finished: of it only the input
     columns are read. So a piece takes memory for one file's rows, and Python's objects for those rows alone
     on which something is due.
 
@@ -286,7 +289,7 @@ class _Planner:
         retry = is_wanted(before["error"], self.retry_errors)
         if not changed and not retry and not was_refused:
             return {}
-        if "source_size" in changed or was_refused:
+        if changed & ANOTHER_FILE or was_refused:
             return {"stages": {}, "error": None, "stopped": None, MEDIA: row["source_uri"]}
         affected: set[str] = set()
         for step in self.program.steps:

@@ -278,7 +278,7 @@ class Worker:
 
     def _decoded_beside(self, row: Mapping[str, Any], address: str, wanted: Sequence[Beside]) -> Decoded:
         """One pass over another file that belongs to a sample."""
-        _, _, start, end, *sides = (row.get(name) for name in wanted[0].columns)
+        _, _, _, start, end, *sides = (row.get(name) for name in wanted[0].columns)
         crop = Crop.of(dict(zip(CROP, sides, strict=True)))
         requests = [beside.request for beside in wanted]
         if all(request.fps == 0 for request in requests):  # the first picture is looked for in its beginning

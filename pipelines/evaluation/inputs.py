@@ -19,7 +19,6 @@ from manifests.text import one_line
 from metrics.metric import REAL, REFERENCE, REFERENCE_IMAGE
 from pipelines.engine.input_error import InputError
 from pipelines.engine.lists import URI
-from pipelines.engine.looking import file_size
 from pipelines.engine.settings import SourceSettings
 from pipelines.evaluation.places import MADE_KEYS, RANGE, REAL_KEYS, SCHEMA, TEXTS, Places
 
@@ -98,14 +97,18 @@ def gather(methods: Methods, sources: SourceSettings, limit: int | None = None) 
     Args:
         methods: where they lie.
         sources: what lists may name.
-        limit: of each place the first so many by name; None: all.
+        limit: the first so many cases by name, in all places the same; of places without a common name the
+            first so many of each. None: all.
 
     Raises:
         InputError: a place cannot be read, holds no clips, or two of its clips have one name.
     """
-    reader = Places(sources, limit)
+    if limit is not None and limit < 1:
+        raise InputError(f"a limit of {limit} leaves nothing to measure")
+    reader = Places(sources)
     real = {} if methods.reference is None else reader.read(methods.reference, REAL_KEYS)
     places = {method: reader.read(place, MADE_KEYS) for method, place in methods.places.items()}
+    real, places = _limited(real, places, limit)
     _share_data_sets(real, places.values())
     inputs = Inputs(SCHEMA.empty_table())
     rows: list[dict[str, Any]] = [{**row, "method": REAL, "source": REAL} for row in real.values()]
@@ -117,16 +120,47 @@ def gather(methods: Methods, sources: SourceSettings, limit: int | None = None) 
             rows.append(_with_partner({**row, "method": method, "source": method}, real.get(name)))
         if not real and not any(row[REFERENCE] for row in rows if row["method"] == method):
             notes.append("no reference: only what is measured on its clips alone has numbers")
-    inputs.table = pa.Table.from_pylist([_sized(row) for row in rows], schema=SCHEMA)
+    inputs.table = pa.Table.from_pylist([_looked_at(row) for row in rows], schema=SCHEMA)
     inputs.schemes = sorted(reader.schemes)
     return inputs
 
 
+Clips = dict[str, dict[str, Any]]
+
+
+def _limited(real: Clips, places: dict[str, Clips], limit: int | None) -> tuple[Clips, dict[str, Clips]]:
+    """The first cases by name."""
+    if limit is None:
+        return real, places
+    in_all = set.intersection(*map(set, (*places.values(), *([real] if real else []))))
+    names = set(sorted(in_all)[:limit])
+
+    def first(clips: Clips) -> Clips:
+        return (
+            {n: row for n, row in clips.items() if n in names} if names else dict(list(clips.items())[:limit])
+        )
+
+    return first(real), {method: first(clips) for method, clips in places.items()}
+
+
 def write_inputs(inputs: Inputs, folder: Path) -> Path:
-    """Write the list of all clips into the evaluation's folder; it is left alone where it says the same."""
+    """Write the list of all clips into the evaluation's folder; it is left alone where it says the same.
+
+    Raises:
+        InputError: the folder holds clips of a method that is not among these: its tables and its manifest
+            would contradict each other.
+    """
     target = folder / LIST
-    if target.exists() and store.read_file(target).equals(inputs.table):
-        return target
+    if target.exists():
+        before = store.read_file(target)
+        if before.equals(inputs.table):
+            return target
+        gone = set(before["method"].to_pylist()) - set(inputs.table["method"].to_pylist())
+        if gone:
+            names = ", ".join(one_line(name) for name in sorted(gone))
+            raise InputError(
+                f"{folder} holds clips of {names}, not given now: give all methods again, or another --output"
+            )
     with storage.written(folder):
         storage.make_folder(folder)
         store.write_table(target, inputs.table)
@@ -177,10 +211,23 @@ def _with_partner(row: dict[str, Any], partner: Mapping[str, Any] | None) -> dic
     return row
 
 
-def _sized(row: dict[str, Any]) -> dict[str, Any]:
-    """With the sizes of its partners' files, by which another one is known."""
+def _looked_at(row: dict[str, Any]) -> dict[str, Any]:
+    """With what tells that files of this machine are others than before: sizes, bytes, and last changes, ns.
+
+    Clips that are made anew often have the size of those before.
+    """
+    row["source_modified"] = _seen(row[URI])[1]
     for column in (REFERENCE, REFERENCE_IMAGE):
-        address = row[column]
-        if address is not None and "://" not in address:
-            row[f"{column.removesuffix('_uri')}_size"] = file_size(address)
+        name = column.removesuffix("_uri")
+        row[f"{name}_size"], row[f"{name}_modified"] = _seen(row[column])
     return row
+
+
+def _seen(address: str | None) -> tuple[int | None, int | None]:
+    if address is None or "://" in address:
+        return None, None
+    try:
+        about = Path(address).stat()
+    except (OSError, ValueError):  # the stage that opens it says why
+        return None, None
+    return about.st_size, about.st_mtime_ns

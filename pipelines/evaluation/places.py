@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,11 +16,13 @@ from media.crop import CROP
 from media.files import VIDEO_SUFFIXES, local_copy
 from media.requests import Frames
 from metrics.metric import PROMPT, REFERENCE, REFERENCE_IMAGE
+from metrics.objects import contact_spans, object_boxes
 from pipelines.engine.addresses import ADDRESS, PROBLEM, ListedMedia
 from pipelines.engine.folders import is_glob
 from pipelines.engine.input_error import InputError
 from pipelines.engine.list_values import SECONDS, ListError
 from pipelines.engine.lists import LIST_SUFFIXES, URI, read_list
+from pipelines.engine.record import read_run
 from pipelines.engine.settings import SourceSettings
 from pipelines.engine.source import Listing, list_input
 from stages.contract import Beside
@@ -37,12 +40,17 @@ SCHEMA = pa.schema(
     {
         URI: pa.string(),
         "source": pa.string(),
+        "source_modified": pa.int64(),
         **dict.fromkeys(RANGE, pa.float64()),
         "method": pa.string(),
         "pair": pa.string(),
         **dict.fromkeys(TEXTS, pa.string()),
         **{
-            name: pa.int64() if name.endswith("_size") else pa.string() if name == column else pa.float64()
+            name: pa.int64()
+            if name.endswith(("_size", "_modified"))
+            else pa.string()
+            if name == column
+            else pa.float64()
             for column in (REFERENCE, REFERENCE_IMAGE)
             for name in Beside(column, Frames(0, 1)).columns
         },
@@ -55,11 +63,10 @@ class Places:
 
     Args:
         sources: what lists may name.
-        limit: most clips of a place.
     """
 
-    def __init__(self, sources: SourceSettings, limit: int | None) -> None:
-        self.sources, self.limit = sources, limit
+    def __init__(self, sources: SourceSettings) -> None:
+        self.sources = sources
         self.schemes: set[str] = set()
 
     def read(self, place: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -85,7 +92,7 @@ class Places:
             self.schemes |= {a.partition("://")[0] for a in _addresses(row) if "://" in a}
         if not clips:
             raise InputError(f"{public_text(place)} holds no clip that is kept")
-        return dict(sorted(clips.items())[: self.limit])
+        return dict(sorted(clips.items()))
 
     def _of_folder(self, place: str) -> Iterator[dict[str, Any]]:
         listing = list_input(place, suffixes=VIDEO_SUFFIXES, sources=self.sources)
@@ -96,16 +103,21 @@ class Places:
             yield _row(uri, str(PurePosixPath(inside).with_suffix("")), item)
 
     def _of_run(self, place: str) -> Iterator[dict[str, Any]]:
-        """The kept clips of a finished run, named by `pair`, else by their files."""
-        manifest = storage.folder_of(place) / "manifest"
+        """The kept clips of a finished run, named by `pair`, else by their files below common folders."""
+        folder = storage.folder_of(place)
+        if (read_run(folder) or {}).get("pipeline") == "evaluate":
+            raise InputError(f"{public_text(place)} holds an evaluation, not clips: name a folder of clips")
+        manifest = folder / "manifest"
         wanted = ("source_uri", "media_uri", "keep", "pair", *RANGE, *TEXTS, *PROMPT_KEYS)
         names = [name for name in dict.fromkeys(wanted) if name in store.column_names(manifest)]
-        for item in store.read(manifest, names).to_pylist():
+        items = store.read(manifest, names).to_pylist()
+        root = _common_folder([item["source_uri"] for item in items])
+        for item in items:
             if not item["keep"]:
                 continue
             own = item["media_uri"] != item["source_uri"]
             part = {name: None if own else item.get(name) for name in RANGE}
-            name = item.get("pair") or _name_of(item)
+            name = item.get("pair") or _name_of(item, root)
             texts = {key: _text(item.get(key)) for key in TEXTS}
             texts[PROMPT] = next((item[key] for key in PROMPT_KEYS if item.get(key)), None)
             yield {**_row(item["media_uri"], str(name), part), **texts}
@@ -136,6 +148,11 @@ class Places:
             if key != "reference_video":
                 row[REFERENCE] = address(item, number, "reference_video", REFERENCE)
             row[REFERENCE_IMAGE] = address(item, number, "reference_image", REFERENCE_IMAGE)
+            try:
+                object_boxes(row)
+                contact_spans(row)
+            except ValueError as error:
+                raise InputError(f"{public_text(place)}: row {number}: {error}") from None
             yield row
 
 
@@ -146,16 +163,19 @@ def _items(place: str, keys: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
         InputError: it cannot be read, has none of them, or one of its rows is wrong.
     """
     why = ""
-    with local_copy(place) as file:
-        for key in keys:
-            try:
-                table, problems = read_list(file, PurePosixPath(place).suffix.lower(), key=key)
-            except ListError as error:
-                why = str(error)
-                continue
-            if problems:
-                raise InputError(f"{public_text(place)}: {problems[min(problems)]}")
-            return key, table.to_pylist()
+    try:
+        with local_copy(place) as file:
+            for key in keys:
+                try:
+                    table, problems = read_list(file, PurePosixPath(place).suffix.lower(), key=key)
+                except ListError as error:
+                    why = str(error).replace(f"no column `{keys[-1]}`", f"no column `{'` or `'.join(keys)}`")
+                    continue
+                if problems:
+                    raise InputError(f"{public_text(place)}: {problems[min(problems)]}")
+                return key, table.to_pylist()
+    except FileNotFoundError:
+        raise InputError(f"no such file: {public_text(place)}") from None
     raise InputError(f"cannot read the list {public_text(place)}: {why}")
 
 
@@ -176,11 +196,18 @@ def _public(listing: Listing, place: str) -> Listing:
     return listing
 
 
-def _name_of(item: Mapping[str, Any]) -> str:
-    """The name of a row of a manifest: its file's, and of a part of a file the part's, too."""
-    stem = PurePosixPath(item["source_uri"]).stem
+def _common_folder(addresses: Sequence[str]) -> str:
+    """What the folders of all addresses have in common, with a slash at its end."""
+    folders = [address.split("/")[:-1] for address in addresses]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    return "".join(f"{parts[0]}/" for parts in shared)
+
+
+def _name_of(item: Mapping[str, Any], root: str) -> str:
+    """The name of a row of a manifest: its file's below `root`, and of a part of a file the part's, too."""
+    inside = str(PurePosixPath(item["source_uri"].removeprefix(root)).with_suffix(""))
     part = "-".join(f"{item[name]:g}" for name in SECONDS if item.get(name) is not None)
-    return f"{stem}_{part}" if part else stem
+    return f"{inside}_{part}" if part else inside
 
 
 def _row(uri: str, pair: str, item: Mapping[str, Any]) -> dict[str, Any]:

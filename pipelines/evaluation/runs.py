@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
-from configs.reading import merged, parse, parse_overrides
+from configs.reading import SettingsError, merged, parse, parse_overrides
+from manifests.storage import is_remote
 from metrics.catalogue import figures_of
-from metrics.metric import Metric
+from metrics.metric import NEEDED, Metric
 from metrics.results import Results, write_results
 from metrics.tables import write_tables
 from pipelines.engine.pipeline import Engine
@@ -96,6 +97,7 @@ def prepare_evaluation(
         SettingsError: a setting, a metric or the profile is wrong.
         InputError: the clips cannot be listed.
     """
+    _check(output, methods, metrics)
     own = [f"metrics=[{','.join(metrics)}]", *overrides]
     settings = parse(EvaluateSettings, merged(load_profile(profile).settings, parse_overrides(own)), "--set")
     inputs = gather(methods, settings.sources, limit)
@@ -105,13 +107,40 @@ def prepare_evaluation(
     listed = write_inputs(inputs, output)
     request = Request("evaluate", str(listed), output, profile, None, own, None, engine, retry_errors)
     figures = figures_of(settings.metrics)
-    not_measured = _not_measured(request, figures, metrics)
+    not_measured = _not_measured(request, inputs, figures, metrics)
     (run,) = prepare(request, found)
     return Evaluation(run, inputs, figures, not_measured, settings)
 
 
-def _not_measured(request: Request, figures: Sequence[str], words: Sequence[str]) -> dict[str, str]:
-    """Numbers that the profile's models do not give -> why.
+def _check(output: Path, methods: Methods, metrics: Sequence[str]) -> None:
+    """Refuse what cannot be, before anything is read.
+
+    Raises:
+        SettingsError: the output is a file, lies in a folder of clips, or there is no such metric.
+    """
+    if not metrics:
+        raise SettingsError("no metric is named: give a set, such as interavatar, or names of metrics")
+    try:
+        figures_of(metrics)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    if is_remote(output):
+        return
+    if output.is_file():
+        raise SettingsError(
+            f"{output} is a file: name a folder for the evaluation, which need not be there yet"
+        )
+    for place in filter(None, (*methods.places.values(), methods.reference)):
+        if Path(place).is_dir() and output.resolve().is_relative_to(Path(place).resolve()):
+            raise SettingsError(
+                f"{output} lies in {place}: clips made beside the evaluation would be measured"
+            )
+
+
+def _not_measured(
+    request: Request, inputs: Inputs, figures: Sequence[str], words: Sequence[str]
+) -> dict[str, str]:
+    """Numbers that the profile's models, or what is told of the clips, do not give -> why.
 
     Raises:
         UsageError: one was asked for by its own name, or none is left.
@@ -120,12 +149,18 @@ def _not_measured(request: Request, figures: Sequence[str], words: Sequence[str]
     assert isinstance(settings, EvaluateSettings)
     why: dict[str, str] = {}
     for stage in candidates(roles, settings):
-        if isinstance(stage, Metric) and (reason := stage.cannot) is not None:
+        if isinstance(stage, Metric) and (reason := stage.cannot or _lacks(stage, inputs)) is not None:
             mine = [figure.name for figure in stage.figures if figure.name in figures]
             why |= dict.fromkeys(mine, reason)
             for word in words:
                 if word in (*mine, stage.name):
-                    raise UsageError(f"{word} cannot be measured by profile {request.profile}: {reason}")
+                    raise UsageError(f"{word} cannot be measured: {reason}")
     if len(why) == len(figures):
         raise UsageError(f"nothing can be measured: {next(iter(why.values()))}")
     return why
+
+
+def _lacks(metric: Metric, inputs: Inputs) -> str | None:
+    """What no clip has of all that a metric requires; None: nothing."""
+    lacking = [NEEDED[name] for name in metric.requires if not inputs.table[name].drop_null().length()]
+    return f"each clip needs {' and '.join(lacking)}" if lacking else None
