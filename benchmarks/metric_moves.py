@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ray_session() if options.engine == "ray" else nullcontext(),
     ):
         work = Path(name)
-        clips = real(files, work / "real")[: options.clips]
+        clips = real(files, work / "real", options.clips)
         if not clips:
             sys.exit(f"no clip with sound in {options.input}")
         for group in GROUPS:
@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if words:
                 measure(group, words, clips, work, options.profile, options.engine, found)
                 print(f"{group.name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    moved = [judged(expected, found) for expected in EXPECTED if expected.number in asked]
+    measured = {*asked, *found.values}
+    moved = [judged(expected, found) for expected in EXPECTED if expected.number in measured]
     print(table(found, moved, len(clips), options.profile))
 
 

@@ -57,14 +57,15 @@ _REACH: Mapping[str, tuple[float, float, float, float]] = {
 LISTS = (*_PATHS, *_REACH)
 
 
-def real(clips: Sequence[Path], folder: Path) -> list[Path]:
-    """The first seconds of each clip that has sound, 360 px high at most, 25 pictures a second."""
+def real(clips: Sequence[Path], folder: Path, most: int) -> list[Path]:
+    """The first seconds of up to `most` clips that have sound, 360 px high at most, 25 pictures a second."""
     folder.mkdir(parents=True, exist_ok=True)
     smaller = []
     for clip in clips:
         with av.open(str(clip)) as container:
-            if not container.streams.audio:
-                continue
+            has_sound = bool(container.streams.audio)
+        if not has_sound or len(smaller) == most:
+            continue
         target = folder / f"{clip.stem}.mp4"
         scale = f"scale=-2:'min(ih,{HEIGHT})',crop='trunc(iw/2)*2':'trunc(ih/2)*2',fps={FPS},setsar=1"
         run_ffmpeg("-i", clip, "-t", SECONDS, "-vf", scale, *_encoder(18), target)
