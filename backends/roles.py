@@ -37,14 +37,20 @@ from backends.pictures.aesthetic_scorer import AestheticScorer, BrisqueScorer
 from backends.pictures.attribute_embedder import AttributeEmbedder, DinoV2, EfficientNetLiteGrid
 from backends.pictures.clip_features import ClipFeatures, EfficientNetLiteClips
 from backends.pictures.cotracker import CoTracker3
+from backends.pictures.dino import DinoViT
 from backends.pictures.frame_features import EfficientNetLiteFeatures, FrameFeatures
+from backends.pictures.i3d import I3D
 from backends.pictures.image_classifier import EfficientNetLiteClassifier, ImageClassifier
 from backends.pictures.image_embedder import EfficientNetLite, ImageEmbedder, TextImageEmbedder
 from backends.pictures.image_quality import Brisque, ImageQuality
+from backends.pictures.inception import Inception
+from backends.pictures.laion_aesthetic import LaionAesthetic
+from backends.pictures.lpips import LpipsAlexNet
 from backends.pictures.openclip import OpenClipEmbedder
 from backends.pictures.optical_flow import Farneback, OpticalFlow
 from backends.pictures.perceptual_distance import EfficientNetLiteDistance, PerceptualDistance
 from backends.pictures.point_tracker import LucasKanade, PointTracker
+from backends.pictures.raft import Raft
 from backends.pictures.subject_embedder import SubjectEmbedder
 from backends.pictures.text_detector import RapidOcr, TextDetector
 from backends.sound.audio_embedder import AudioEmbedder, LogMel, Wav2Vec2
@@ -86,12 +92,12 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "vision_language_model": LANGUAGE_MODELS,
     "reaction_writer": LANGUAGE_MODELS,
     "image_to_video": {"stand_in_image_warp": ImageWarp, "wan": WanImageToVideo},
-    "frame_features": {"efficientnet_lite0": EfficientNetLiteFeatures},
-    "clip_features": {"efficientnet_lite0": EfficientNetLiteClips},
-    "perceptual_distance": {"efficientnet_lite0": EfficientNetLiteDistance},
-    "aesthetic_scorer": {"brisque": BrisqueScorer},
-    "optical_flow": {"farneback": Farneback},
-    "subject_embedder": {"efficientnet_lite0": EfficientNetLite},
+    "frame_features": {"efficientnet_lite0": EfficientNetLiteFeatures, "inception": Inception},
+    "clip_features": {"efficientnet_lite0": EfficientNetLiteClips, "i3d": I3D},
+    "perceptual_distance": {"efficientnet_lite0": EfficientNetLiteDistance, "lpips_alexnet": LpipsAlexNet},
+    "aesthetic_scorer": {"brisque": BrisqueScorer, "laion_linear": LaionAesthetic},
+    "optical_flow": {"farneback": Farneback, "raft": Raft},
+    "subject_embedder": {"efficientnet_lite0": EfficientNetLite, "dino_vit_b_16": DinoViT},
     "text_image_embedder": {"efficientnet_lite0": EfficientNetLite, "openclip": OpenClipEmbedder},
 }
 # Roles that a profile need not fill, and the role whose model then fills them, too.

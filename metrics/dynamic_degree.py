@@ -25,7 +25,7 @@ PAIRS_OF_16: Final = 4
 
 
 class DynamicDegree(ClipMetric):
-    """Whether a clip is dynamic, as VBench decides it (`dynamic_degree.py`, Apache-2.0).
+    """Whether a clip is dynamic, as VBench decides it (its dynamic_degree.py, Apache-2.0).
 
     Of every `round(fps / 8)`-th picture and the next such one the mean of the largest 5 % of movements; the
     clip is dynamic when `round(4 * pictures / 16)` pairs, one at least, exceed 6 px at a shorter side of 256

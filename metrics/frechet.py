@@ -113,4 +113,4 @@ def summary(name: str, array: str, made: Clips, real: Clips, what: str) -> Summa
         facts["note"] = (
             f"fewer {what} than dimensions: too large, and comparable only with as many {what} on both sides"
         )
-    return Summary(over, {name: one.known}, facts, MOST_DRAWS)
+    return Summary(over, {name: one.known}, facts, MOST_DRAWS, halves=True)

@@ -57,13 +57,18 @@ class Summary:
         over: draws of the made and of the real clips -> number's name -> value; NaN where there is none.
         clips: number's name -> how many made clips it is over.
         facts: what else stands beside the numbers, such as how many pictures they are over.
-        most_draws: of a bootstrap, where one takes long.
+        most_draws: for intervals, where one takes long.
+        halves: the number itself changes where clips repeat, as a distance of distributions or an entropy, so
+            that intervals come from halves of the clips, none of them twice. It is 0 and more.
+        most: number's name -> the most it can be, where that is not without bound.
     """
 
     over: Callable[[Draw, Draw], Mapping[str, float]]
     clips: Mapping[str, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     most_draws: int | None = None
+    halves: bool = False
+    most: Mapping[str, float] = field(default_factory=dict)
 
 
 class Metric(Stage):

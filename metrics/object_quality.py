@@ -24,10 +24,10 @@ Track = Mapping[int, npt.NDArray[np.float64]]
 class ObjectQuality(ClipMetric):
     """Object dynamics times object consistency (InteractAvatar §4.2), of the objects that the input names.
 
-    Boxes come from the input's column `object_boxes`, JSON such as `[{"name": "cup", "t": 0.5, "box": [0.1,
-    0.2, 0.3, 0.4]}]` with seconds and shares of the frame; no model of the project finds objects, so a clip
-    without the column has no score. Boxes of one object are linked to a track first: the surest box of each
-    picture jumps between things of one kind.
+    Boxes come from the input's column `object_boxes`, JSON such as
+    `[{"name": "cup", "t": 0.5, "box": [0.1, 0.2, 0.3, 0.4]}]` with seconds and shares of the frame; no model
+    of the project finds objects, so a clip without the column has no score. Boxes of one object are linked to
+    a track first: the surest box of each picture jumps between things of one kind.
 
     Dynamics: how fast a track's middle moves, mean over its steps, in frame diagonals per second.
     Consistency: mean over its crops from the second on of the cosines, cut at 0, with the previous and with

@@ -45,9 +45,9 @@ class Sid(Metric):
         "k-means on the pictures of the real clips (40 clusters of expressions, 20 of poses, as DIM), each "
         "picture of the made clips goes to the nearest centre, and the entropy of the histogram is taken in "
         "bits: at most 5.32 and 4.32. Papers cluster EMOCA's coefficients. Here: 14 distances of mouth, "
-        "eyes and brows less the clip's median, and yaw, pitch and roll in degrees, neither scaled. Centres "
-        "depend on the real clips, so only methods beside the same ones compare. Pictures without a face "
-        "are left out."
+        "eyes and brows of a head turned to the camera, in % of the distance of the eyes' outer corners, "
+        "less the clip's median, and yaw, pitch and roll in degrees, neither scaled. Centres depend on the "
+        "real clips, so only methods beside the same ones compare. Pictures without a face are left out."
     )
     source = "EAI-Avatar Table 1 (SID); Tran et al. 2024 (DIM) and Ng et al. 2022, definitions only."
 
@@ -82,9 +82,9 @@ class Sid(Metric):
             return {name: entropy(counts[drawn].sum(0)) for name, counts in counted.items()}
 
         clips = {name: int(counts.any(1).sum()) for name, counts in counted.items()}
-        return Summary(
-            over, clips, {"real_clips": len(real)} | ({"note": "; ".join(reasons)} if reasons else {})
-        )
+        facts = {"real_clips": len(real)} | ({"note": "; ".join(reasons)} if reasons else {})
+        most = {name: float(np.log2(counts.shape[1])) for name, counts in counted.items()}
+        return Summary(over, clips, facts, halves=True, most=most)
 
     def _counts(
         self, made: Clips, real: Clips, array: str, taken: Callable[[Any], Floats], clusters: int

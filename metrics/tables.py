@@ -20,6 +20,7 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 _TEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    "[": "{[}",  # at the beginning of a row it would be the option of the line break before
 }
 FIRST, SECOND = 1, 2
 
@@ -80,8 +81,8 @@ def notes(results: Results) -> list[str]:
     said = []
     if results.draws:
         said.append(
-            f"In brackets: {results.level:.0%} intervals of a bootstrap over clips ({results.draws} draws, "
-            f"fewer where a distance of sets takes long; seed {results.seed})."
+            f"In brackets: {results.level:.0%} intervals over clips, of a bootstrap ({results.draws} draws, "
+            f"seed {results.seed}); for distances of sets and entropies of halves of the clips (fewer draws)."
         )
     for method in results.methods:
         for dataset, about in results.clips[method].items():

@@ -24,7 +24,7 @@ class Variance(Metric):
     """
 
     figures = (
-        Number("var_expression", "Var, expression", "squared shares of the face", "higher", _EXPRESSION),
+        Number("var_expression", "Var, expression", "squared % of the eyes' distance", "higher", _EXPRESSION),
         Number("var_pose", "Var, pose", "squared degrees", "higher", _POSE),
     )
     scores: ClassVar[Mapping[str, Column | Array]] = {
@@ -35,9 +35,10 @@ class Variance(Metric):
     convention = (
         "All coefficients of all pictures of all clips in one row of numbers, their variance about one "
         "mean, as DIM computes it. Its scale is that of the coefficients: DIM takes 6 of pose and 50 of "
-        "expression from EMOCA. Here: 14 distances of mouth, eyes and brows less the clip's median, and "
-        "apart from them yaw, pitch and roll in degrees, since one variance over both would be that of the "
-        "degrees. Jitter counts as movement, so more is better only up to what real clips have."
+        "expression from EMOCA. Here: 14 distances of mouth, eyes and brows of a head turned to the camera, "
+        "in % of the distance of the eyes' outer corners, less the clip's median, and apart from them yaw, "
+        "pitch and roll in degrees, since one variance over both would be that of the degrees. Jitter "
+        "counts as movement, so more is better only up to what real clips have."
     )
     source = "EAI-Avatar Table 1 (Var); Tran et al. 2024 (DIM), definition only."
 

@@ -46,6 +46,12 @@ from stages.probe import Probe
 from stages.speech import Speech
 
 
+class FacesOfAll(Faces.Config):
+    """Settings of `Faces`; a clip without a face has all numbers that need none."""
+
+    stop_without_face: bool = Field(False, description="compute nothing more for a clip without any face")
+
+
 class EvaluateSettings(Settings):
     """Settings of an evaluation; those of each stage and metric under its name."""
 
@@ -55,7 +61,7 @@ class EvaluateSettings(Settings):
     draws: int = Field(1000, ge=0, description="Draws of clips for the intervals; 0: no intervals.")
     max_seconds: float = Field(120.0, gt=0, description="A longer clip is an error, s.")
     probe: Probe.Config = Probe.Config()
-    faces: Faces.Config = Faces.Config()
+    faces: FacesOfAll = FacesOfAll()
     head: Head.Config = Head.Config()
     body: Body.Config = Body.Config()
     speech: Speech.Config = Speech.Config()
@@ -106,9 +112,6 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
         Fid(models.frame_features, config=s.fid),
         Fvd(models.clip_features, config=s.fvd),
         Ase(models.aesthetic_scorer, config=s.ase),
-        VlmQa(vlm),
-        Caption(vlm, config=s.caption, facts=()),  # for CLIP_re
-        ClipRe(models.text_image_embedder),
         ClipText(models.text_image_embedder, config=s.clip_text),
         ObjectQuality(models.subject_embedder, config=s.object_quality),
         Dino(models.subject_embedder, models.person_mask, config=s.dino),
@@ -118,7 +121,7 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
         Psnr(config=s.psnr),
         Lpips(models.perceptual_distance, config=s.lpips),
         FlowError(models.optical_flow, config=s.flow_error),
-        # What follows is about the main person: a clip without a face is not looked at any further.
+        # What follows is about the main person.
         Faces(models.face_detector, config=s.faces),
         Body(models.pose, config=s.body),  # hands
         HandQuality(models.pose, config=s.hand_quality),
@@ -130,6 +133,10 @@ def candidates(models: Roles, settings: EvaluateSettings) -> list[Stage]:
         Sid(config=s.sid),
         Variance(),
         Speech(models.voice_activity, models.diarizer, config=s.speech),
+        # A model may refuse a clip, which ends what is measured of it: those that ask come late.
+        Caption(vlm, config=s.caption, facts=()),  # for CLIP_re
+        ClipRe(models.text_image_embedder),
+        VlmQa(vlm),
         ConstantRate(config=s.constant_rate),  # wrong times of pictures would read as a wrong offset
         Sync(models.lip_sync, models.face_detector, config=s.sync),
     ]

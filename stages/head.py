@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -222,6 +222,27 @@ def head_pose(mesh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         roll = -np.arctan2(up[0], up[1])
         pose[i] = np.degrees([yaw, pitch, roll])
     return pose
+
+
+def in_front_view(
+    mesh: npt.NDArray[np.float64], places: npt.NDArray[np.float64], vertices: Sequence[int]
+) -> npt.NDArray[np.float64]:
+    """Where some vertices of meshes would be seen on a head that looks at the camera, [T, N, 2], cm.
+
+    The points that hold still say by which affine view (least squares) the face is shown. What differs in it
+    from `places` is taken to lie in the plane of the face.
+
+    Args:
+        mesh: [T, 468, 2], pixels; NaN where there is none.
+        places: of the vertices in a mean face, [N, 3], cm, as in `_STABLE`.
+        vertices: N of the mesh.
+    """
+    view = np.linalg.pinv(np.c_[_MODEL, np.ones(len(_MODEL))]) @ mesh[:, _POINTS]  # [T, 4, 2]
+    away = mesh[:, vertices] - np.c_[places, np.ones(len(places))] @ view
+    front = np.full(away.shape, np.nan)
+    known = np.isfinite(away).all((1, 2))
+    front[known] = places[:, :2] + away[known] @ np.linalg.pinv(view[known, :2])
+    return front
 
 
 def points_yaw(points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:

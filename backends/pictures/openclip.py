@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from backends.running.batching import Batcher
-from backends.running.pretrained import autocast, torch_device
+from backends.running.pretrained import Precision, autocast, check_precision, torch_device
 from backends.store.weights import Weights
 
 
@@ -22,17 +23,31 @@ class OpenClipEmbedder:
     are prepared as the folder's configuration says: the shorter side to 224, then the middle square.
 
     Args:
-        model: folder with `open_clip_config.json` and `open_clip_model.safetensors`.
+        model: folder with `open_clip_config.json` and `open_clip_model.safetensors`, or with one of OpenAI's
+            archives, such as `ViT-B-32.pt`.
         device: "cuda", "cuda:0", "cpu"; None: CUDA where there is one.
         batch: most pictures run together.
+        precision: of the sums: "float32", "bfloat16" or "float16"; None: bfloat16 on CUDA.
+
+    Raises:
+        ValueError: there is no such precision.
     """
 
     packages = ("torch", "open_clip")
 
-    def __init__(self, model: Weights, device: str | None = None, batch: int = 64) -> None:
+    def __init__(
+        self,
+        model: Weights,
+        device: str | None = None,
+        batch: int = 64,
+        precision: Precision | None = None,
+    ) -> None:
+        if precision is not None:
+            check_precision(precision)
         self.model = model
         self.device = device
         self.batch = batch
+        self.precision = precision
         self._net: Any = None
         self._prepare: Any = None
         self._run: Batcher[Any, npt.NDArray[np.float32]] | None = None
@@ -40,8 +55,13 @@ class OpenClipEmbedder:
 
     @cached_property
     def id(self) -> str:
-        """Implementation, version and weights."""
-        return f"open_clip {self.model}"
+        """Implementation and weights; a precision that was asked for."""
+        return f"open_clip {self.model}" + (f" {self.precision}" if self.precision else "")
+
+    @property
+    def width(self) -> int:
+        """Length of its vectors; known after `setup`."""
+        return int(self._net.output_dim)
 
     @property
     def network(self) -> str:
@@ -69,6 +89,9 @@ class OpenClipEmbedder:
         """Both towers, on the CPU; see `setup` for errors."""
         import open_clip
 
+        archives = sorted(Path(self.model.folder).glob("*.pt"))
+        if archives:
+            return _openai_model(archives[0])
         # Without weights open_clip goes on with random ones.
         for name in ("open_clip_config.json", "open_clip_model.safetensors"):
             self.model.file(name)
@@ -86,7 +109,7 @@ class OpenClipEmbedder:
         self.setup()
         assert self._run is not None
         rows = self._run([self._prepare(Image.fromarray(image)) for image in images])
-        return np.stack(rows) if rows else np.zeros((0, self._net.output_dim), np.float32)
+        return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """See `ReadsTexts.embed_texts`; the model is loaded the first time.
@@ -100,9 +123,12 @@ class OpenClipEmbedder:
         if self._texts is None:
             self._device = torch_device(self.device)
             model = self._created().eval().requires_grad_(False).to(self._device)
-            self._texts = model, open_clip.get_tokenizer(f"local-dir:{self.model.folder}")
+            if any(Path(self.model.folder).glob("*.pt")):
+                self._texts = model, open_clip.SimpleTokenizer(context_length=model.context_length)
+            else:
+                self._texts = model, open_clip.get_tokenizer(f"local-dir:{self.model.folder}")
         model, tokenizer = self._texts
-        with torch.inference_mode(), autocast(self._device):
+        with torch.inference_mode(), autocast(self._device, self.precision):
             vectors = model.encode_text(tokenizer(list(texts)).to(self._device)).float()
         unit = torch.nn.functional.normalize(vectors, dim=-1)
         return np.asarray(unit.cpu().numpy(), np.float32)
@@ -111,6 +137,21 @@ class OpenClipEmbedder:
         """Prepared pictures, tensors [3, S, S], to vectors of length 1."""
         import torch
 
-        with torch.inference_mode(), autocast(self._device):
+        with torch.inference_mode(), autocast(self._device, self.precision):
             vectors = self._net(torch.stack(pictures).to(self._device)).float()
         return list(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())
+
+
+def _openai_model(archive: Path) -> Any:
+    """Both towers out of one of OpenAI's archives, float32, on the CPU."""
+    import open_clip
+
+    model = open_clip.load_openai_model(str(archive), precision="fp32", device="cpu")
+    model.visual.preprocess_cfg = {
+        "size": model.visual.image_size,
+        "mean": open_clip.OPENAI_DATASET_MEAN,
+        "std": open_clip.OPENAI_DATASET_STD,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
+    return model

@@ -208,6 +208,19 @@ class _Call(Generic[Item, Result]):
 _Place = tuple[_Call[Item, Result], int]
 
 
+def grouped(
+    items: Sequence[Item], key: Callable[[Item], object], run: Callable[[list[Item]], list[Result]]
+) -> list[Result]:
+    """Results of N items, in order, where only items with one key, such as their shape, can run together."""
+    places: dict[object, list[int]] = {}
+    for i, item in enumerate(items):
+        places.setdefault(key(item), []).append(i)
+    results: dict[int, Result] = {}
+    for alike in places.values():
+        results |= zip(alike, run([items[i] for i in alike]), strict=True)
+    return [results[i] for i in range(len(items))]
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch, ONNX Runtime or Python itself says that there is no memory left, on GPU or CPU."""
     torch = sys.modules.get("torch")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -176,8 +177,7 @@ class ModelStore:
             )
         else:
             digest = _digest(RememberedHashes(Path(self.location) / name).of(list(entry.files)))
-        pinned = known_models().get(name)
-        published = pinned is not None and pinned.is_pinned and not entry.random_weights
+        published = not entry.random_weights and _is_published(entry, known_models().get(name))
         if self.is_remote and not Path(name).is_absolute():
             return CopiedWeights(name, f"{self.location}/{name}", entry, digest, published)
         return MountedWeights(Path(name).name, str(Path(self.location) / name), entry, digest, published)
@@ -364,6 +364,21 @@ def _filled_in(pinned: ModelEntry, recorded: ModelEntry) -> ModelEntry:
         files[file] = pin.model_copy(update=filled)
     source = pinned.source.model_copy(update={"revision": revision})
     return pinned.model_copy(update={"files": files, "source": source})
+
+
+def _is_published(entry: ModelEntry, pinned: ModelEntry | None) -> bool:
+    """Whether every file has the hash that the catalogue pins, or begins with the part of it in its address.
+
+    PyTorch's hub names files so, and compares as much: raft_large_C_T_V1-22a6c225.pth.
+    """
+    if pinned is None:
+        return False
+    for file, pin in pinned.files.items():
+        named = re.search(r"-([0-9a-f]{8})\.pth$", pinned.url_of(file) or "")
+        wanted = pin.sha256 or (named and named[1])
+        if not wanted or not (entry.files[file].sha256 or "").startswith(wanted):
+            return False
+    return True
 
 
 def _digest(files: Mapping[str, object]) -> str:

@@ -16,8 +16,8 @@ class Weights:
         folder: on this machine; holds the model's files.
         digest: of all its files, a few hex digits; goes into fingerprints, where the path must not.
         is_random: these are random weights that stand in for the real ones; whatever they give is named so.
-        is_published: the project's own catalogue pins the hash of every file, so that a run has compared them
-            with what their authors published before it begins.
+        is_published: by their hashes these are the files that the project's own catalogue names; a run
+            compares them with their hashes before it begins.
     """
 
     name: str

@@ -174,9 +174,15 @@ def settings_page(name: str) -> str:
             parts += [
                 f"## {stage.name}\n",
                 f"{_sees(stage)}\n",
-                _settings_table(type(stage.config), f"{stage.name}."),
+                _settings_table(_config_of(model, stage), f"{stage.name}."),
             ]
     return "\n".join(parts + _screen_chapters([s for s in _screens() if _is_screen_of(s.name, name)]))
+
+
+def _config_of(model: type[BaseModel], stage: Stage) -> type[BaseModel]:
+    """A stage's settings in a pipeline, whose defaults may be others than in the next one."""
+    field = model.model_fields.get(stage.name)
+    return type(stage.config) if field is None else type(field.get_default())
 
 
 def _roles_table() -> str:
@@ -287,6 +293,10 @@ Wan's 126 GB are float32, and become bfloat16 when they are loaded.
 
 **Stand-ins**: `interavatar models record NAME --random-weights` marks a folder of random weights. Whatever
 they make is named `stand_in_random_NAME`.
+
+**Numbers** of an evaluation bear a bare name, such as `fid`, only where the metric's own network has the
+hashes that are pinned here. Else the network is part of the name: `fid_efficientnet_lite0`, and for weights
+that nothing vouches for `fid_unverified_inception` or `fid_stand_in_random_inception`.
 """
 
 PRECISION = """## Precision on a GPU
@@ -295,13 +305,14 @@ PRECISION = """## Precision on a GPU
 | --- | --- | --- |
 | CLIP, DINOv2, SAM 2 | bfloat16, weights float32 | embeddings and masks; no public limit is applied to them |
 | wav2vec 2.0 | float16 | its rows are stored in float16 |
+| an evaluation's networks | float32 without TF32 | numbers are compared with published ones |
 | CoTracker3, SyncNet | float32 without TF32 | their numbers are cut at public limits |
 | pyannote | float32 without TF32 | pyannote.audio switches TF32 off |
 | DWPose, RTMPose, InsightFace | float32 with TF32 | ONNX Runtime's default, as their public programs run |
 
 In PyTorch TF32 is a switch of the whole process, which holds all of these models: it stays off.
-`precision: float16` (or `bfloat16`, `float32`) beside `use:` in a profile changes CoTracker3, SyncNet or
-wav2vec 2.0, and stands in their ids, so results are computed again. On a CPU all is float32 unless a
+`precision: float16` (or `bfloat16`, `float32`) beside `use:` in a profile changes CLIP, CoTracker3, SyncNet
+or wav2vec 2.0, and stands in their ids, so results are computed again. On a CPU all is float32 unless a
 precision is named.
 
 Compared with float32 on random weights, on a CPU, as shares of the results' standard deviation

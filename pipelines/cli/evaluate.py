@@ -35,7 +35,7 @@ def measure(
     ],
     generated: Annotated[
         str | None,
-        typer.Argument(metavar="[GENERATED]", help=f"{WHOLE}: the made clips.", show_default=False),
+        typer.Argument(metavar="GENERATED", help=f"{WHOLE}: the made clips.", show_default=False),
     ] = None,
     method: Annotated[
         list[str] | None,

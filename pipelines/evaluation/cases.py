@@ -46,7 +46,7 @@ class TalkingCase(Case):
     """A case that `make_cases` makes of a clip of a data set.
 
     source_size: bytes of the file; None: unknown.
-    start_s, end_s: the part of the file, s; None: from its beginning, to its end.
+    source_start_s, source_end_s: the part of the file, s; None: from its beginning, to its end.
     seconds, fps, width, height: of the real clip.
     """
 
@@ -55,8 +55,8 @@ class TalkingCase(Case):
     source: str
     source_uri: str
     source_size: int | None
-    start_s: float | None
-    end_s: float | None
+    source_start_s: float | None
+    source_end_s: float | None
     licence: str | None
     seconds: float
     fps: float

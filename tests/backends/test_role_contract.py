@@ -168,6 +168,7 @@ def face_embedder(model: Any, media: Media) -> None:
     alone = model.embed([media.portrait], marks[None])
     assert np.allclose(alone[0], vectors[0], atol=1e-4)
     assert model.embed([], np.zeros((0, 5, 2), np.float32)).shape == (0, vectors.shape[1])
+    assert is_network(model.network)
 
 
 def attribute_embedder(model: Any, media: Media) -> None:
@@ -217,6 +218,8 @@ def lip_sync(model: Any, media: Media) -> None:
     found = model.score(track, media.speech[: 4 * RATE], RATE)
     assert found is not None and math.isfinite(found.confidence) and abs(found.offset_s) <= 0.7
     assert found.correlation is None or -1 <= found.correlation <= 1
+    assert found.distance is None or found.distance >= 0
+    assert is_network(model.network)
     short = MouthTrack(times[:2], opening[:2], images[:2] if wants else None, boxes[:2] if wants else None)
     assert model.score(short, media.speech[:1000], RATE) is None
     assert model.method and " " not in model.method

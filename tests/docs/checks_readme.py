@@ -223,3 +223,13 @@ def _(at: At) -> None:
 @after("README.md", "interavatar card ravdess hdtf celebv --output CARD.md")
 def _(at: At) -> None:
     assert "| packets |" in (at.folder / "CARD.md").read_text()
+
+
+@after(
+    "README.md",
+    "interavatar evaluate --method ours=/your/ours --method theirs=/your/theirs --reference /your/real "
+    "--output evaluation",
+)
+def _(at: At) -> None:
+    table = (at.folder / "evaluation/table.tex").read_text()
+    assert r"FID (efficientnet\_lite0)$\downarrow$" in table and r"\textbf{" in table

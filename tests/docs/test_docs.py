@@ -131,5 +131,7 @@ def test_commands_in_the_text_are_known() -> None:
                 for word in words[1:]:
                     command = getattr(command, "commands", {}).get(word, command)
                 assert command is not program or words[1].startswith("--"), said
+                if command is not program and hasattr(command, "commands"):  # its first is meant
+                    command = next(iter(command.commands.values()))
                 known = {option for parameter in command.params for option in parameter.opts}
                 assert {word.strip("[]") for word in words if re.match(r"\[?--", word)} <= known, said

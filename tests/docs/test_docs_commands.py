@@ -15,7 +15,14 @@ import yaml
 
 from configs.reading import merged
 from pipelines.requests import Request, load_profile, resolve
-from tests.docs import checks_docs, checks_guides, checks_python, checks_readme, checks_test_sets  # noqa: F401 - their checks
+from tests.docs import (  # noqa: F401 - their checks
+    checks_docs,
+    checks_evaluation,
+    checks_guides,
+    checks_python,
+    checks_readme,
+    checks_test_sets,
+)
 from tests.docs.checks import CHECKS, At
 from tests.docs.checks_sources import make_data_sets
 from tests.docs.checks_test_sets import make_compared
@@ -123,20 +130,24 @@ def _a_run_of_own_videos(reader: Reader, media: Path) -> None:
 
 
 def _made_clips(reader: Reader, media: Path) -> None:
-    made = make_methods(reader.folder / "made_clips")
+    """Clips of three methods, the first the best, and real ones."""
+    drawn = make_methods(reader.folder / "drawn")
     (reader.folder / "made").mkdir()
-    for method, name in (
-        ("copy", "made/ours"),
-        ("blurred", "made/theirs"),
-        ("noisy", "made/others"),
-        ("real", "real"),
-    ):
-        (made / method).rename(reader.folder / name)
+    for method, name in (("copy", "ours"), ("blurred", "theirs"), ("noisy", "others")):
+        (drawn / method).rename(reader.folder / "made" / name)
+    (drawn / "real").rename(reader.folder / "real")
+
+
+def _data_sets_and_methods(reader: Reader, media: Path) -> None:
+    make_data_sets(reader.folder)
+    drawn = make_methods(reader.folder / "drawn")
+    for method, name in (("copy", "ours"), ("noisy", "theirs"), ("real", "real")):
+        (drawn / method).rename(reader.folder / name)
 
 
 # What a page takes for granted, beside the reader's media.
 PREPARE: Mapping[str, Prepare] = {
-    "README.md": lambda reader, media: make_data_sets(reader.folder),
+    "README.md": _data_sets_and_methods,
     "docs/consent.md": _a_run_of_own_videos,
     "docs/evaluation.md": _made_clips,
     "docs/export.md": _a_run,

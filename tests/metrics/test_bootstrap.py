@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
 from metrics.bootstrap import are_partners, intervals
 from metrics.clips import Clips
+from metrics.frechet import FeatureSet, frechet_distance
 from metrics.metric import Draw, Summary, mean
 
 
-def mean_of(values: np.ndarray, **further: int) -> Summary:
+def mean_of(values: np.ndarray, **further: Any) -> Summary:
     return Summary(lambda drawn, drawn_real: {"m": mean(values[drawn])}, {"m": len(values)}, **further)
 
 
@@ -78,6 +80,57 @@ def test_real_clips_may_be_of_another_number_or_none() -> None:
     seen.clear()
     intervals(Summary(over, {"n": 4}), 4, 0, False, 20, 0)
     assert {pair[1] for pair in seen} == {0}
+
+
+def test_halves_of_a_mean_scatter_as_the_mean_does() -> None:
+    values = np.random.default_rng(5).normal(10, 2, 300)
+    low, high = intervals(mean_of(values, halves=True), 300, 0, False, 2000, 0)["m"]
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(300), rel=0.06)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.03)
+
+
+def test_halves_hold_no_clip_twice_and_partners_together() -> None:
+    seen: list[tuple[list[int], list[int]]] = []
+
+    def over(drawn: Draw, drawn_real: Draw) -> Mapping[str, float]:
+        seen.append((sorted(drawn.tolist()), sorted(drawn_real.tolist())))
+        return {"n": 1.0}
+
+    assert intervals(Summary(over, {"n": 7}, halves=True), 7, 10, False, 30, 0) == {"n": (1.0, 1.0)}
+    assert seen[-1] == (list(range(7)), list(range(10)))
+    assert {(len(set(a)), len(set(b))) for a, b in seen[:-1]} == {(3, 5)}
+    seen.clear()
+    intervals(Summary(over, {"n": 7}, halves=True), 7, 7, True, 30, 0)
+    assert all(a == b for a, b in seen)
+
+
+def test_the_interval_of_a_distance_is_around_it_and_about_as_wide_as_new_clips_say() -> None:
+    """Sets of 40 clips in 60 dimensions, 2 rows of each: draws with repetition are all too far away."""
+    rng = np.random.default_rng(6)
+
+    def sets() -> tuple[FeatureSet, FeatureSet]:
+        return tuple(FeatureSet(list(rng.normal(0, 1, (40, 2, 60)).astype(np.float32))) for _ in range(2))
+
+    def summary(one: FeatureSet, other: FeatureSet, halves: bool) -> Summary:
+        return Summary(lambda a, b: {"d": frechet_distance(one, other, a, b)}, {"d": 40}, halves=halves)
+
+    every = np.arange(40)
+    pairs = [sets() for _ in range(40)]
+    values = [frechet_distance(one, other, every, every) for one, other in pairs]
+    repeated = intervals(summary(*pairs[0], False), 40, 40, False, 60, 0)["d"]
+    assert values[0] < repeated[0]
+    ends = [intervals(summary(*pair, True), 40, 40, False, 60, 0)["d"] for pair in pairs[:10]]
+    assert all(low < value < high for (low, high), value in zip(ends, values, strict=False))
+    width = np.mean([high - low for low, high in ends]) / (2 * 1.96 * np.std(values))
+    assert 0.9 < width < 2
+
+
+def test_no_end_of_halves_lies_where_no_value_can() -> None:
+    values = np.random.default_rng(7).normal(0, 3, 8)
+    values += 0.5 - values.mean()
+    low, high = intervals(mean_of(values, halves=True), 8, 0, False, 100, 0)["m"]
+    assert low == 0 and high > 1.5
+    assert intervals(mean_of(values, halves=True, most={"m": 1.0}), 8, 0, False, 100, 0) == {"m": (0, 1)}
 
 
 def test_a_dear_summary_gets_fewer_draws() -> None:

@@ -28,6 +28,7 @@ BUILDERS: Mapping[str, Callable[[Path], object]] = {
 SETTINGS = (
     "device=cpu",
     "roles.point_tracker.interp_shape=[48, 64]",
+    "roles.optical_flow.iterations=2",
     "roles.image_to_video.num_frames=17",
     "roles.image_to_video.num_inference_steps=2",
     "roles.image_to_video.max_area=20480",

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from backends.running.batching import Batcher, BatchSize, is_out_of_memory
+from backends.running.batching import Batcher, BatchSize, grouped, is_out_of_memory
 
 
 class Gate:
@@ -237,3 +237,18 @@ def test_what_counts_as_no_memory() -> None:
     OnnxError = type("RuntimeException", (Exception,), {"__module__": "onnxruntime.capi"})
     assert is_out_of_memory(OnnxError("Failed to allocate memory for requested buffer of size 9"))
     assert not is_out_of_memory(OnnxError("Invalid rank for input"))
+
+
+def test_only_alike_items_run_together_and_come_back_in_order() -> None:
+    seen: list[list[str]] = []
+
+    def forward(words: list[str]) -> list[str]:
+        assert len({len(word) for word in words}) == 1
+        seen.append(words)
+        return [word.upper() for word in words]
+
+    assert grouped(["ab", "c", "de", "fgh", "i"], len, forward) == ["AB", "C", "DE", "FGH", "I"]
+    assert seen == [["ab", "de"], ["c", "i"], ["fgh"]]
+    assert grouped([], len, forward) == [] and len(seen) == 3
+    with pytest.raises(ValueError, match="shorter"):
+        grouped(["ab", "cd"], len, lambda words: words[:1])

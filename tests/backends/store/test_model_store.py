@@ -96,6 +96,13 @@ def test_the_shipped_catalogue_reads_and_names_what_the_gpu_profile_needs() -> N
         "qwen2.5-vl-7b-instruct",
         "wan2.2-i2v-a14b",
         "wan2.2-i2v-a14b-lightning",
+        "inception-2015-12-05",
+        "i3d-kinetics-400",
+        "lpips-alexnet",
+        "laion-aesthetic-vit-l-14",
+        "raft-things",
+        "dino-vit-b-16",
+        "clip-vit-b-32",
         *TRAINING,
     }
     for name, model in models.items():
@@ -105,7 +112,7 @@ def test_the_shipped_catalogue_reads_and_names_what_the_gpu_profile_needs() -> N
         assert model.source.huggingface is None or len(str(model.source.revision)) == 40, name
     not_commercial = ["insightface-buffalo-l", "cotracker3", "ltx-video-2b"]
     assert [n for n, m in models.items() if m.commercial is False] == not_commercial
-    assert [n for n, m in models.items() if m.commercial is None] == ["syncnet"]
+    assert [n for n, m in models.items() if m.commercial is None] == ["syncnet", "i3d-kinetics-400"]
     assert parse_catalogue(dump_catalogue(models), "again") == dict(models)
 
 
@@ -175,6 +182,40 @@ def test_somebodys_own_folder_is_named_by_its_names_and_sizes(store: ModelStore,
     assert store.weights(str(tmp_path / "mine")).digest != mine.digest
     put(tmp_path / "store" / "own", {"model.pth": B})
     assert store.weights("own").folder == tmp_path / "store" / "own"
+
+
+def test_published_weights_are_known_by_their_hashes(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers measured with other weights are named after these, so that none passes for the paper's."""
+    assert store.weights("small").is_published  # a run compares it with its pin
+    assert store.weights("small").network("pose", "small") == ""
+    assert store.weights("small").network("pose", "another") == "small"
+    assert not store.weights("loose").is_published
+    put(tmp_path / "store" / "small", {"small.onnx": A})
+    own = store.weights(str(tmp_path / "store" / "small"))
+    assert own.name == "small" and own.network("pose", "small") == "unverified_pose"
+    store.record(["small"], random_weights=True)
+    assert store.weights("small").network("pose", "small") == "stand_in_random_pose"
+    assert not store.weights("small").is_published
+
+
+@pytest.mark.parametrize(("content", "published"), [(A, True), (B, False)])
+def test_the_part_of_a_hash_in_the_name_of_a_file_of_the_hub_is_compared(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, published: bool
+) -> None:
+    """As PyTorch's hub does it: raft_large_C_T_V1-22a6c225.pth."""
+    text = f"hub: {{source: {{url: https://models.example/net-{PINNED[:8]}.pth}}, files: {{net.pth: {{}}}}}}"
+    known = parse_catalogue(text, "test")
+    for module in (model_catalogue, model_store):
+        monkeypatch.setattr(module, "known_models", lambda: known)
+    assert not store.weights("hub").is_published  # nothing is there yet
+    put(tmp_path / "store" / "hub", {"net.pth": content})
+    store.record(["hub"])
+    assert store.weights("hub").is_published == published
+    assert store.weights("hub").network("net", "hub") == ("" if published else "unverified_net")
+    behind_a_url = ModelStore((tmp_path / "store").as_uri()).weights("hub")
+    assert behind_a_url.is_published == published and pickle.loads(pickle.dumps(behind_a_url)) == behind_a_url
 
 
 # What is wrong.

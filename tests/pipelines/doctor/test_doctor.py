@@ -76,7 +76,9 @@ def test_doctor_of_the_gpu_profile_lists_every_missing_file(tmp_path: Path) -> N
     lines = done.stdout.splitlines()
     assert any(line.startswith("ok  ray: ") for line in lines)
     assert "--  licences: not for commercial use: insightface-buffalo-l" in done.stdout
-    assert "commercial use not stated: syncnet" in done.stdout
+    assert (
+        "commercial use not stated: i3d-kinetics-400 (Apache-2.0 (of the original)), syncnet" in done.stdout
+    )
     assert "not loaded while something is missing" in done.stdout and "no  gpu" not in done.stdout
     assert lines[-1].startswith("will not run; first ai_edge_litert: not installed; ")
     assert lines[-1].endswith(" more above)")

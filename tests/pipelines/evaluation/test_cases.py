@@ -87,7 +87,7 @@ def test_cases_of_three_data_sets(sets: Path, tmp_path: Path) -> None:
     for case in made.cases:
         assert case.source != "RAVDESS" or case.seconds == pytest.approx(2, abs=0.05)
     (box,) = [case for case in made.cases if "M2Ohb0FAaJU" in case.source_uri]
-    assert (box.width, box.height, box.start_s, box.end_s) == (240, 180, 0.5, 1.5)
+    assert (box.width, box.height, box.source_start_s, box.source_end_s) == (240, 180, 0.5, 1.5)
     assert box.seconds == pytest.approx(1, abs=0.05)
     assert any("HDTF publishes no window for the clip Radio12_2" in note for note in made.notes)
     assert f"celebv-hq:{sets / 'celebv_hq'}: passed over 1 clips: the file is not there" in made.notes

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,10 @@ from pipelines.cli import app as cli
 from pipelines.engine.pipeline import Engine
 from pipelines.evaluation.inputs import Methods
 from pipelines.evaluation.runs import prepare_evaluation
+from tests.conftest import ROOT
 from tests.support.evaluation_clips import NAMES, make_methods
 from tests.support.helpers import manifest, quiet
+from tests.support.object_store import new_folder, s3_server
 
 FAST = ("draws=50", "fid.frames=4")
 
@@ -229,3 +234,48 @@ def test_from_python(toy: Path, tmp_path: Path) -> None:
         np.isnan(found.loc["reference", "value"]) and found.loc["reference", "note"] == "no clip has a value"
     )
     assert found["clips"].to_dict() == {"noisy": 2, "copy": 2, "reference": 0}
+
+
+def test_killed_on_the_way_it_says_the_same(toy: Path, done: Path, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "evaluate",
+        "--engine",
+        "inline",
+        "--metrics",
+        "ssim,psnr,fid",
+    ]
+    words += [word for setting in (*FAST, "rows_per_part=1") for word in ("--set", setting)]
+    words += [w for name, place in three(toy).places.items() for w in ("--method", f"{name}={place}")]
+    words += ["--reference", str(toy / "real"), "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(list((tmp_path / "out/manifest/_parts").glob("*"))) < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out/metrics.json").exists()
+    record, _ = evaluated(three(toy), tmp_path / "out")
+    assert 0 < record["counts"]["computed"] < 4 * len(NAMES)
+    assert (tmp_path / "out/metrics.json").read_bytes() == (done / "metrics.json").read_bytes()
+
+
+def test_clips_and_numbers_may_lie_in_an_object_store(toy: Path, tmp_path: Path) -> None:
+    with s3_server():
+        store = new_folder()
+        for method in ("noisy", "real"):
+            for name in NAMES[:2]:
+                (store / method / f"{name}.mp4").write_bytes((toy / method / f"{name}.mp4").read_bytes())
+        methods = Methods({"noisy": str(store / "noisy")}, str(store / "real"))
+        record, results = evaluated(methods, store / "evaluation", ["ssim"])
+        assert record["counts"]["errors"] == 0 and record["counts"]["computed"] == 4
+        assert read_results(store / "evaluation") == results
+        again, _ = evaluated(methods, store / "evaluation", ["ssim"])
+        assert again["counts"]["computed"] == 0
+    here = Methods({"noisy": str(toy / "noisy")}, str(toy / "real"))
+    evaluation = prepare_evaluation(here, tmp_path / "out", ["ssim"], overrides=FAST, limit=2)
+    evaluation.execute(quiet())
+    assert values(evaluation.results(), "ssim") == values(results, "ssim")
