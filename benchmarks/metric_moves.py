@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if words:
                 measure(group, words, clips, work, options.profile, options.engine, found)
                 print(f"{group.name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    found.not_measured = {number: why for number, why in found.not_measured.items() if number in asked}
     measured = {*asked, *found.values}
     moved = [judged(expected, found) for expected in EXPECTED if expected.number in measured]
     print(table(found, moved, len(clips), options.profile))
