@@ -89,6 +89,7 @@ docs: setup
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.shards
