@@ -57,7 +57,7 @@ class Beside:
     Attributes:
         column: of the input list, `<name>_uri`; where it is null there is nothing to see. `<name>_start_s`,
             `<name>_end_s` and `<name>_crop_x0` to `<name>_crop_y1` say which part of the file counts, if not
-            all of it; `<name>_size`, bytes, and `<name>_modified`, ns, tell that it is another one than before.
+            all of it; `<name>_size`, bytes, and `<name>_modified`, ns, tell when it is another one.
         request: what of it.
     """
 

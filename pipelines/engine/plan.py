@@ -99,9 +99,9 @@ def plan(
     """Compare the input with the manifest (rule: a stage runs only where its fingerprint is missing).
 
     A file whose size changed, or its `source_modified`, is computed anew; a changed input column makes the
-    stages that read it, and what depends on them, run again. A row whose `program` is the run's is finished: of it only the input
-    columns are read. So a piece takes memory for one file's rows, and Python's objects for those rows alone
-    on which something is due.
+    stages that read it, and what depends on them, run again. A row whose `program` is the run's is finished:
+    of it only the input columns are read. So a piece takes memory for one file's rows, and Python's objects
+    for those rows alone on which something is due.
 
     Args:
         listing: the input.

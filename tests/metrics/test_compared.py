@@ -43,8 +43,10 @@ def test_the_last_picture_of_the_shorter_meets_none_of_another_moment() -> None:
     assert pairs_of(shorter, longer) == [(i, i) for i in range(19)]
 
 
-def test_nothing_at_its_moments() -> None:
-    assert pairs_of(np.array([0.0, 0.2]), np.array([3.0, 3.2])) is None
+def test_both_begin_with_their_first_picture() -> None:
+    """However late that is beside the sound, by which the clip's clock begins, too."""
+    made, late = np.arange(4) / 5, np.arange(4) / 5 + 0.04
+    assert pairs_of(made, late) == pairs_of(made, made) and len(pairs_of(made, late) or []) == 4
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (33, 90), (16, 16), (200, 31)])

