@@ -160,14 +160,17 @@ def _values(metric: Metric, made: Clips, real: Clips, draws: int, seed: int, tol
     if draws and len(made) > 1:
         ends = intervals(summary, len(made), len(real), are_partners(made, real), draws, seed, LEVEL, say)
     over = summary.over(np.arange(len(made)), np.arange(len(real)))
-    return {name: _value(name, over.get(name, np.nan), summary, ends.get(name)) for name in names}
+    return {
+        name: _value(name, over.get(name, np.nan), summary, ends.get(name), metric.needs) for name in names
+    }
 
 
-def _value(name: str, value: float, summary: Summary, ends: Interval | None) -> Value:
+def _value(name: str, value: float, summary: Summary, ends: Interval | None, needs: str) -> Value:
     facts = dict(summary.facts)
     note = facts.pop("note", None)
     if not np.isfinite(value):
-        return Value(None, note=note or "no clip has a value", facts=facts)
+        lacks = f"no clip has a value; each needs {needs}" if needs else "no clip has a value"
+        return Value(None, note=note or lacks, facts=facts)
     low, high = ends or (None, None)
     return Value(float(value), low, high, summary.clips[name], note, facts)
 
