@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,9 +13,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from media.requests import Frames
-from metrics.metric import REFERENCE, ClipMetric, reading
+from metrics.clips import Clips
+from metrics.metric import REFERENCE, ClipMetric, Summary, reading
 from stages.clip import Clip, nearest
-from stages.contract import Beside, StageConfig
+from stages.contract import Beside, Column, StageConfig
 
 Image = npt.NDArray[np.uint8]
 # Half of what a picture lasts at 24 a second: so far may the one nearest to a moment be from it. s.
@@ -45,7 +48,7 @@ class Compared:
 
 
 class ComparedMetric(ClipMetric):
-    """A metric of such pairs."""
+    """A metric whose one number is the mean over such pairs; `<number>_pictures` says over how many."""
 
     Config = ComparedConfig
     requires = (REFERENCE,)
@@ -60,6 +63,26 @@ class ComparedMetric(ClipMetric):
     def sees_beside(self) -> tuple[Beside, ...]:
         """The partner's."""
         return (Beside(REFERENCE, self.config.request),)
+
+    @abstractmethod
+    def values(self, pairs: Compared) -> Sequence[float]:
+        """The number for each pair."""
+
+    def measure(self, clip: Clip) -> dict[str, Any]:
+        """The mean, and over how many pictures; None without a partner."""
+        pairs = compared(clip, self.config)
+        if pairs is None:
+            return dict.fromkeys(self.scores)
+        name = self.figures[0].name
+        return {name: float(np.mean(self.values(pairs))), f"{name}_pictures": len(pairs.times)}
+
+    def summary(self, made: Clips, real: Clips) -> Summary:
+        """See `Metric.summary`."""
+        pictures = made.column(self.named(f"{self.figures[0].name}_pictures"))
+        return replace(super().summary(made, real), facts={"pictures": int(np.nansum(pictures))})
+
+
+PICTURES = Column("int", "", "pictures that were compared")
 
 
 def compared(clip: Clip, config: ComparedConfig) -> Compared | None:

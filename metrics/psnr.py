@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from metrics.compared import ComparedMetric, compared
+from metrics.compared import PICTURES, Compared, ComparedMetric
 from metrics.metric import Number
-from stages.clip import Clip
 from stages.contract import Array, Column, Score
 
 # Of equal pictures, whose ratio would be infinite: an error of a tenth of a step of 8 bits.
@@ -21,7 +20,10 @@ class Psnr(ComparedMetric):
     """Peak signal-to-noise ratio of pictures at the same moments."""
 
     figures = (Number("psnr", "PSNR", "dB", "higher", _WHAT),)
-    scores: ClassVar[Mapping[str, Column | Array]] = {"psnr": Score("dB", _WHAT)}
+    scores: ClassVar[Mapping[str, Column | Array]] = {
+        "psnr": Score("dB", _WHAT),
+        "psnr_pictures": PICTURES,
+    }
     convention = (
         "20 log10(255 / root mean square error) of each pair of pictures over all channels, then the mean "
         f"over pictures; equal pictures count as {MOST_DB:g} dB. The ratio of the mean error of a whole clip "
@@ -29,12 +31,9 @@ class Psnr(ComparedMetric):
     )
     source = "EAI-Avatar Table 1 names PSNR at 256 x 256."
 
-    def measure(self, clip: Clip) -> dict[str, Any]:
-        """The mean over pictures; None without a partner."""
-        pairs = compared(clip, self.config)
-        if pairs is None:
-            return {"psnr": None}
-        return {"psnr": float(np.mean([decibels(made, real) for made, real in pairs]))}
+    def values(self, pairs: Compared) -> list[float]:
+        """The ratio of each pair, dB."""
+        return [decibels(made, real) for made, real in pairs]
 
 
 def decibels(made: np.ndarray, real: np.ndarray) -> float:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from metrics.compared import ComparedMetric, compared
+from metrics.compared import PICTURES, Compared, ComparedMetric
 from metrics.metric import Number
-from stages.clip import Clip
 from stages.contract import Array, Column, Score
 
 _WHAT = "Mean structural similarity with the partner's pictures."
@@ -19,7 +18,10 @@ class Ssim(ComparedMetric):
     """Structural similarity (Wang et al. 2004) of pictures at the same moments, by scikit-image."""
 
     figures = (Number("ssim", "SSIM", "-1 to 1", "higher", _WHAT),)
-    scores: ClassVar[Mapping[str, Column | Array]] = {"ssim": Score("-1 to 1", _WHAT)}
+    scores: ClassVar[Mapping[str, Column | Array]] = {
+        "ssim": Score("-1 to 1", _WHAT),
+        "ssim_pictures": PICTURES,
+    }
     convention = (
         "Wang et al.: a Gaussian window of sigma 1.5, covariance of the whole window; values 0 to 1, mean "
         "over RGB, pictures of 256 x 256. A box of 7 x 7 (the default of scikit-image) or grey pictures "
@@ -27,14 +29,11 @@ class Ssim(ComparedMetric):
     )
     source = "EAI-Avatar Table 1 names SSIM at 256 x 256; scikit-image structural_similarity."
 
-    def measure(self, clip: Clip) -> dict[str, Any]:
-        """The mean over pictures; None without a partner."""
+    def values(self, pairs: Compared) -> list[float]:
+        """The similarity of each pair."""
         from skimage.metrics import structural_similarity
 
-        pairs = compared(clip, self.config)
-        if pairs is None:
-            return {"ssim": None}
-        values = [
+        return [
             structural_similarity(
                 *(picture.astype(np.float64) / 255 for picture in pair),
                 gaussian_weights=True,
@@ -45,4 +44,3 @@ class Ssim(ComparedMetric):
             )
             for pair in pairs
         ]
-        return {"ssim": float(np.mean(values))}

@@ -196,6 +196,11 @@ def _about(about: Mapping[str, Any]) -> str:
         said.append(f"{left_out} of them with errors, left out")
     if errors > left_out:
         said.append(f"{errors - left_out} with errors that count in what was measured before")
+    if errors:
+        named = ", ".join(one_line(name) for name in about["first_errors"])
+        said.append(f"errors of {named}" + (" and others" if errors > len(about["first_errors"]) else ""))
+    if about["damaged"]:
+        said.append(f"{about['damaged']} damaged in parts (decode_errors of the manifest)")
     for key, unit in (
         ("seconds", "s"),
         ("fps", "pictures a second"),

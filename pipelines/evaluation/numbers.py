@@ -19,9 +19,10 @@ from metrics.results import Figure, Results, Value
 from stages.contract import Array, Stage
 
 LEVEL = 0.95
+NAMED = 5  # clips with errors that the tables name
 Told = Callable[[str, int, int], None]
 # Columns that say which clip it is, and what of it has been measured.
-OWN = ("sample_id", "method", "pair", "dataset", "error", "stages", "arrays")
+OWN = ("sample_id", "method", "pair", "dataset", "error", "stages", "arrays", "decode_errors")
 # What stands beside the numbers of every method: column of the manifest -> key.
 KNOWN = {"fps": "fps", "width": "width", "height": "height", "duration_s": "seconds"}
 
@@ -181,6 +182,8 @@ def _about(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> dict
         "clips": len(rows),
         "errors": sum(bool(row["error"]) for row in rows),
         "left_out": sum(_is_left_out(row, metrics) for row in rows),
+        "damaged": sum(bool(row["decode_errors"]) for row in rows),
+        "first_errors": [row["pair"] for row in rows if row["error"]][:NAMED],
     }
     for column, key in KNOWN.items():
         known = [row[column] for row in rows if row[column] is not None]

@@ -38,8 +38,8 @@ def test_the_mean_over_pairs() -> None:
     clip = shown(
         metric, plain(10, 20, 30), np.arange(3) / 5, plain(11, 23, height=300, width=500), np.arange(2) / 5
     )
-    assert metric.score(clip) == {"lpips": 2.0}
-    assert metric.score(shown(metric, plain(1), np.zeros(1))) == {"lpips": None}
+    assert metric.score(clip) == {"lpips": 2.0, "lpips_pictures": 2}
+    assert metric.score(shown(metric, plain(1), np.zeros(1))) == dict.fromkeys(metric.writes)
     assert set(metric.sees_beside[0].columns) == set(metric.reads)
 
 

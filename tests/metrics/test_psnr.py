@@ -57,4 +57,4 @@ def test_falls_with_noise_and_needs_a_partner(pictures: list[np.ndarray]) -> Non
         found.append(Psnr().measure(shown(Psnr(), noisy, TIMES, pictures[:3]))["psnr"])
     assert found == sorted(found, reverse=True)
     assert found[1] == pytest.approx(20 * np.log10(255 / 8), abs=0.5)
-    assert Psnr().score(shown(Psnr(), pictures[:3], TIMES)) == {"psnr": None}
+    assert Psnr().score(shown(Psnr(), pictures[:3], TIMES)) == {"psnr": None, "psnr_pictures": None}

@@ -88,21 +88,23 @@ def test_grey_pictures(pictures: list[np.ndarray]) -> None:
 
 
 def test_a_clip_without_partner_has_no_value(pictures: list[np.ndarray]) -> None:
-    assert Ssim().score(shown(Ssim(), pictures, TIMES)) == {"ssim": None}
+    assert Ssim().score(shown(Ssim(), pictures, TIMES)) == {"ssim": None, "ssim_pictures": None}
 
 
 def test_names_and_what_it_reads() -> None:
     metric = Ssim()
-    assert [number.name for number in metric.numbers] == ["ssim"] and list(metric.writes) == ["ssim"]
+    assert [number.name for number in metric.numbers] == ["ssim"]
+    assert list(metric.writes) == ["ssim", "ssim_pictures"]
     assert set(metric.sees_beside[0].columns) == set(metric.reads) and REFERENCE in metric.reads
     assert metric.protocol()["pictures"] == ["5 pictures a second, shorter side 512 px"]
     assert metric.protocol()["settings"] == {"fps": 5.0, "side": 256}
 
 
 def test_the_number_is_the_mean_over_clips_with_a_value() -> None:
-    clips = Clips("", [{"ssim": 0.5}, {"ssim": None}, {"ssim": 0.9}])
+    of_clips = ((0.5, 3), (None, None), (0.9, 4))
+    clips = Clips("", [{"ssim": value, "ssim_pictures": count} for value, count in of_clips])
     found = Ssim().summary(clips, Clips("", []))
-    assert found.clips == {"ssim": 2}
+    assert found.clips == {"ssim": 2} and found.facts == {"pictures": 7}
     assert found.over(np.arange(3), np.zeros(0, int)) == {"ssim": pytest.approx(0.7)}
     assert found.over(np.array([0, 0, 2]), np.zeros(0, int)) == {"ssim": pytest.approx(1.9 / 3)}
     assert np.isnan(found.over(np.array([1, 1, 1]), np.zeros(0, int))["ssim"])

@@ -20,6 +20,8 @@ ABOUT = {
     "clips": 3,
     "errors": 1,
     "left_out": 1,
+    "damaged": 0,
+    "first_errors": ["ada"],
     "seconds": [4.0, 4.0, 4.0],
     "fps": [25.0, 25.0, 30.0],
     "width": None,
@@ -148,7 +150,9 @@ def test_what_stands_beside_the_numbers() -> None:
         not_measured={"clip_text": "it reads no texts"},
     )
     said = notes(found)
-    assert "a: 3 clips, 1 of them with errors, left out, 4 s, 25 to 30 pictures a second." in said
+    assert (
+        "a: 3 clips, 1 of them with errors, left out, errors of ada, 4 s, 25 to 30 pictures a second." in said
+    )
     late = results(SCORE, clips={m: {"": ABOUT | {"errors": 3}} for m in ("a", "b", "c", "reference")})
     assert "a: 3 clips, 1 of them with errors, left out, 2 with errors that count in what was measured" in (
         "\n".join(notes(late))

@@ -159,7 +159,7 @@ def test_a_broken_clip_is_data(toy: Path, tmp_path: Path) -> None:
     assert results.clips["copy"][""] | {"clips": 7, "errors": 1} == results.clips["copy"][""]
     assert results.figures[0].values[""]["copy"].clips == len(NAMES) - 1
     said = (tmp_path / "out/table.md").read_text()
-    assert "copy: 7 clips, 1 of them with errors, left out" in said
+    assert "copy: 7 clips, 1 of them with errors, left out, errors of ada, " in said
     assert "1 of 7 clips have no real partner: lonely" in said
     assert "SSIM, copy: over 5 of 6 clips" in said
 
