@@ -82,7 +82,7 @@ def figures_of(words: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for word in words:
         if word not in known:
-            close = get_close_matches(word, known, 1)
+            close = get_close_matches(word.lower(), known, 1)
             meant = f"did you mean {close[0]}? " if close else ""
             single = ", ".join(name for name in known if name not in SETS)
             raise ValueError(

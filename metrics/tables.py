@@ -16,6 +16,7 @@ from manifests.text import one_line
 from metrics.metric import REAL
 from metrics.results import Figure, Results, Value
 
+LATEX_NEEDS = "% \\usepackage{booktabs}; of graphicx where it is too wide: \\resizebox{\\textwidth}{!}{...}"
 ARROWS = {"higher": "↑", "lower": "↓"}
 _TEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -150,9 +151,7 @@ def latex(results: Results, with_intervals: bool = False) -> str:
             cells.append(cell)
         lines.append(" & ".join([_tex(method), *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join(
-        ["% \\usepackage{booktabs}", *lines, *(f"% {_tex(line)}" for line in notes(results)), ""]
-    )
+    return "\n".join([LATEX_NEEDS, *lines, *(f"% {_tex(line)}" for line in notes(results)), ""])
 
 
 def comma_separated(results: Results) -> str:

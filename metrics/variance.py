@@ -37,8 +37,9 @@ class Variance(Metric):
         "mean, as DIM computes it. Its scale is that of the coefficients: DIM takes 6 of pose and 50 of "
         "expression from EMOCA. Here: 14 distances of mouth, eyes and brows of a head turned to the camera, "
         "in % of the distance of the eyes' outer corners, less the clip's median, and apart from them yaw, "
-        "pitch and roll in degrees, since one variance over both would be that of the degrees. Jitter "
-        "counts as movement, so more is better only up to what real clips have."
+        "pitch and roll in degrees, since one variance over both would be that of the degrees. Of poses most "
+        "of it is how differently people hold their heads: frozen clips kept nine tenths. Jitter counts as "
+        "movement, so more is better only up to what real clips have."
     )
     source = "EAI-Avatar Table 1 (Var); Tran et al. 2024 (DIM), definition only."
 

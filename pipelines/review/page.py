@@ -46,10 +46,11 @@ def page(
     facts, blobs = facts_of(run, record, screen, figures, rows, strips)
     frame, script, style = _parts()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    counts = record.get("counts") or {}
+    counts, found = record.get("counts") or {}, read_results(run)
+    kept = f"{figures.counts['kept']:,} of {figures.total:,} kept"
     return environment.from_string(frame).render(
         policy=Markup(policy(script, style)),
-        title=f"{record['pipeline']}: {figures.counts['kept']:,} of {figures.total:,} kept",
+        title=f"{record['pipeline']}: {kept if found is None else f'{figures.total:,} clips'}",
         about=f"{record.get('input', '')}, screen {screen.name}, profile {record['profile']['name']}, run "
         f"{record['run_id']} ({record['status']} {record.get('finished') or record['started']})",
         screen=screen.name,
@@ -60,7 +61,7 @@ def page(
         of_reactions=OF_REACTIONS if "reactions" in rows.column_names else "",
         reuse=f"{counts.get('computed', 0):,} samples were computed by this run, {counts.get('reused', 0):,} "
         "taken over from earlier ones. Times are summed over workers.",
-        numbers=shown_tables(found) if (found := read_results(run)) is not None else None,
+        numbers=None if found is None else shown_tables(found),
         facts=Markup(json.dumps(facts).replace("<", "\\u003c")),
         blobs=blobs,
         style=Markup(style),
