@@ -89,7 +89,7 @@ def measure(
 
     Example: interavatar evaluate --method ours=a/ --method theirs=b/ --reference real/ --output eval/
     """
-    from pipelines.cli.console import err, readable_errors
+    from pipelines.cli.console import err, out, readable_errors
 
     with readable_errors(
         f"interrupted. What was committed in {output} is safe; run the same command again to go on."
@@ -119,7 +119,12 @@ def measure(
             write_report(output, STRIPS, pictured)
         print_outcome(record, output, evaluation.run.pipeline)
         _print(results, output)
-        if why := shortcoming(record["counts"]):
+        counts = record["counts"]
+        if others := counts["manifest_rows"] - counts["ids_in"]:
+            out().print(
+                f"the manifest also has {others} rows of clips that are not among these; no number is of them"
+            )
+        if why := shortcoming(counts):
             raise RunError(why)
 
 

@@ -231,6 +231,8 @@ def test_on_the_command_line(toy: Path, tmp_path: Path) -> None:
     assert results is not None and table[1] == f"{values(results, 'ssim')['noisy']:.3f}"
     report = (tmp_path / "out/report.html").read_text()
     assert '<section id="numbers">' in report and f">{table[1]} <span" in report
+    again = CliRunner().invoke(cli.app, [*words[:-1], "1"], catch_exceptions=False)
+    assert "the manifest also has 4 rows of clips that are not among these" in again.stdout
     said = CliRunner().invoke(cli.app, ["evaluate", "--help"]).output
     assert "measure" in said
     refused = CliRunner().invoke(cli.app, ["evaluate", "--output", str(tmp_path / "x")])
