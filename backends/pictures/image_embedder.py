@@ -103,23 +103,27 @@ class EfficientNetLite:
         return self._run(image, blocks)[1]
 
     def _run(self, image: npt.NDArray[np.uint8], blocks: Sequence[int]) -> tuple[Any, list[Any]]:
-        """The last feature map, and those of some blocks."""
+        """The last feature map, and those of some blocks.
+
+        As the package's own forward pass, block by block: hooks on the blocks would also see what other
+        threads put through the network.
+        """
         import cv2
         import torch
 
         self.setup()
+        net = self._model
+        wanted = {number % len(net._blocks) for number in blocks}
         kept: list[Any] = []
         small = cv2.resize(image, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
         values = torch.from_numpy((small.astype(np.float32) - 127) / 128)  # as the TensorFlow original
-        hooks = [
-            self._model._blocks[i].register_forward_hook(lambda *call: kept.append(call[2])) for i in blocks
-        ]
-        try:
-            with torch.inference_mode():
-                return self._model.extract_features(values.permute(2, 0, 1)[None]), kept
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with torch.inference_mode():
+            features = net._swish(net._bn0(net._conv_stem(values.permute(2, 0, 1)[None])))
+            for number, block in enumerate(net._blocks):
+                features = block(features)
+                if number in wanted:
+                    kept.append(features)
+            return net._swish(net._bn1(net._conv_head(features))), kept
 
 
 def _folded(model: Any) -> Any:

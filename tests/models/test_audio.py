@@ -148,7 +148,8 @@ def test_float16_changes_wav2vec2_little_and_bfloat16_much(wav2vec2: Weights) ->
     found = precision.wav2vec2(wav2vec2, "cpu")
     assert set(found) == {"float16", "bfloat16"}
     assert 0 < found["float16"].mean < 0.003 and found["float16"].largest < 0.03
-    assert found["bfloat16"].mean > 10 * found["float16"].mean
+    # float16 has three bits more to a number: some eight times less is lost, by the kernels of the processor.
+    assert found["bfloat16"].mean > 5 * found["float16"].mean
     assert Wav2Vec2(wav2vec2, precision="bfloat16").id.endswith(", bfloat16)")
     with pytest.raises(ValueError, match="'int8'; choose one of float32, bfloat16, float16"):
         Wav2Vec2(wav2vec2, precision="int8")  # type: ignore[arg-type]
