@@ -136,17 +136,20 @@ def _print(results: Results, output: Path) -> None:
     """The table, and where the rest is."""
     from rich.table import Table
 
+    from manifests.text import one_line
     from metrics.results import METRICS
     from metrics.tables import ARROWS, digits
     from pipelines.cli.console import out
 
     for dataset in results.datasets:
-        table = Table(
-            "method", *(f"{f.title} {ARROWS[f.better]}" for f in results.shown), box=None, title=dataset
-        )
+        # A line a number: a terminal is too narrow for a line a method.
+        table = Table("number", box=None, title=dataset)
         for name in results.methods:
-            values = [figure.values[dataset][name].value for figure in results.shown]
-            table.add_row(name, *("-" if value is None else digits(value) for value in values))
+            table.add_column(one_line(name), justify="right", no_wrap=True)
+        for figure in results.shown:
+            values = [figure.values[dataset][name].value for name in results.methods]
+            shown = ["-" if value is None else digits(value) for value in values]
+            table.add_row(f"{figure.title} {ARROWS[figure.better]}", *shown)
         out().print(table)
     for name, why in results.not_measured.items():
         out().print(f"{name} is not measured: {why}")

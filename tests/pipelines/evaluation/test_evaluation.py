@@ -226,11 +226,12 @@ def test_on_the_command_line(toy: Path, tmp_path: Path) -> None:
     done = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(cli.app, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.stdout.splitlines()]
-    (table,) = (line for line in lines if line[:1] == ["noisy"])
+    assert ["number", "noisy", "reference"] in lines
+    (table,) = (line for line in lines if line[:2] == ["SSIM", "↑"])
     results = read_results(tmp_path / "out")
-    assert results is not None and table[1] == f"{values(results, 'ssim')['noisy']:.3f}"
+    assert results is not None and table[2] == f"{values(results, 'ssim')['noisy']:.3f}"
     report = (tmp_path / "out/report.html").read_text()
-    assert '<section id="numbers">' in report and f">{table[1]} <span" in report
+    assert '<section id="numbers">' in report and f">{table[2]} <span" in report
     again = CliRunner().invoke(cli.app, [*words[:-1], "1"], catch_exceptions=False)
     assert "the manifest also has 4 rows of clips that are not among these" in again.stdout
     said = CliRunner().invoke(cli.app, ["evaluate", "--help"]).output
