@@ -13,8 +13,7 @@ from backends.faces.face_mesh import FaceMesh
 from media.requests import Frames
 from stages.clip import Clip
 from stages.contract import Array, Column, Stage, StageConfig
-from stages.faces import boxes_at
-from stages.head import in_front_view
+from stages.head import in_front_view, main_face_mesh
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -100,11 +99,7 @@ class FaceRatios(Stage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """The ratios of the main face."""
         frames = clip.frames(self.sees[0])
-        boxes = np.full((len(frames), 4), np.nan, np.float32)
-        if clip["face_boxes"] is not None:
-            boxes = boxes_at(frames.times, clip["face_times"], clip["face_boxes"], self.config.max_gap_s)
-        height, width = frames.images[0].shape[:2]
-        mesh = self.face_mesh.track(frames.images, boxes).astype(np.float64) * (width, height)
+        mesh = main_face_mesh(self.face_mesh, clip, frames, self.config.max_gap_s)
         return {"face_ratio_times": frames.times, "face_ratios": ratios(mesh).astype(np.float32)}
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from backends.faces.face_mesh import FaceMesh
 from media.requests import Frames
-from stages.clip import Clip
+from stages.clip import Clip, FrameSequence
 from stages.contract import Array, Column, Score, Stage, StageConfig
 from stages.faces import boxes_at
 
@@ -116,13 +116,7 @@ class Head(Stage):
     def score(self, clip: Clip) -> dict[str, Any]:
         """Pose, motion, mouth and eyes; what needs a mesh is None where there is none."""
         frames = clip.frames(self.sees[0])
-        boxes = np.full((len(frames), 4), np.nan, np.float32)
-        if clip["face_boxes"] is not None:
-            boxes = boxes_at(frames.times, clip["face_times"], clip["face_boxes"], self.config.max_gap_s)
-        height, width = frames.images[0].shape[:2]
-        mesh = self.face_mesh.track(frames.images, boxes).astype(np.float64)
-        mesh *= (width, height)  # pixels: both axes alike
-
+        mesh = main_face_mesh(self.face_mesh, clip, frames, self.config.max_gap_s)
         pose = head_pose(mesh)
         pose[:, 0] = _head_yaw(pose[:, 0])
         opening = _distance(mesh, _UPPER_LIP, _LOWER_LIP) / _distance(mesh, _FOREHEAD, _CHIN)
@@ -141,6 +135,7 @@ class Head(Stage):
                 "eyes_open": float(np.median(eye_aspect_ratio(mesh[seen]))),
             }
         if clip["face_landmarks"] is not None:
+            height, width = frames.images[0].shape[:2]
             turned = points_yaw(clip["face_landmarks"] * (width, height))
             out |= self._weighed(frames.times, pose, clip["face_times"], turned)
         out["head_pose"] = pose.astype(np.float32)
@@ -222,6 +217,24 @@ def head_pose(mesh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         roll = -np.arctan2(up[0], up[1])
         pose[i] = np.degrees([yaw, pitch, roll])
     return pose
+
+
+def main_face_mesh(
+    face_mesh: FaceMesh, clip: Clip, frames: FrameSequence, max_gap_s: float
+) -> npt.NDArray[np.float64]:
+    """Meshes of the main face, [T, 468, 2], pixels, in which both axes are alike; NaN where there is none.
+
+    Args:
+        face_mesh: finds them.
+        clip: has `face_times` and `face_boxes`.
+        frames: T of its pictures.
+        max_gap_s: a face box holds for so long without another, s.
+    """
+    boxes = np.full((len(frames), 4), np.nan, np.float32)
+    if clip["face_boxes"] is not None:
+        boxes = boxes_at(frames.times, clip["face_times"], clip["face_boxes"], max_gap_s)
+    height, width = frames.images[0].shape[:2]
+    return face_mesh.track(frames.images, boxes).astype(np.float64) * (width, height)
 
 
 def in_front_view(

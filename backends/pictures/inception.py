@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.running.batching import Batcher
-from backends.running.pretrained import torch_device
+from backends.running.pretrained import load_state, torch_device
 from backends.store.weights import Weights
 
 FILE: Final = "weights-inception-2015-12-05-6726825d.pth"
@@ -61,13 +61,8 @@ class Inception:
 
         path = self.model.file(FILE)
         self._device = torch_device(self.device)
-        net = build_net()
-        try:
-            net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except RuntimeError as error:
-            raise ValueError(f"{path}: not the weights of FID's Inception: {error}") from error
-        net.fc = torch.nn.Identity()
-        self._net = net.to(self._device).eval().requires_grad_(False)
+        self._net = load_state(build_net(), path, self._device, "FID's Inception")
+        self._net.fc = torch.nn.Identity()
         self._run = Batcher(self._forward, self.batch)
 
     def features(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:

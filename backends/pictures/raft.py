@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from backends.pictures.optical_flow import check_sizes
 from backends.running.batching import Batcher, grouped
-from backends.running.pretrained import torch_device
+from backends.running.pretrained import load_state, torch_device
 from backends.store.weights import Weights
 
 FILE: Final = "raft_large_C_T_V1-22a6c225.pth"
@@ -60,17 +60,11 @@ class Raft:
         """
         if self._run is not None:
             return
-        import torch
         from torchvision.models.optical_flow import raft_large
 
         path = self.model.file(FILE)
         self._device = torch_device(self.device)
-        net = raft_large(weights=None)
-        try:
-            net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except RuntimeError as error:
-            raise ValueError(f"{path}: not the weights of torchvision's large RAFT: {error}") from error
-        self._net = net.to(self._device).eval().requires_grad_(False)
+        self._net = load_state(raft_large(weights=None), path, self._device, "torchvision's large RAFT")
         self._run = Batcher(self._forward, self.batch)
 
     def flow(self, first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from backends.store.weights import Weights
@@ -44,6 +45,27 @@ def check_precision(precision: str) -> None:
     known = get_args(Precision)
     if precision not in known:
         raise ValueError(f"there is no precision {precision!r}; choose one of {', '.join(known)}")
+
+
+def load_state(net: Any, path: Path, device: str, what: str) -> Any:
+    """A network of torch with the weights of a file, on the device, for inference.
+
+    Args:
+        net: without its weights.
+        path: of a state dict.
+        device: as `torch_device` gives it.
+        what: whose weights they have to be, for the error.
+
+    Raises:
+        ValueError: they are another network's.
+    """
+    import torch
+
+    try:
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: not the weights of {what}: {error}") from error
+    return net.to(device).eval().requires_grad_(False)
 
 
 def load_pretrained(kind: Any, model: Weights, device: str, dtype: Any = None, config: Any = None) -> Any:

@@ -69,18 +69,25 @@ class Meter:
 
 
 @contextmanager
+def _spinning(console: Console, name: str, line: str) -> Iterator[Meter]:
+    """A meter of something of which nobody knows how much there is, while the block runs."""
+    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
+    meter.start(name, None, line=line)
+    try:
+        yield meter
+    finally:
+        meter.stop()
+
+
+@contextmanager
 def listing(console: Console) -> Iterator[Callable[[int], None]]:
     """Show, while the block runs, that the input is listed; what it gives takes how many were found so far.
 
     Args:
         console: where to print; a terminal shows it at once, others get a line every few seconds.
     """
-    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
-    meter.start("input", None, line="listing the input")
-    try:
+    with _spinning(console, "input", "listing the input") as meter:
         yield lambda found: meter.update(found, f"listing the input: {found} found so far")
-    finally:
-        meter.stop()
 
 
 @contextmanager
@@ -91,12 +98,8 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int], None]]:
         console: as for `listing`.
         what: is written, as in `clips`.
     """
-    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
-    meter.start(what, None, line=f"writing {what}")
-    try:
+    with _spinning(console, what, f"writing {what}") as meter:
         yield lambda done: meter.update(done, f"writing {what}: {done} so far")
-    finally:
-        meter.stop()
 
 
 @contextmanager
@@ -106,13 +109,9 @@ def picturing(console: Console) -> Iterator[Callable[[int, int], None]]:
     Args:
         console: as for `listing`.
     """
-    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
-    meter.say("writing the report")
-    meter.start("report", None, line="writing the report")
-    try:
+    Meter(console).say("writing the report")
+    with _spinning(console, "report", "writing the report") as meter:
         yield lambda done, total: meter.update(done, f"writing the report: {done}/{total} clips pictured")
-    finally:
-        meter.stop()
 
 
 @contextmanager
@@ -123,14 +122,10 @@ def numbering(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     Args:
         console: as for `listing`.
     """
-    meter = Meter(console, SpinnerColumn(), TextColumn("{task.fields[line]}"))
-    meter.start("numbers", None, line="computing numbers")
-    try:
+    with _spinning(console, "numbers", "computing numbers") as meter:
         yield lambda metric, done, total: meter.update(
             done, f"computing numbers: {metric}, draw {done}/{total}"
         )
-    finally:
-        meter.stop()
 
 
 class Progress:
